@@ -1,0 +1,62 @@
+# Two commands on a machine that has only python3 and make:
+#   make demo    the example application, on a PostgreSQL of its own
+#   make test    every test, on a real PostgreSQL
+# The rest is for working on the code.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help venv test coverage demo lint format types wheel clean
+
+help:
+	@echo 'make demo      install and serve the example application'
+	@echo 'make test      run every test (ARGS="-k name" for some; DJCRF_PG_TEST_DSN for a server of yours)'
+	@echo 'make coverage  run the tests and report the branches they miss'
+	@echo 'make lint      ruff and the import contract; "make format" mends what can be mended'
+	@echo 'make types     mypy'
+	@echo 'make wheel     build the wheel and look into it'
+	@echo 'make venv      only the virtual environment ($(VENV)), with everything for the targets above'
+
+venv: $(VENV)/.installed-test $(VENV)/.installed-lint
+
+test: $(VENV)/.installed-test
+	VENV='$(VENV)' sh scripts/test.sh $(ARGS)
+
+coverage: $(VENV)/.installed-test
+	$(BIN)/coverage erase
+	VENV='$(VENV)' sh scripts/test.sh --cov --cov-append --cov-report= $(ARGS)
+	$(BIN)/coverage report
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/python example/run.py $(ARGS)
+
+lint: $(VENV)/.installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.installed-lint
+	$(BIN)/mypy
+
+wheel: $(VENV)/.installed-lint
+	rm -rf build dist
+	$(BIN)/python -m build --wheel .
+	$(BIN)/python scripts/check_wheel.py dist/*.whl
+
+clean:
+	rm -rf '$(VENV)' build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+# mypy reads the Django settings and with them every installed app: its environment needs what the tests need.
+$(VENV)/.installed-lint: EXTRAS = test,lint
+$(VENV)/.installed-test: EXTRAS = test
+$(VENV)/.installed-demo: EXTRAS = demo,redis
+$(VENV)/.installed-%: pyproject.toml scripts/venv.sh
+	PYTHON='$(PYTHON)' sh scripts/venv.sh '$(VENV)'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
+	@touch '$@'

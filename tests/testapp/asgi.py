@@ -1,0 +1,16 @@
+"""The ASGI application: every consumer of `consumers.CONSUMERS` at ``ws/<its name>/``."""
+
+import os
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.testapp.settings")
+http = get_asgi_application()  # sets Django up, which the consumers need
+
+from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
+from django.urls import path  # noqa: E402
+
+from tests.testapp.consumers import CONSUMERS  # noqa: E402
+
+websocket = URLRouter([path(f"ws/{name}/", consumer.as_asgi()) for name, consumer in CONSUMERS.items()])
+application = ProtocolTypeRouter({"http": http, "websocket": websocket})

@@ -1,0 +1,58 @@
+"""Settings of the test application, in the tests and in the processes that they start.
+
+Reading them starts no server: where ``DJCRF_PG_TEST_DSN`` is not set, the fixture ``pg`` fills the address
+in. `tests.servers.app_env` sets the variables.
+"""
+
+import json
+import os
+from typing import Any
+
+from tests import servers
+
+SECRET_KEY = "only for tests"
+DEBUG = False
+USE_TZ = True
+ALLOWED_HOSTS = ["*"]
+ROOT_URLCONF = "tests.testapp.urls"
+ASGI_APPLICATION = "tests.testapp.asgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+INSTALLED_APPS = [
+    "django.contrib.contenttypes",
+    "django.contrib.auth",
+    "channels",
+    "rest_framework",
+    "djangochannelsrestframework",
+    "djcrf_pg",
+    "tests.testapp",
+]
+
+_server = servers.postgres_from_environment() or servers.PgParams("", 5432, "postgres", "", "postgres")
+DATABASES = {"default": _server.database(os.environ.get(servers.DBNAME) or _server.dbname).django()}
+
+CHANNEL_LAYERS: dict[str, Any] = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+if servers.REDIS in os.environ:
+    CHANNEL_LAYERS = {
+        "default": {
+            "BACKEND": "channels_redis.core.RedisChannelLayer",
+            "CONFIG": {"hosts": [os.environ[servers.REDIS]]},
+        }
+    }
+if servers.LAYERS in os.environ:
+    CHANNEL_LAYERS = json.loads(os.environ[servers.LAYERS])
+
+if servers.SETTINGS in os.environ:
+    DJCRF_PG: dict[str, Any] = json.loads(os.environ[servers.SETTINGS])
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"handlers": ["stderr"], "level": "WARNING"},
+    "loggers": {
+        "djcrf_pg": {"level": "DEBUG"},
+        "daphne": {"level": "INFO"},  # says when it is ready
+    },
+}
