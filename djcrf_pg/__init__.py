@@ -1,0 +1,3 @@
+"""DCRF observers driven by PostgreSQL triggers instead of Django signals."""
+
+__version__ = "0.1.0"

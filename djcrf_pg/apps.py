@@ -1,0 +1,44 @@
+"""The Django app: the drop-in, the checks, and the triggers that ``migrate`` installs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.db.models.signals import post_migrate
+
+
+class DjcrfPgConfig(AppConfig):
+    """Add ``"djcrf_pg"`` to ``INSTALLED_APPS``; that is all."""
+
+    name = "djcrf_pg"
+    label = "djcrf_pg"
+    verbose_name = "Change log for live updates"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def import_models(self) -> None:
+        """Take over DCRF's names, before any app's ``ready()`` can import a consumers module."""
+        super().import_models()
+        raw = getattr(settings, "DJCRF_PG", {})
+        # A wrong setting is reported by the checks, which need a project that loads.
+        if not isinstance(raw, Mapping) or raw.get("DROP_IN", True):
+            from djcrf_pg.observer.drop_in import take_over
+
+            take_over()
+
+    def ready(self) -> None:
+        """Register the checks, and install triggers after each ``migrate``."""
+        from djcrf_pg import checks
+
+        checks.register_all()
+        post_migrate.connect(_install, sender=self, dispatch_uid="djcrf_pg.install")
+
+
+def _install(*, using: str, plan: Any = (), **kwargs: Any) -> None:
+    from djcrf_pg.capture.install import install
+    from djcrf_pg.conf import get_settings
+    from djcrf_pg.discovery import discover
+
+    if get_settings().AUTO_INSTALL:
+        discover()
+        install(using)

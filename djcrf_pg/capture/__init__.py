@@ -1,0 +1,1 @@
+"""Triggers: which tables want them, which have them, and how the one becomes the other."""

@@ -1,0 +1,122 @@
+"""From what is wanted and what is there to what must be done: values in, values out, no database."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+#: Statement and the transition tables its function reads. The names must be ones that no column has: with
+#: ``NEW TABLE AS n``, a table with a column ``n`` breaks, and the write fails.
+_EVENTS = {
+    "insert": "REFERENCING NEW TABLE AS djcrf_pg_new",
+    "update": "REFERENCING OLD TABLE AS djcrf_pg_old NEW TABLE AS djcrf_pg_new",
+    "delete": "REFERENCING OLD TABLE AS djcrf_pg_old",
+    "truncate": "",
+}
+
+#: Version of the capture functions in the SQL files.
+FUNCTIONS = "v1"
+
+TRIGGERS = tuple(f"djcrf_pg_{event}" for event in _EVENTS)
+
+State = Literal["installed", "missing", "outdated", "disabled", "unwanted"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Table:
+    """A table that wants triggers.
+
+    Attributes:
+        oid: Its identity in ``pg_class``.
+        name: Its qualified and quoted name.
+        excluded: The columns that its images leave out.
+    """
+
+    oid: int
+    name: str
+    excluded: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trigger:
+    """A trigger of ours as the catalog shows it."""
+
+    name: str
+    comment: str | None
+    enabled: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Step:
+    """The work on one table: its state, and the statements that mend it (none when ``installed``)."""
+
+    table: Table
+    state: State
+    statements: tuple[str, ...]
+
+
+def quote_literal(text: str) -> str:
+    """Quote a SQL string constant (PostgreSQL manual, 4.1.2.1; standard_conforming_strings is on)."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def definition(table: Table, event: str, schema: str) -> str:
+    """The ``CREATE TRIGGER`` statement of one event; ``schema`` holds our functions, quoted, with its dot."""
+    arguments = ", ".join(map(quote_literal, table.excluded)) if event != "truncate" else ""
+    return (
+        f"CREATE OR REPLACE TRIGGER djcrf_pg_{event} AFTER {event.upper()} ON {table.name} "
+        f"{_EVENTS[event]} FOR EACH STATEMENT "
+        f"EXECUTE FUNCTION {schema}djcrf_pg_capture_{event}_{FUNCTIONS}({arguments})"
+    ).replace("  ", " ")
+
+
+def fingerprint(table: Table, event: str) -> str:
+    """What the trigger's COMMENT says: a hash that changes when its definition does, not with renames."""
+    nameless = definition(dataclasses.replace(table, oid=0, name=""), event, "")
+    return f"djcrf_pg:{hashlib.sha256(nameless.encode()).hexdigest()[:16]}"
+
+
+def steps(wanted: Iterable[Table], installed: Mapping[Table, Mapping[str, Trigger]], schema: str) -> list[Step]:
+    """Plan the work on every table that wants triggers or has them.
+
+    Args:
+        wanted: The tables that want triggers.
+        installed: The tables that have some of ours, by table (compared by oid alone), trigger by name.
+        schema: The schema of our functions, quoted and with its dot.
+
+    Returns:
+        One step for each table, wanted ones first.
+    """
+    wanted = list(wanted)
+    found = {table.oid: triggers for table, triggers in installed.items()}
+    plan = [_wanted_step(table, found.get(table.oid, {}), schema) for table in wanted]
+    oids = {table.oid for table in wanted}
+    for table, triggers in installed.items():
+        if table.oid not in oids:
+            plan.append(Step(table, "unwanted", drops(table, triggers)))
+    return plan
+
+
+def drops(table: Table, triggers: Iterable[str]) -> tuple[str, ...]:
+    """The statements that free a table of triggers."""
+    return tuple(f'DROP TRIGGER IF EXISTS "{name}" ON {table.name}' for name in sorted(triggers))
+
+
+def _wanted_step(table: Table, triggers: Mapping[str, Trigger], schema: str) -> Step:
+    statements: list[str] = []
+    states: set[State] = set()
+    for event in _EVENTS:
+        name, comment = f"djcrf_pg_{event}", fingerprint(table, event)
+        there = triggers.get(name)
+        if there is None or there.comment != comment:
+            states.add("outdated" if triggers else "missing")
+            statements += [
+                definition(table, event, schema),
+                f"COMMENT ON TRIGGER {name} ON {table.name} IS {quote_literal(comment)}",
+            ]
+        if there is not None and not there.enabled:
+            states.add("disabled")
+            statements.append(f"ALTER TABLE {table.name} ENABLE TRIGGER {name}")
+    ranked: tuple[State, ...] = ("missing", "outdated", "disabled")
+    state: State = next((state for state in ranked if state in states), "installed")
+    return Step(table, state, tuple(statements))

@@ -1,0 +1,184 @@
+-- The change log, its cursor, the doorbell and the capture functions.
+-- A migration references this file: it is frozen once released. `/* :schema */` is the schema that the
+-- app's migrations run in, quoted and with its dot.
+
+CREATE TABLE /* :schema */djcrf_pg_change (
+    -- CACHE 1 (the default) matters: ids must rise over all sessions, for the id order of one row's
+    -- changes is their commit order (the second writer waits for the first one's row lock).
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    relation oid NOT NULL,
+    op "char" NOT NULL,
+    -- json, not jsonb: cheaper to write (100 000-row UPDATE: 1.7 s against 2.8 s), and a value over jsonb's
+    -- limit of 256 MB per string must not fail the user's write.
+    old json,
+    new json,
+    -- text, for it is whatever the session says: invalid JSON must not fail the user's write either.
+    context text,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (xid, id)
+);
+
+CREATE TABLE /* :schema */djcrf_pg_cursor (
+    name text PRIMARY KEY,
+    snapshot pg_snapshot NOT NULL,
+    target pg_snapshot,
+    after_id bigint,
+    term bigint NOT NULL,
+    saved_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- Non-transactional shared state for the price of a page read: 0 = the listener sleeps, ring;
+-- 1 = it is awake and will read again; 2 = never ring, it polls.
+CREATE SEQUENCE /* :schema */djcrf_pg_listener_awake MINVALUE 0 START 0;
+SELECT setval('/* :schema */djcrf_pg_listener_awake', 0);
+
+REVOKE ALL ON TABLE /* :schema */djcrf_pg_change, /* :schema */djcrf_pg_cursor FROM PUBLIC;
+REVOKE ALL ON SEQUENCE /* :schema */djcrf_pg_listener_awake FROM PUBLIC;
+
+CREATE FUNCTION /* :schema */djcrf_pg_ring_v1(relation oid, op text, changed bigint) RETURNS void
+LANGUAGE plpgsql
+AS $function$
+BEGIN
+    -- The caller has inserted into the log before this, so its transaction has an xid, and a listener that
+    -- falls asleep now finds that xid among those in progress.
+    IF (SELECT last_value FROM /* :schema */djcrf_pg_listener_awake) = 0 THEN
+        PERFORM pg_catalog.pg_notify(
+            'djcrf_pg',
+            pg_catalog.json_build_object(
+                'table', relation::pg_catalog.regclass::pg_catalog.text, 'op', op, 'rows', changed
+            )::pg_catalog.text
+        );
+    END IF;
+END
+$function$;
+
+-- The capture functions name no column of the table they watch, so no ALTER TABLE can make a write fail.
+-- `#variable_conflict use_variable`: a watched table may have columns called tg_relid or changed.
+-- The SET clauses pin what the text of a value depends on (DateStyle and TimeZone count inside ranges).
+
+CREATE FUNCTION /* :schema */djcrf_pg_capture_insert_v1() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET datestyle = 'ISO, MDY' SET timezone = 'UTC' SET intervalstyle = 'iso_8601'
+SET bytea_output = 'hex' SET extra_float_digits = 1
+AS $function$
+#variable_conflict use_variable
+DECLARE
+    changed bigint;
+BEGIN
+    INSERT INTO /* :schema */djcrf_pg_change (relation, op, new, context)
+    SELECT tg_relid, 'I',
+           CASE WHEN tg_nargs = 0 THEN row_to_json(djcrf_pg_new)
+                ELSE (to_jsonb(djcrf_pg_new) - tg_argv)::json END,
+           current_setting('djcrf_pg.context', true)
+    FROM djcrf_pg_new;
+    GET DIAGNOSTICS changed = ROW_COUNT;
+    IF changed > 0 THEN
+        PERFORM /* :schema */djcrf_pg_ring_v1(tg_relid, tg_op, changed);
+    END IF;
+    RETURN NULL;
+END
+$function$;
+
+CREATE FUNCTION /* :schema */djcrf_pg_capture_delete_v1() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET datestyle = 'ISO, MDY' SET timezone = 'UTC' SET intervalstyle = 'iso_8601'
+SET bytea_output = 'hex' SET extra_float_digits = 1
+AS $function$
+#variable_conflict use_variable
+DECLARE
+    changed bigint;
+BEGIN
+    INSERT INTO /* :schema */djcrf_pg_change (relation, op, old, context)
+    SELECT tg_relid, 'D',
+           CASE WHEN tg_nargs = 0 THEN row_to_json(djcrf_pg_old)
+                ELSE (to_jsonb(djcrf_pg_old) - tg_argv)::json END,
+           current_setting('djcrf_pg.context', true)
+    FROM djcrf_pg_old;
+    GET DIAGNOSTICS changed = ROW_COUNT;
+    IF changed > 0 THEN
+        PERFORM /* :schema */djcrf_pg_ring_v1(tg_relid, tg_op, changed);
+    END IF;
+    RETURN NULL;
+END
+$function$;
+
+-- Both transition tables are filled row by row at the same time, so the n-th old row belongs to the n-th
+-- new row. Should the counts ever differ, no pair can be trusted: deletes and inserts are logged.
+CREATE FUNCTION /* :schema */djcrf_pg_capture_update_v1() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET datestyle = 'ISO, MDY' SET timezone = 'UTC' SET intervalstyle = 'iso_8601'
+SET bytea_output = 'hex' SET extra_float_digits = 1
+AS $function$
+#variable_conflict use_variable
+DECLARE
+    gone bigint;
+    changed bigint;
+BEGIN
+    SELECT count(*) INTO gone FROM djcrf_pg_old;
+    SELECT count(*) INTO changed FROM djcrf_pg_new;
+    IF gone = 0 AND changed = 0 THEN
+        RETURN NULL;
+    END IF;
+    IF gone = 1 AND changed = 1 THEN
+        INSERT INTO /* :schema */djcrf_pg_change (relation, op, old, new, context)
+        SELECT tg_relid, 'U',
+               CASE WHEN tg_nargs = 0 THEN row_to_json(djcrf_pg_old)
+                    ELSE (to_jsonb(djcrf_pg_old) - tg_argv)::json END,
+               CASE WHEN tg_nargs = 0 THEN row_to_json(djcrf_pg_new)
+                    ELSE (to_jsonb(djcrf_pg_new) - tg_argv)::json END,
+               current_setting('djcrf_pg.context', true)
+        FROM djcrf_pg_old, djcrf_pg_new;
+    ELSIF gone = changed THEN
+        INSERT INTO /* :schema */djcrf_pg_change (relation, op, old, new, context)
+        SELECT tg_relid, 'U', djcrf_pg_before.image, djcrf_pg_after.image,
+               current_setting('djcrf_pg.context', true)
+        FROM (SELECT row_number() OVER () AS place,
+                     CASE WHEN tg_nargs = 0 THEN row_to_json(djcrf_pg_old)
+                          ELSE (to_jsonb(djcrf_pg_old) - tg_argv)::json END AS image
+              FROM djcrf_pg_old) AS djcrf_pg_before
+        JOIN (SELECT row_number() OVER () AS place,
+                     CASE WHEN tg_nargs = 0 THEN row_to_json(djcrf_pg_new)
+                          ELSE (to_jsonb(djcrf_pg_new) - tg_argv)::json END AS image
+              FROM djcrf_pg_new) AS djcrf_pg_after
+        USING (place)
+        ORDER BY place;
+    ELSE
+        INSERT INTO /* :schema */djcrf_pg_change (relation, op, old, context)
+        SELECT tg_relid, 'D',
+               CASE WHEN tg_nargs = 0 THEN row_to_json(djcrf_pg_old)
+                    ELSE (to_jsonb(djcrf_pg_old) - tg_argv)::json END,
+               current_setting('djcrf_pg.context', true)
+        FROM djcrf_pg_old;
+        INSERT INTO /* :schema */djcrf_pg_change (relation, op, new, context)
+        SELECT tg_relid, 'I',
+               CASE WHEN tg_nargs = 0 THEN row_to_json(djcrf_pg_new)
+                    ELSE (to_jsonb(djcrf_pg_new) - tg_argv)::json END,
+               current_setting('djcrf_pg.context', true)
+        FROM djcrf_pg_new;
+    END IF;
+    PERFORM /* :schema */djcrf_pg_ring_v1(tg_relid, tg_op, greatest(gone, changed));
+    RETURN NULL;
+END
+$function$;
+
+CREATE FUNCTION /* :schema */djcrf_pg_capture_truncate_v1() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+    INSERT INTO /* :schema */djcrf_pg_change (relation, op, context)
+    VALUES (tg_relid, 'T', current_setting('djcrf_pg.context', true));
+    PERFORM /* :schema */djcrf_pg_ring_v1(tg_relid, tg_op, 0);
+    RETURN NULL;
+END
+$function$;
+
+REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_ring_v1(oid, text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_capture_insert_v1() FROM PUBLIC;
+REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_capture_update_v1() FROM PUBLIC;
+REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_capture_delete_v1() FROM PUBLIC;
+REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_capture_truncate_v1() FROM PUBLIC;

@@ -1,0 +1,1 @@
+"""Reading the change log: windows between snapshots, net effect, row images to instances."""

@@ -1,0 +1,315 @@
+"""Row images to model instances, exactly as the ORM would have loaded them, and without a query.
+
+A JSON value becomes what the driver would have given for the column's type; then Django's own converters and
+``Model.from_db`` do what they do in a queryset. The images are written with pinned settings (see the capture
+functions), so the text of a value depends on its type alone.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from django.conf import settings
+from django.db import connections
+from django.db.backends.postgresql.psycopg_any import get_adapters_template
+from django.db.models import DEFERRED, Field, Model
+from psycopg.adapt import Transformer
+from psycopg.pq import Format
+
+from djcrf_pg.changelog.net import Image
+from djcrf_pg.observations import FieldDeferred, emit
+from djcrf_pg.registry import own_columns
+
+Convert = Callable[[Any], Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ColumnType:
+    """A column's type, as the driver sees it: domains are their base type.
+
+    Attributes:
+        oid: In ``pg_type``.
+        name: ``typname``.
+        kind: ``typtype``: ``b`` base, ``e`` enum, ``r`` range, ``c`` composite, …
+        element: The type of an array's elements.
+    """
+
+    oid: int
+    name: str
+    kind: str = "b"
+    element: "ColumnType | None" = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Relation:
+    """A table as the catalog describes it.
+
+    Attributes:
+        oid: The table itself.
+        root: The partitioned table that it belongs to, else the table itself.
+        name: Qualified and quoted.
+        columns: Column name to type.
+    """
+
+    oid: int
+    root: int
+    name: str
+    columns: Mapping[str, ColumnType]
+
+
+class StaleRelation(Exception):
+    """An image does not fit what is known of its table: the catalog must be read again."""
+
+    def __init__(self, oid: int) -> None:
+        super().__init__(oid)
+        self.oid = oid
+
+
+def _exactly(kind: type) -> Convert:
+    def check(value: Any) -> Any:
+        if type(value) is not kind:
+            raise TypeError(f"{kind.__name__} expected, not {value!r:.60}")
+        return value
+
+    return check
+
+
+def _float(value: Any) -> float:
+    if isinstance(value, bool):
+        raise TypeError(f"number expected, not {value!r}")
+    return float(value)
+
+
+def _numeric(value: Any) -> Decimal:
+    if isinstance(value, bool):
+        raise TypeError(f"number expected, not {value!r}")
+    return Decimal(value)
+
+
+def _bytea(value: str) -> bytes:
+    if not value.startswith("\\x"):
+        raise ValueError("bytea in hex format expected")
+    return bytes.fromhex(value[2:])
+
+
+_INTERVAL = re.compile(
+    r"P(?:(-?\d+)Y)?(?:(-?\d+)M)?(?:(-?\d+)W)?(?:(-?\d+)D)?"
+    r"(?:T(?:(-?\d+)H)?(?:(-?\d+)M)?(?:(-?)(\d+)(?:\.(\d+))?S)?)?"
+)
+
+
+def _interval(value: str) -> timedelta:
+    """Read ``IntervalStyle = iso_8601``; a year is 365 days and a month 30, as in psycopg."""
+    match = _INTERVAL.fullmatch(value)
+    if match is None:
+        raise ValueError(f"ISO 8601 interval expected, not {value!r}")
+    years, months, weeks, days, hours, minutes = (int(part or 0) for part in match.groups()[:6])
+    sign, seconds, fraction = match.groups()[6:]
+    micros = int(seconds or 0) * 1_000_000 + int((fraction or "").ljust(6, "0")[:6])
+    return timedelta(
+        days=365 * years + 30 * months + 7 * weeks + days,
+        hours=hours,
+        minutes=minutes,
+        microseconds=-micros if sign else micros,
+    )
+
+
+def _timestamptz(aware: bool, zone: tzinfo) -> Convert:
+    if aware and zone is UTC:
+        # What fromisoformat makes of "+00:00" is timezone.utc already.
+        return datetime.fromisoformat
+    if aware:
+        return lambda value: datetime.fromisoformat(value).astimezone(zone)
+    # USE_TZ = False: Django's connection speaks TIME_ZONE, and its loader drops the offset.
+    return lambda value: datetime.fromisoformat(value).astimezone(zone).replace(tzinfo=None)
+
+
+_PLAIN: dict[str, Convert] = {
+    "bool": _exactly(bool),
+    **dict.fromkeys(("int2", "int4", "int8"), _exactly(int)),
+    **dict.fromkeys(("text", "varchar", "bpchar", "name", "char", "citext"), _exactly(str)),
+    **dict.fromkeys(("inet", "cidr", "macaddr", "macaddr8", "bit", "varbit", "xml"), _exactly(str)),
+    **dict.fromkeys(("float4", "float8"), _float),
+    "oid": int,
+    "numeric": _numeric,
+    "uuid": UUID,
+    "bytea": _bytea,
+    "date": date.fromisoformat,
+    "time": time.fromisoformat,
+    "timetz": time.fromisoformat,
+    "timestamp": datetime.fromisoformat,
+    "interval": _interval,
+    "hstore": _exactly(dict),
+    # The raw text of the value, see image.parse.
+    "jsonb": _exactly(str),
+}
+
+
+class Decoders:
+    """Makes converters from JSON values to driver values, for one database.
+
+    Args:
+        alias: The Django database alias; its time zone counts.
+    """
+
+    def __init__(self, alias: str) -> None:
+        connection = connections[alias]
+        self._zone = connection.timezone or ZoneInfo(connection.timezone_name)
+        # Types that have no converter here are read by psycopg from the text that they have inside JSON.
+        self._driver = Transformer(get_adapters_template(settings.USE_TZ, connection.timezone))
+
+    def converter(self, column: ColumnType) -> Convert:
+        """Return the function from a JSON value (never null) to the driver's value.
+
+        The function raises ValueError or TypeError for a value that is none of the type's.
+        """
+        if column.element is not None:
+            return self._array(self.converter(column.element), column.element)
+        if column.name == "timestamptz":
+            return _timestamptz(settings.USE_TZ, self._zone)
+        if column.kind == "e":
+            return _exactly(str)
+        if convert := _PLAIN.get(column.name):
+            return convert
+        if column.name == "json":
+            return json.loads
+        return self._fallback(column)
+
+    def _array(self, convert: Convert, element: ColumnType) -> Convert:
+        if element.name in ("json", "jsonb"):
+            return _refuse("the digits of JSON inside an array are not kept")
+
+        def convert_list(value: Any) -> list[Any]:
+            return [
+                None if item is None else convert_list(item) if isinstance(item, list) else convert(item)
+                for item in _exactly(list)(value)
+            ]
+
+        return convert_list
+
+    def _fallback(self, column: ColumnType) -> Convert:
+        load = self._driver.get_loader(column.oid, Format.TEXT).load
+        text = _exactly(str)
+        return lambda value: load(text(value).encode())
+
+
+def _refuse(reason: str) -> Convert:
+    def refuse(value: Any) -> Any:
+        raise ValueError(reason)
+
+    return refuse
+
+
+@dataclasses.dataclass(slots=True)
+class _Column:
+    field: "Field[Any, Any]"
+    name: str
+    type: ColumnType
+    convert: Convert
+    django: list[tuple[Callable[..., Any], Any]]
+
+
+class Hydrator:
+    """Turns images of one table into instances of one model.
+
+    Args:
+        model: The model, whose own table it is.
+        relation: The table.
+        alias: The database that the instances say they come from.
+    """
+
+    def __init__(self, model: type[Model], relation: Relation, alias: str) -> None:
+        self.model = model
+        self.relation = relation
+        self._alias = alias
+        self._connection = connections[alias]
+        decoders = Decoders(alias)
+        own = own_columns(model)
+        self._columns = [
+            self._column(column, field, relation.columns[column], decoders)
+            for column, field in own.items()
+            if column in relation.columns
+        ]
+        self._unknown = [column for column in own if column not in relation.columns]
+        self._reported: set[str] = set()
+
+    def _column(self, name: str, field: "Field[Any, Any]", kind: ColumnType, decoders: Decoders) -> _Column:
+        expression = field.get_col(self.model._meta.db_table)
+        functions = [
+            *self._connection.ops.get_db_converters(expression),
+            *expression.get_db_converters(self._connection),
+        ]
+        convert = decoders.converter(kind)
+        return _Column(field, name, kind, convert, [(function, expression) for function in functions])
+
+    def instance(self, image: Image, *, lenient: bool = False) -> Model:
+        """Make an instance of an image.
+
+        Columns that the image lacks (excluded, or added later) become deferred fields; columns that no field
+        knows are passed over.
+
+        Args:
+            image: The row.
+            lenient: Defer a field whose value does not fit, instead of raising.
+
+        Raises:
+            StaleRelation: A value does not fit its column's type, or the column is not known.
+        """
+        if not lenient and any(column in image for column in self._unknown):
+            raise StaleRelation(self.relation.oid)
+        names, values = [], []
+        for column in self._columns:
+            value = image.get(column.name, DEFERRED)
+            if value is DEFERRED:
+                continue
+            try:
+                if value is not None:
+                    value = column.convert(value)
+                for function, expression in column.django:
+                    value = function(value, expression, self._connection)
+            except (ValueError, TypeError, ArithmeticError) as error:
+                if not lenient:
+                    raise StaleRelation(self.relation.oid) from error
+                self._report(column, error)
+                continue
+            names.append(column.field.attname)
+            values.append(value)
+        return self.model.from_db(self._alias, names, values)
+
+    def _report(self, column: _Column, error: Exception) -> None:
+        if column.name in self._reported:
+            return
+        self._reported.add(column.name)
+        label = self.model._meta.label
+        emit(
+            FieldDeferred(
+                model=label,
+                field=column.field.name,
+                column=column.name,
+                type=column.type.name,
+                error=str(error),
+            )
+        )
+
+
+def raw_columns(relation: Relation) -> frozenset[str]:
+    """The columns whose JSON value must stay text, because Django or psycopg parses it."""
+    return frozenset(name for name, kind in relation.columns.items() if kind.name in ("json", "jsonb"))
+
+
+def relations_of(rows: list[Any]) -> dict[int, Relation]:
+    """Make relations of the rows of the query ``relations``."""
+    found: dict[int, tuple[int, str, dict[str, ColumnType]]] = {}
+    for row in rows:
+        element = None
+        if row["element"] is not None:
+            element = ColumnType(row["element"], row["element_name"], row["element_kind"])
+        column = ColumnType(row["type"], row["type_name"], row["kind"], element)
+        found.setdefault(row["oid"], (row["root"], row["name"], {}))[2][row["column"]] = column
+    return {oid: Relation(oid, root, name, columns) for oid, (root, name, columns) in found.items()}

@@ -1,0 +1,51 @@
+"""Parse row images without losing a digit."""
+
+import json
+import re
+from collections.abc import Callable, Collection
+from decimal import Decimal
+from json import decoder, scanner
+from typing import Any
+
+_decoder = json.JSONDecoder(parse_float=Decimal)
+# Undocumented, but what JSONDecoder itself is made of since Python 2.6: a string and a value from a place on.
+_scan_string: Callable[[str, int], tuple[str, int]] = decoder.scanstring  # type: ignore[attr-defined]
+_scan_value: Callable[[str, int], tuple[Any, int]] = scanner.make_scanner(_decoder)  # type: ignore[arg-type]
+_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+def parse(text: str, raw: Collection[str] = ()) -> dict[str, Any]:
+    """Parse a row image.
+
+    Numbers with a point or an exponent become Decimals: only their column's type says whether they are floats.
+
+    Args:
+        text: A JSON object, column to value.
+        raw: Columns whose value is wanted as the JSON text it was, because somebody else parses it.
+
+    Returns:
+        The columns' values.
+    """
+    if not raw:
+        image: dict[str, Any] = _decoder.decode(text)
+        return image
+    return _parse_with_raw(text, raw)
+
+
+def _parse_with_raw(text: str, raw: Collection[str]) -> dict[str, Any]:
+    image: dict[str, Any] = {}
+    place = _after_space(text, text.index("{") + 1)
+    while text[place] != "}":
+        if text[place] == ",":
+            place = _after_space(text, place + 1)
+        column, place = _scan_string(text, place + 1)
+        place = _after_space(text, text.index(":", place) + 1)
+        value, end = _scan_value(text, place)
+        image[column] = text[place:end] if column in raw and value is not None else value
+        place = _after_space(text, end)
+    return image
+
+
+def _after_space(text: str, place: int) -> int:
+    match = _SPACE.match(text, place)
+    return match.end() if match else place

@@ -1,0 +1,97 @@
+"""System checks: what is missing, where, and the command or setting that mends it."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.db import DatabaseError, connections
+
+from djcrf_pg import conf
+from djcrf_pg.capture.install import plan
+from djcrf_pg.discovery import discover
+from djcrf_pg.exceptions import DjcrfPgError
+from djcrf_pg.observer.drop_in import early_birds
+
+
+def register_all() -> None:
+    """Register the checks; those that ask a database run in ``migrate`` and ``check --database``."""
+    register(check_settings)
+    register(check_channel_layer)
+    register(check_drop_in)
+    register(check_triggers, Tags.database)
+
+
+def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
+    """``DJCRF_PG`` has known names and good values."""
+    return [
+        Error(problem, hint="See the reference of settings.", id="djcrf_pg.E001")
+        for problem in conf.problems(getattr(settings, "DJCRF_PG", {}))
+    ]
+
+
+def check_channel_layer(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
+    """There is a channel layer, and its client is one that works."""
+    layers = getattr(settings, "CHANNEL_LAYERS", None) or {}
+    if "default" not in layers:
+        yield Error(
+            "There is no default channel layer, and events travel through it.",
+            hint="Set CHANNEL_LAYERS['default'], e.g. to channels_redis.core.RedisChannelLayer.",
+            id="djcrf_pg.E002",
+        )
+    elif str(layers["default"].get("BACKEND", "")).startswith("channels_redis."):
+        try:
+            import redis
+        except ImportError:
+            return
+        if int(redis.__version__.partition(".")[0]) >= 8:
+            yield Warning(
+                f"redis {redis.__version__} closes the idle connections of channels_redis after 5 seconds "
+                f"('Timeout reading from …').",
+                hint="Install redis<8, as `pip install djcrf_pg[redis]` does.",
+                id="djcrf_pg.W003",
+            )
+
+
+def check_drop_in(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
+    """No consumer was defined with DCRF's own observer before the drop-in was in place."""
+    raw = getattr(settings, "DJCRF_PG", {})
+    if conf.problems(raw) or not conf.get_settings().DROP_IN:
+        return []
+    return [
+        Warning(
+            f"{label} listens to Django's signals: it was imported before djcrf_pg was loaded.",
+            hint="Put 'djcrf_pg' before that app in INSTALLED_APPS, or import from djcrf_pg.observer.",
+            id="djcrf_pg.W004",
+        )
+        for label in early_birds()
+    ]
+
+
+def check_triggers(
+    app_configs: Sequence[AppConfig] | None, databases: Iterable[str] | None = None, **kwargs: Any
+) -> Iterable[CheckMessage]:
+    """Every observed table has its triggers, and they are enabled.
+
+    Warnings, not errors: ``migrate`` runs the checks first, and it is the command that mends them.
+    """
+    if conf.problems(getattr(settings, "DJCRF_PG", {})):
+        return
+    for alias in databases or ():
+        if connections[alias].vendor != "postgresql":
+            continue
+        try:
+            discover()
+            steps = plan(alias)
+        except (DjcrfPgError, DatabaseError) as error:
+            yield Warning(f"The triggers of database {alias!r} cannot be looked at: {error}", id="djcrf_pg.W006")
+            continue
+        for step in steps:
+            if step.state in ("missing", "outdated", "disabled"):
+                yield Warning(
+                    f"The djcrf_pg triggers on {step.table.name} (database {alias!r}) are {step.state}: "
+                    f"its changes are not all heard.",
+                    hint=f"Run `manage.py migrate --database {alias}`.",
+                    id="djcrf_pg.W005",
+                )

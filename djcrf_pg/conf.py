@@ -1,0 +1,161 @@
+"""The ``DJCRF_PG`` setting: names, defaults, validation.
+
+Values are read once and cached; ``override_settings(DJCRF_PG=…)`` resets the cache.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Literal, get_args
+
+from django.conf import settings as django_settings
+from django.core.signals import setting_changed
+
+from djcrf_pg.exceptions import ConfigurationError
+
+NotifyMode = Literal["elide", "always", "never"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """The validated content of ``settings.DJCRF_PG``.
+
+    Attributes:
+        DROP_IN: Make DCRF's own ``model_observer`` and ``ObserverModelInstanceMixin`` trigger-driven.
+        AUTO_INSTALL: Let ``migrate`` bring the triggers to the wanted state.
+        OBSERVE: Model labels (``"app.Model"``) whose tables get triggers although no observer names them.
+        EXCLUDE: Model label to the names of fields that never leave the table.
+        EMBEDDED: Start a listener inside the first process that subscribes.
+        LISTENER_DATABASE: Alias in ``DATABASES`` that the listener connects to instead of ``default``;
+            or a mapping of alias to alias.
+        NOTIFY: ``"elide"`` rings the doorbell only when the listener sleeps, ``"always"`` for each
+            statement, ``"never"`` not at all (two-phase commit, poolers): the listener polls instead.
+        SUBSCRIBE_TIMEOUT: Seconds that ``subscribe()`` waits for a listener.
+        LOCK_TIMEOUT: Seconds that an install waits for the lock on a table.
+        RETENTION: Seconds that delivered changes stay in the log.
+        SAFETY_POLL: Seconds between the reads of a listener that nobody wakes.
+        POLL_INTERVAL: Seconds between reads when ``NOTIFY`` is ``"never"``.
+        BATCH_SIZE: Changes read and sent at a time.
+        ENVELOPE_EVENTS: Events in one channel-layer message, at most.
+        ENVELOPE_BYTES: Bytes of events in one channel-layer message; a larger single event travels alone.
+    """
+
+    DROP_IN: bool = True
+    AUTO_INSTALL: bool = True
+    OBSERVE: Sequence[str] = ()
+    EXCLUDE: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    EMBEDDED: bool = True
+    LISTENER_DATABASE: str | Mapping[str, str] | None = None
+    NOTIFY: NotifyMode = "elide"
+    SUBSCRIBE_TIMEOUT: float = 10.0
+    LOCK_TIMEOUT: float = 5.0
+    RETENTION: float = 86_400.0
+    SAFETY_POLL: float = 60.0
+    POLL_INTERVAL: float = 0.1
+    BATCH_SIZE: int = 10_000
+    ENVELOPE_EVENTS: int = 1_000
+    ENVELOPE_BYTES: int = 1_048_576
+
+    def listener_alias(self, alias: str) -> str:
+        """The alias whose server the listener of database ``alias`` connects to."""
+        if isinstance(self.LISTENER_DATABASE, str):
+            return self.LISTENER_DATABASE if alias == "default" else alias
+        return (self.LISTENER_DATABASE or {}).get(alias, alias)
+
+
+_POSITIVE = (
+    "SUBSCRIBE_TIMEOUT",
+    "LOCK_TIMEOUT",
+    "RETENTION",
+    "SAFETY_POLL",
+    "POLL_INTERVAL",
+    "BATCH_SIZE",
+    "ENVELOPE_EVENTS",
+    "ENVELOPE_BYTES",
+)
+
+
+def problems(raw: object) -> list[str]:
+    """Say everything that is wrong with a value of ``settings.DJCRF_PG``.
+
+    Args:
+        raw: The setting as the user wrote it.
+
+    Returns:
+        One sentence for each problem; empty when the setting is good.
+    """
+    if not isinstance(raw, Mapping):
+        return [f"DJCRF_PG must be a dict, not {type(raw).__name__}."]
+    known = {field.name: field for field in dataclasses.fields(Settings)}
+    found = []
+    for name, value in raw.items():
+        if name not in known:
+            near = difflib.get_close_matches(str(name).upper(), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}."
+            found.append(f"DJCRF_PG has no setting {name!r}: {hint}")
+        elif complaint := _complaint(name, value):
+            found.append(f"DJCRF_PG[{name!r}] {complaint}, not {value!r}.")
+    return found
+
+
+def _complaint(name: str, value: Any) -> str | None:
+    match name:
+        case "DROP_IN" | "AUTO_INSTALL" | "EMBEDDED":
+            return None if isinstance(value, bool) else "must be True or False"
+        case "NOTIFY":
+            modes = get_args(NotifyMode)
+            return None if value in modes else f"must be one of {', '.join(map(repr, modes))}"
+        case "OBSERVE":
+            return None if _is_labels(value) else 'must be a list of model labels such as "app.Model"'
+        case "EXCLUDE":
+            good = isinstance(value, Mapping) and all(
+                _is_label(label) and _is_names(names) for label, names in value.items()
+            )
+            return None if good else 'must map model labels to lists of field names, {"app.Model": ["field"]}'
+        case "LISTENER_DATABASE":
+            aliases = {value} if isinstance(value, str) else value
+            if aliases is None:
+                return None
+            if isinstance(aliases, Mapping):
+                aliases = {*aliases.keys(), *aliases.values()}
+            good = isinstance(aliases, set) and aliases <= set(django_settings.DATABASES)
+            return None if good else "must name an alias in DATABASES, or map alias to alias"
+    if name in _POSITIVE:
+        number = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+        whole = isinstance(getattr(Settings(), name), float) or isinstance(value, int)
+        return None if number and whole else "must be a positive number"
+    return None
+
+
+def _is_label(value: object) -> bool:
+    return isinstance(value, str) and value.count(".") == 1
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list | tuple | set) and all(isinstance(name, str) for name in value)
+
+
+def _is_labels(value: object) -> bool:
+    return isinstance(value, list | tuple | set) and all(_is_label(label) for label in value)
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """Return the validated settings.
+
+    Raises:
+        ConfigurationError: ``settings.DJCRF_PG`` has unknown names or wrong values; all are listed.
+    """
+    raw = getattr(django_settings, "DJCRF_PG", {})
+    if found := problems(raw):
+        raise ConfigurationError(" ".join(found))
+    return Settings(**raw)
+
+
+def _reset(*, setting: str, **kwargs: Any) -> None:
+    if setting == "DJCRF_PG":
+        get_settings.cache_clear()
+
+
+setting_changed.connect(_reset, dispatch_uid="djcrf_pg.conf")

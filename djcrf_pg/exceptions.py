@@ -1,0 +1,69 @@
+"""Everything djcrf_pg raises on purpose; each message names the thing, the place and the mend.
+
+Errors that a client can cause or should hear of (a refused subscription, say) are also
+:class:`rest_framework.exceptions.APIException`, because that is what a DCRF consumer turns into an
+error reply; anything else would close the socket.
+"""
+
+from django.core.exceptions import ImproperlyConfigured
+from rest_framework.exceptions import APIException, ValidationError
+
+
+class DjcrfPgError(Exception):
+    """The base of all errors of this package."""
+
+
+class ConfigurationError(DjcrfPgError, ImproperlyConfigured):
+    """A setting, or the project around it, cannot work as it stands."""
+
+
+class ObserverError(ConfigurationError):
+    """``@model_observer`` was given something that has no table to watch."""
+
+
+class InstallError(DjcrfPgError):
+    """A trigger could not be created, changed or dropped."""
+
+
+class LeadershipLost(DjcrfPgError):
+    """Another listener has taken the lead, so this one must not send any more."""
+
+
+class SubscribeError(DjcrfPgError, APIException):
+    """A subscription was refused; nothing of it is left behind.
+
+    A DCRF consumer answers it with ``response_status`` 503 and the message in ``errors``.
+    """
+
+    status_code = 503
+    default_code = "subscribe_error"
+
+
+class NotMigrated(SubscribeError):
+    """The change log, or the observed table, does not exist in this database yet."""
+
+    default_code = "not_migrated"
+
+
+class TriggersMissing(SubscribeError):
+    """An observed table has no triggers of ours, or they are disabled."""
+
+    default_code = "triggers_missing"
+
+
+class ListenerUnavailable(SubscribeError):
+    """No listener came up within ``SUBSCRIBE_TIMEOUT``."""
+
+    default_code = "listener_unavailable"
+
+
+class ChannelLayerError(SubscribeError):
+    """There is no channel layer, or none that can carry events to this process."""
+
+    default_code = "channel_layer"
+
+
+class MalformedRequestId(DjcrfPgError, ValidationError, ValueError):
+    """A ``request_id`` that cannot name a request: neither text nor a number."""
+
+    default_code = "malformed_request_id"

@@ -1,0 +1,54 @@
+"""What the leader knows of tables: which routes there are, and how the tables look."""
+
+from collections.abc import Iterable
+
+from django.db import connections
+
+from djcrf_pg.changelog.decode import Relation, relations_of
+from djcrf_pg.changelog.reader import ChangeLog
+from djcrf_pg.listener.router import Router
+from djcrf_pg.listener.routes import Routes
+from djcrf_pg.registry import registry
+
+
+class Catalog:
+    """Keeps a router that fits the registry and the tables, and makes a new one when they change.
+
+    Args:
+        alias: The database.
+        log: Its change log.
+    """
+
+    def __init__(self, alias: str, log: ChangeLog) -> None:
+        self._alias = alias
+        self._log = log
+        self._oids: dict[str, int] = {}
+        self._relations: dict[int, Relation] = {}
+        self._routes = Routes(alias)
+        self._router: Router | None = None
+
+    async def router_for(self, relations: Iterable[int]) -> Router:
+        """Return a router that knows these tables."""
+        unknown = set(relations) - self._relations.keys()
+        if self._router is None or unknown or self._routes.version != registry.version:
+            await self._make(unknown)
+        assert self._router is not None
+        return self._router
+
+    def forget(self, relation: int) -> None:
+        """Look at a table again before the next batch: it was altered."""
+        self._relations.pop(relation, None)
+        self._router = None
+
+    async def _make(self, unknown: set[int]) -> None:
+        self._routes = Routes(self._alias)
+        quote = connections[self._alias].ops.quote_name
+        names = {quote(table): table for table in self._routes.tables}
+        # A table that was renamed keeps its oid, and is still known by the name that the models have for it.
+        oids = await self._log.oids(list(names))
+        self._oids.update({names[name]: oid for name, oid in oids.items()})
+        while unknown:
+            self._relations.update(relations_of(await self._log.relations(sorted(unknown))))
+            # The root of a partition describes the columns of them all.
+            unknown = {known.root for known in self._relations.values()} - self._relations.keys()
+        self._router = Router(self._alias, self._routes.by_oid(self._oids), dict(self._relations))

@@ -1,0 +1,126 @@
+"""An asyncpg connection from Django's settings.
+
+asyncpg speaks the protocol itself and does not read every libpq option that ``OPTIONS`` may hold: what it knows
+is translated, what means nothing to a listener is left out, and the rest is refused by name.
+"""
+
+import os
+import shlex
+import socket
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import asyncpg
+from django.db import connections
+
+from djcrf_pg.changelog.reader import Connection
+from djcrf_pg.conf import get_settings
+from djcrf_pg.exceptions import ConfigurationError
+
+#: Session settings of the listener. A generic plan made while the log is short must not scan it when it is
+#: long; and a lost peer must be noticed (PostgreSQL manual, 19.3.1 and 19.3.2; ignored on Unix sockets).
+_SESSION = {
+    "enable_seqscan": "off",
+    "jit": "off",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+}
+
+_SAME_NAME = {"passfile", "target_session_attrs", "krbsrvname", "gsslib", "service", "servicefile"}
+_SSL_FILES = {"sslrootcert", "sslcert", "sslkey", "sslcrl", "sslpassword", "sslnegotiation"}
+_SSL_FILES |= {"ssl_min_protocol_version", "ssl_max_protocol_version"}
+
+#: What shapes Django's own connection, or libpq's, and has no meaning for ours: it reads in autocommit, sets its
+#: keepalives itself, and always speaks UTF-8.
+_MEANINGLESS = {
+    *("isolation_level", "server_side_binding", "cursor_factory", "pool", "prepare_threshold", "context"),
+    *("client_encoding", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count"),
+    *("tcp_user_timeout", "fallback_application_name", "gssencmode", "autocommit", "row_factory"),
+}
+
+
+def asyncpg_arguments(config: Mapping[str, Any], role: str = "listener") -> dict[str, Any]:
+    """Translate an entry of ``DATABASES`` into arguments of :func:`asyncpg.connect`.
+
+    Args:
+        config: Django's settings of one database.
+        role: What the connection is for; it shows in ``pg_stat_activity.application_name``.
+
+    Raises:
+        ConfigurationError: ``OPTIONS`` has something that asyncpg cannot do.
+    """
+    options = dict(config.get("OPTIONS") or {})
+    options.pop("assume_role", None)
+    session = {**_SESSION, **_session_settings(options.pop("options", ""))}
+    name = options.pop("application_name", None) or "djcrf_pg"
+    session["application_name"] = f"{name} {role} {socket.gethostname()}:{os.getpid()}"[:63]
+    arguments: dict[str, Any] = {"server_settings": session}
+    for theirs, ours in (("HOST", "host"), ("USER", "user"), ("PASSWORD", "password"), ("NAME", "database")):
+        if config.get(theirs):
+            arguments[ours] = str(config[theirs])
+    if config.get("PORT"):
+        arguments["port"] = int(config["PORT"])
+    if "connect_timeout" in options:
+        arguments["timeout"] = float(options.pop("connect_timeout"))
+    # Files of TLS are read by asyncpg out of a DSN alone; the keywords above override the rest of it.
+    tls = {key: options.pop(key) for key in sorted(_SSL_FILES & options.keys())}
+    if "sslmode" in options:
+        tls["sslmode"] = options.pop("sslmode")
+    if tls:
+        arguments["dsn"] = f"postgresql:///?{urlencode(tls)}"
+    for key in sorted(_SAME_NAME & options.keys()):
+        arguments[key] = options.pop(key)
+    for key in _MEANINGLESS:
+        options.pop(key, None)
+    if options:
+        raise ConfigurationError(
+            f"DATABASES[…]['OPTIONS'] has {', '.join(map(repr, sorted(options)))}, which the djcrf_pg listener "
+            f"(asyncpg) cannot use. Name an alias without it in DJCRF_PG['LISTENER_DATABASE']."
+        )
+    return arguments
+
+
+def _session_settings(options: str) -> dict[str, str]:
+    """Read libpq's ``options``: ``-c name=value`` and ``--name=value`` (PostgreSQL manual, 34.1.2)."""
+    found: dict[str, str] = {}
+    words = iter(shlex.split(str(options or "")))
+    for word in words:
+        if word == "-c":
+            pair = next(words, "")
+        elif word.startswith("-c") or word.startswith("--"):
+            pair = word[2:]
+        else:
+            pair = ""
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigurationError(
+                f"DATABASES[…]['OPTIONS']['options'] has {word!r}, which the djcrf_pg listener cannot read: write "
+                f"-c name=value."
+            )
+        found[name.replace("-", "_")] = value
+    return found
+
+
+async def connect(alias: str, role: str = "listener") -> Connection:
+    """Connect to the server that the listener of database ``alias`` reads.
+
+    Args:
+        alias: A Django database alias; ``LISTENER_DATABASE`` may name another for it.
+        role: What the connection is for.
+
+    The server has ``OPTIONS['connect_timeout']`` seconds to answer, 10 where it is not set.
+
+    Raises:
+        ConfigurationError: The settings cannot be translated.
+        OSError: The server cannot be reached.
+        TimeoutError: It does not answer in time.
+        asyncpg.PostgresError: It refuses.
+    """
+    django = connections[get_settings().listener_alias(alias)]
+    arguments = {"timeout": 10.0, **asyncpg_arguments(django.settings_dict, role)}
+    connection: Connection = await asyncpg.connect(**arguments)
+    if assumed := django.settings_dict.get("OPTIONS", {}).get("assume_role"):
+        await connection.execute(f"SET ROLE {django.ops.quote_name(assumed)}")
+    return connection

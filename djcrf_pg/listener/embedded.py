@@ -1,0 +1,181 @@
+"""The listener inside an ASGI process: it starts with the first subscription and follows the event loop.
+
+It is the only kind that serves an ``InMemoryChannelLayer``, and it needs no configuration. In a project with several
+ASGI processes each has one; one leads, the others stand by.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+
+from djcrf_pg.changelog.cursor import Snapshot
+from djcrf_pg.conf import get_settings
+from djcrf_pg.discovery import discover
+from djcrf_pg.exceptions import (
+    ChannelLayerError,
+    DjcrfPgError,
+    ListenerUnavailable,
+    NotMigrated,
+    SubscribeError,
+    TriggersMissing,
+)
+from djcrf_pg.listener.gate import Gate, Probe
+from djcrf_pg.listener.sender import channel_layer, is_in_memory
+from djcrf_pg.listener.service import CONNECTION_ERRORS, Listener
+
+
+class Runtime:
+    """What serves the subscriptions of one database on one event loop.
+
+    Args:
+        alias: The Django database alias.
+    """
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+        self.gate = Gate(alias)
+        self.listener: Listener | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._orphans: list[int] = []
+
+    def inherit(self, other: "Runtime") -> None:
+        """Take over from the runtime of a loop that was closed without cancelling its tasks.
+
+        Nobody can close its connection any more, and its session may hold the leader's lock.
+        """
+        if other.listener is not None and other.listener.session is not None:
+            self._orphans.append(other.listener.session)
+
+    async def probe(self, tables: Iterable[str]) -> Probe:
+        """Ask the gate; see :meth:`Gate.probe`."""
+        if self._orphans:
+            await self.gate.end_sessions(self._orphans)
+            self._orphans = []
+        return await self.gate.probe(tables)
+
+    def start(self) -> None:
+        """Start the listener if it does not run.
+
+        Raises:
+            ListenerUnavailable: It ended for a reason that no retry can mend; the next call tries again.
+        """
+        if self._task is not None and self._task.done():
+            task, self._task = self._task, None
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise ListenerUnavailable(f"The listener of database {self.alias!r} ended: {error}") from error
+        if self._task is None:
+            discover()
+            self.listener = Listener(self.alias)
+            self._task = asyncio.create_task(self.listener.run(), name=f"djcrf_pg listener {self.alias}")
+
+    async def close(self) -> None:
+        """Stop the listener, with its cursor saved, and close the connections."""
+        if self.listener is not None and self._task is not None:
+            self.listener.stop()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self.gate.close()
+
+
+_runtimes: dict[asyncio.AbstractEventLoop, dict[str, Runtime]] = {}
+
+
+def runtime(alias: str) -> Runtime:
+    """The runtime of a database on the running event loop; made when there is none.
+
+    An event loop that is closed takes its tasks with it, so each test may have a loop of its own.
+    """
+    found = _runtimes.setdefault(asyncio.get_running_loop(), {})
+    if alias not in found:
+        found[alias] = Runtime(alias)
+        for loop in [loop for loop in _runtimes if loop.is_closed()]:
+            for former in _runtimes.pop(loop).values():
+                if former.alias == alias:
+                    found[alias].inherit(former)
+    return found[alias]
+
+
+async def close_all() -> None:
+    """Stop every listener of the running event loop. For tests and for servers that shut down in order."""
+    for closing in _runtimes.pop(asyncio.get_running_loop(), {}).values():
+        await closing.close()
+
+
+async def ready(alias: str, tables: Iterable[str]) -> Snapshot:
+    """Wait until changes of these tables, committed from now on, will be delivered to this process.
+
+    Args:
+        alias: The Django database alias.
+        tables: ``db_table`` of each table that must have triggers.
+
+    Returns:
+        What had been committed: events of those transactions are not for the subscriber.
+
+    Raises:
+        SubscribeError: They will not be; the subclass and the message say why and what mends it.
+    """
+    settings = get_settings()
+    in_memory = is_in_memory(channel_layer())
+    here = runtime(alias)
+    tables = list(tables)
+    why, pause = "no listener runs", 0.002
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(settings.SUBSCRIBE_TIMEOUT):
+            while True:
+                if settings.EMBEDDED:
+                    try:
+                        here.start()
+                    except SubscribeError:
+                        raise
+                    except DjcrfPgError as error:
+                        raise ListenerUnavailable(str(error)) from error
+                try:
+                    probe = await here.probe(tables)
+                except CONNECTION_ERRORS as error:
+                    why = f"the database cannot be reached ({str(error) or type(error).__name__})"
+                else:
+                    _require(probe, alias)
+                    if _served(here, probe, in_memory):
+                        return probe.snapshot
+                    why = _obstacle(here, probe, in_memory)
+                pause = min(pause * 2, 0.25)
+                await asyncio.sleep(pause)
+    if in_memory and "InMemory" in why:
+        raise ChannelLayerError(why)
+    raise ListenerUnavailable(
+        f"No listener for database {alias!r} within {settings.SUBSCRIBE_TIMEOUT:g} s "
+        f"(DJCRF_PG['SUBSCRIBE_TIMEOUT']): {why}."
+    )
+
+
+def _require(probe: Probe, alias: str) -> None:
+    if not probe.migrated or probe.absent:
+        what = "table " + ", ".join(sorted(probe.absent)) if probe.migrated else "the change log djcrf_pg_change"
+        raise NotMigrated(f"Database {alias!r} lacks {what}: run `manage.py migrate`.")
+    if probe.bare:
+        raise TriggersMissing(
+            f"Triggers of djcrf_pg are missing or disabled on {', '.join(sorted(probe.bare))} (database {alias!r}), so "
+            f"its changes would not be heard: run `manage.py migrate`. If the consumer is in no app's consumers "
+            f"module and not behind ASGI_APPLICATION, name the model in DJCRF_PG['OBSERVE'] first."
+        )
+
+
+def _served(here: Runtime, probe: Probe, in_memory: bool) -> bool:
+    if here.listener is not None and here.listener.leads:
+        return True
+    return probe.leader is not None and not in_memory
+
+
+def _obstacle(here: Runtime, probe: Probe, in_memory: bool) -> str:
+    if in_memory and here.listener is None:
+        return (
+            "The InMemoryChannelLayer reaches its own process alone, and DJCRF_PG['EMBEDDED'] is False, so no listener "
+            "can reach this one: use channels_redis, or EMBEDDED = True."
+        )
+    if in_memory and probe.leader is not None:
+        return (
+            f"The InMemoryChannelLayer reaches its own process alone, and another process leads: {probe.leader}. "
+            f"Use channels_redis to run more than one process."
+        )
+    if here.listener is None:
+        return "no listener runs: start `manage.py djcrf_pg listen`"
+    return here.listener.error or "it has not caught up yet"

@@ -1,0 +1,91 @@
+"""Many events in one channel-layer message: what the leader packs and the consumer's observer unpacks.
+
+The events travel as one JSON text. A layer copies and packs a text for next to nothing however many consumers
+hear it, every layer carries it, and what a consumer gets is the same over each of them.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from rest_framework.utils.encoders import JSONEncoder
+
+#: The key of the message that holds the envelope; a message without it is DCRF's own.
+KEY = "djcrf_pg"
+
+_encode = JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Event:
+    """One change as one group hears of it.
+
+    Attributes:
+        action: ``create``, ``update`` or ``delete``.
+        body: What the observer's serializer made of the instance.
+        change_id: The id in the change log.
+        xid: The transaction.
+        committed_at: When the row was written, ISO 8601.
+    """
+
+    action: str
+    body: Any
+    change_id: int
+    xid: int
+    committed_at: str
+
+    @classmethod
+    def of(cls, action: str, body: Any, change_id: int, xid: int, at: datetime) -> "Event":
+        """Make an event of a change."""
+        return cls(action, body, change_id, xid, at.isoformat())
+
+    def encode(self) -> str:
+        """The event as JSON text; what JSON does not know becomes what DRF's renderer makes of it.
+
+        Raises:
+            TypeError: The body has something that neither knows.
+        """
+        return _encode([self.action, self.body, self.change_id, self.xid, self.committed_at])
+
+
+def pack(
+    message_type: str, group: str, events: Iterable[str], *, term: int, max_events: int, max_bytes: int
+) -> Iterator[dict[str, Any]]:
+    """Cut encoded events into messages.
+
+    Args:
+        message_type: The channel-layer ``type``, which selects the consumer's handler.
+        group: The group that they go to.
+        events: JSON texts, in order.
+        term: The leadership that sends them.
+        max_events: So many events a message at most.
+        max_bytes: So many characters of events a message at most; a larger event travels alone.
+
+    Yields:
+        Messages for ``group_send``.
+    """
+    part: list[str] = []
+    size = 0
+    for event in events:
+        if part and (len(part) >= max_events or size + len(event) > max_bytes):
+            yield _message(message_type, group, part, term)
+            part, size = [], 0
+        part.append(event)
+        size += len(event)
+    if part:
+        yield _message(message_type, group, part, term)
+
+
+def _message(message_type: str, group: str, events: list[str], term: int) -> dict[str, Any]:
+    return {
+        "type": message_type,
+        "group": group,
+        KEY: {"v": 1, "term": term, "events": f"[{','.join(events)}]"},
+    }
+
+
+def unpack(message: Mapping[str, Any]) -> list[Event]:
+    """Read the events of a message; each call makes new objects, so that a handler may change them."""
+    return [Event(*fields) for fields in json.loads(message[KEY]["events"])]

@@ -1,0 +1,290 @@
+"""The listener of one database: it supervises itself, stands by, leads, and assumes loss after each reconnect."""
+
+import asyncio
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import asyncpg
+from django.db import InterfaceError, OperationalError, close_old_connections, connections
+
+from djcrf_pg.changelog.change import Change
+from djcrf_pg.changelog.cursor import Position
+from djcrf_pg.changelog.decode import StaleRelation
+from djcrf_pg.changelog.reader import ChangeLog, Connection, Piece
+from djcrf_pg.conf import get_settings
+from djcrf_pg.exceptions import ChannelLayerError, ConfigurationError, LeadershipLost, NotMigrated
+from djcrf_pg.listener.backoff import Backoff
+from djcrf_pg.listener.catalog import Catalog
+from djcrf_pg.listener.connection import connect
+from djcrf_pg.listener.doorbell import BUSY, LINGER, LOOK, Bell, Doze
+from djcrf_pg.listener.leader import try_lead
+from djcrf_pg.listener.router import Outgoing, Router
+from djcrf_pg.listener.sender import Sender
+from djcrf_pg.observations import ConnectionFailed, CursorReset, Leading, StandingBy, Stopped, emit
+
+#: Seconds between a standby's tries, between saves of the cursor under load, and between prunings.
+_STANDBY, _SAVE, _PRUNE = 1.0, 1.0, 60.0
+
+#: Rows that one DELETE of the retention takes: short enough to be in nobody's way.
+_PRUNE_ROWS = 5_000
+
+#: Tries of a batch whose user code finds its database gone while ours is there.
+_TRIES = 5
+
+#: What ends a connection, or keeps one from being made.
+CONNECTION_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+
+
+class Listener:
+    """Reads the change log of one database and sends what it finds, for as long as :meth:`run` runs.
+
+    Args:
+        alias: The Django database alias.
+
+    Attributes:
+        error: Why there is no connection, while there is none.
+        session: The pid of the server process, while there is a connection.
+    """
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+        self.error: str | None = None
+        self.session: int | None = None
+        self._caught_up = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._bell: Bell | None = None
+        # User code runs in a thread of our own: a consumer's slow query must not hold up everybody's events.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"djcrf_pg-{alias}")
+
+    @property
+    def leads(self) -> bool:
+        """Whether this listener leads and has read everything that was there when it began."""
+        return self._caught_up.is_set()
+
+    def stop(self) -> None:
+        """Have :meth:`run` save the cursor and return; may be called from a signal handler of the loop."""
+        self._stop.set()
+        if self._bell is not None:
+            self._bell.ring()
+
+    async def run(self) -> None:
+        """Connect, stand by, lead; after a failure, wait and begin again, for ever.
+
+        Returns when :meth:`stop` was called. Cancelling it saves the cursor as well.
+
+        Raises:
+            ConfigurationError, ChannelLayerError: What no retry can mend.
+        """
+        backoff = Backoff(0.1, 10.0)
+        try:
+            while not self.stopping:
+                try:
+                    await self._session(backoff)
+                except (ConfigurationError, ChannelLayerError):
+                    raise
+                except (*CONNECTION_ERRORS, LeadershipLost, NotMigrated) as error:
+                    delay = backoff.delay()
+                    self.error = str(error) or repr(error)
+                    emit(ConnectionFailed(alias=self.alias, error=self.error, delay=delay))
+                    await self._pause(delay)
+        finally:
+            await self._close_thread()
+        emit(Stopped(alias=self.alias))
+
+    async def _session(self, backoff: Backoff) -> None:
+        connection = await connect(self.alias)
+        self.session = connection.get_server_pid()
+        try:
+            log = await ChangeLog.open(connection)
+            self.error = None
+            if await self._stand_by(connection):
+                backoff.reset()
+                await self._lead(log)
+        finally:
+            self._caught_up.clear()
+            await _close(connection)
+            self.session = None
+
+    async def _stand_by(self, connection: Connection) -> bool:
+        """Wait for the lock; False when asked to stop."""
+        told = False
+        while not self.stopping:
+            if await try_lead(connection):
+                return True
+            if not told:
+                emit(StandingBy(alias=self.alias))
+                told = True
+            await self._pause(_STANDBY * random.uniform(0.8, 1.0))
+        return False
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, but no longer than until :meth:`stop`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+
+    async def _lead(self, log: ChangeLog) -> None:
+        taken = await log.take()
+        if taken.reset is not None:
+            emit(CursorReset(alias=self.alias, snapshot=taken.reset))
+        emit(Leading(alias=self.alias, term=taken.term))
+        async with Bell(log.connection) as bell:
+            self._bell = bell
+            try:
+                await _Leadership(self, log, bell, taken.term, taken.position).run()
+            finally:
+                self._bell = None
+
+    async def in_thread(self, router: Router, changes: list[Change], lenient: bool, forgiving: bool) -> Outgoing:
+        """Route a batch in the listener's thread; see :meth:`Router.route`."""
+
+        def work() -> Outgoing:
+            close_old_connections()
+            try:
+                return router.route(changes, lenient=lenient, forgiving=forgiving)
+            finally:
+                close_old_connections()
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def _close_thread(self) -> None:
+        # The connections that user code opened belong to the thread, and must not outlive it.
+        with suppress(RuntimeError):
+            await asyncio.get_running_loop().run_in_executor(self._thread, connections.close_all)
+        self._thread.shutdown(wait=False)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether :meth:`stop` was called."""
+        return self._stop.is_set()
+
+    def caught_up(self) -> None:
+        """Note that everything that was there at the start has been sent."""
+        self._caught_up.set()
+
+
+class _Leadership:
+    """One term: read, deliver, advance; sleep when there is nothing to read."""
+
+    def __init__(self, listener: Listener, log: ChangeLog, bell: Bell, term: int, position: Position) -> None:
+        self._listener = listener
+        self._log = log
+        self._bell = bell
+        self._term = term
+        self._position = position
+        self._unsaved = False
+        self._saved_at = self._pruned_at = time.monotonic()
+        self._catalog = Catalog(listener.alias, log)
+        self._sender = Sender(term, lambda: not log.connection.is_closed())
+        self._mode = get_settings().NOTIFY
+
+    async def run(self) -> None:
+        """Lead until asked to stop, or until the session or the lead is lost."""
+        try:
+            if self._mode == "never":
+                await self._poll()
+            while not self._listener.stopping:
+                await self._awake()
+                await self._asleep()
+        finally:
+            # Also when cancelled; what cannot be saved is sent again, so a failure here is no loss.
+            with suppress(*CONNECTION_ERRORS, LeadershipLost):
+                async with asyncio.timeout(2):
+                    await self._save()
+
+    async def _awake(self) -> None:
+        """Read until nothing has come for a moment. Nobody needs to ring meanwhile."""
+        busy = time.monotonic()
+        while not self._listener.stopping:
+            if (await self._step()).changes:
+                busy = time.monotonic()
+            elif time.monotonic() - busy >= LINGER:
+                return
+            else:
+                await asyncio.sleep(LOOK)
+
+    async def _asleep(self) -> None:
+        """Read whenever it rings; return when it rings so often that it is better to stay awake."""
+        await self._log.fall_asleep(self._position, self._term)
+        self._note_saved()
+        doze, busy = Doze(), 0
+        while not self._listener.stopping:
+            self._bell.muffle()
+            piece = await self._step()
+            while self._position.target is not None:
+                piece = await self._step()
+            doze.saw(piece.snapshot)
+            busy = busy + 1 if piece.changes and self._bell.rung else 0
+            if busy >= BUSY and self._mode == "elide":
+                await self._log.set_flag(1)
+                return
+            patience = doze.patience(get_settings().SAFETY_POLL)
+            if self._unsaved:
+                patience = min(patience, _SAVE)
+            await self._bell.wait(patience)
+
+    async def _poll(self) -> None:
+        """Read again and again: for two-phase commit, which forbids NOTIFY, and for poolers."""
+        await self._log.set_flag(2)
+        while not self._listener.stopping:
+            self._bell.muffle()
+            if not (await self._step()).changes:
+                await self._bell.wait(get_settings().POLL_INTERVAL)
+
+    async def _step(self) -> Piece:
+        """Read a piece, send it, advance."""
+        piece = await self._log.read(self._position, get_settings().BATCH_SIZE)
+        if piece.changes:
+            await self._sender.send(await self._route(piece.changes))
+            self._unsaved = True
+        self._position = piece.position
+        if piece.position.target is None:
+            self._listener.caught_up()
+        now = time.monotonic()
+        if self._unsaved and now - self._saved_at >= _SAVE:
+            await self._save()
+        if now - self._pruned_at >= _PRUNE:
+            await self._prune()
+        return piece
+
+    async def _route(self, changes: list[Change]) -> Outgoing:
+        refreshed: set[int] = set()
+        lenient = False
+        failures = 0
+        backoff = Backoff(0.1, 2.0)
+        while True:
+            router = await self._catalog.router_for({change.relation for change in changes})
+            try:
+                return await self._listener.in_thread(router, changes, lenient, failures >= _TRIES)
+            except StaleRelation as error:
+                lenient = error.oid in refreshed
+                refreshed.add(error.oid)
+                self._catalog.forget(error.oid)
+            except (OperationalError, InterfaceError):
+                # User code found its database gone. Ours may be gone with it, which ends this session here; if it
+                # is there after some tries, the fault is theirs, and others must not wait for ever.
+                failures += 1
+                await asyncio.sleep(backoff.delay())
+                await self._log.connection.fetchval("SELECT 1")
+
+    async def _save(self) -> None:
+        if self._unsaved:
+            await self._log.save(self._position, self._term)
+            self._note_saved()
+
+    def _note_saved(self) -> None:
+        self._unsaved, self._saved_at = False, time.monotonic()
+
+    async def _prune(self) -> None:
+        keep = get_settings().RETENTION
+        if await self._log.prune(self._position, keep, _PRUNE_ROWS) < _PRUNE_ROWS:
+            self._pruned_at = time.monotonic()
+
+
+async def _close(connection: Connection) -> None:
+    try:
+        await connection.close(timeout=2)
+    except CONNECTION_ERRORS:
+        connection.terminate()

@@ -1,0 +1,29 @@
+-- name: probe
+-- $1 class of the leader's lock, $2 quoted table names, $3 names of our triggers.
+SELECT pg_current_snapshot()::text AS snapshot,
+       to_regclass('djcrf_pg_change') IS NOT NULL AS migrated,
+       (
+           SELECT concat_ws(' ', nullif(activity.application_name, ''), '(server process ' || locks.pid || ')')
+           FROM pg_locks AS locks LEFT JOIN pg_stat_activity AS activity USING (pid)
+           WHERE locks.locktype = 'advisory' AND locks.granted AND locks.objsubid = 2
+             AND locks.classid = $1::int8::oid AND locks.objid = to_regclass('djcrf_pg_change')::oid
+             AND locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+           LIMIT 1
+       ) AS leader,
+       ARRAY(
+           SELECT name FROM unnest($2::text[]) AS wanted (name) WHERE to_regclass(name) IS NULL
+       ) AS absent,
+       ARRAY(
+           SELECT name FROM unnest($2::text[]) AS wanted (name)
+           WHERE to_regclass(name) IS NOT NULL AND cardinality($3::text[]) > (
+               SELECT count(*) FROM pg_trigger
+               WHERE tgrelid = to_regclass(name) AND tgname = ANY ($3::text[]) AND tgenabled IN ('O', 'A')
+           )
+       ) AS bare
+
+-- name: end_sessions
+-- $1 server processes that an event loop left behind when it was closed. A pid may belong to somebody else by
+-- now: the application name of our own session, which has our host and process in it, tells.
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE pid = ANY ($1::int[])
+  AND application_name = replace(current_setting('application_name'), ' gate ', ' listener ')

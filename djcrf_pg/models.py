@@ -1,0 +1,94 @@
+"""The change log and its cursor as Django models, for ``flush``, the ORM and the curious.
+
+The listener does not use them: it reads over its own asyncpg connection. Both tables are made by
+the migrations' SQL files.
+"""
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django.db import models
+
+if TYPE_CHECKING:
+    _Field = models.Field[Any, Any]
+else:
+    _Field = models.Field
+
+
+class _PgTypeField(_Field):
+    """A column of a PostgreSQL type that Django has no field for."""
+
+    pg_type: ClassVar[str]
+
+    def db_type(self, connection: Any) -> str:
+        return self.pg_type
+
+
+class XidField(_PgTypeField):
+    """``xid8``: a transaction id that never wraps (PostgreSQL manual, 9.27.5)."""
+
+    pg_type = "xid8"
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> int | None:
+        """Return the id as an int, which the driver gives as text."""
+        return None if value is None else int(value)
+
+
+class OidField(_PgTypeField):
+    """``oid``: here, of a table."""
+
+    pg_type = "oid"
+
+
+class OpField(_PgTypeField):
+    """The one-byte type ``"char"`` (PostgreSQL manual, 8.3)."""
+
+    pg_type = '"char"'
+
+
+class SnapshotField(_PgTypeField):
+    """``pg_snapshot`` in its text form ``xmin:xmax:xip,…``."""
+
+    pg_type = "pg_snapshot"
+
+
+class PlainJSONField(_PgTypeField):
+    """``json`` as the driver reads it."""
+
+    pg_type = "json"
+
+
+class Change(models.Model):
+    """One row of one statement: what the triggers wrote. Rows are never changed, only pruned."""
+
+    pk = models.CompositePrimaryKey("xid", "id")
+    id = models.BigIntegerField()
+    xid = XidField()
+    relation = OidField()
+    op = OpField()
+    old = PlainJSONField(null=True)
+    new = PlainJSONField(null=True)
+    context = models.TextField(null=True)  # noqa: DJ001 - NULL says that the writer set none
+    at = models.DateTimeField()
+
+    class Meta:
+        db_table = "djcrf_pg_change"
+
+    def __str__(self) -> str:
+        return f"{self.op} {self.id} of relation {self.relation} in transaction {self.xid}"
+
+
+class Cursor(models.Model):
+    """How far the leader has sent: see :mod:`djcrf_pg.changelog.cursor`."""
+
+    name = models.TextField(primary_key=True)
+    snapshot = SnapshotField()
+    target = SnapshotField(null=True)
+    after_id = models.BigIntegerField(null=True)
+    term = models.BigIntegerField()
+    saved_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "djcrf_pg_cursor"
+
+    def __str__(self) -> str:
+        return f"{self.name}: term {self.term} at {self.snapshot}"

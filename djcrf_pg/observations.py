@@ -1,0 +1,148 @@
+"""What operators need to know, said once; logging and metrics subscribe.
+
+A call site emits a small frozen dataclass. What becomes of it, a log line or a counter, is the business
+of the sinks: the package brings one for :mod:`logging`, and :func:`add_sink` takes more.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from typing import ClassVar
+
+logger = logging.getLogger("djcrf_pg")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """One fact. ``template`` is filled from the fields of the subclass."""
+
+    level: ClassVar[int] = logging.INFO
+    template: ClassVar[str] = ""
+
+    def __str__(self) -> str:
+        return self.template.format(**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Leading(Observation):
+    """This process took the lead for a database."""
+
+    template = "listener of database {alias!r} leads (term {term})"
+    alias: str
+    term: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StandingBy(Observation):
+    """Another process leads; this one waits for its lock."""
+
+    template = "listener of database {alias!r} stands by"
+    alias: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped(Observation):
+    """A listener ended as asked; its cursor is saved when it led."""
+
+    template = "listener of database {alias!r} stopped"
+    alias: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionFailed(Observation):
+    """The listener lost its connection or got none; it tries again."""
+
+    level = logging.WARNING
+    template = "listener of database {alias!r}: {error}; next try in {delay:.1f} s"
+    alias: str
+    error: str
+    delay: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CursorReset(Observation):
+    """The saved cursor belongs to another cluster: what the log holds is read from its start."""
+
+    level = logging.WARNING
+    template = (
+        "listener of database {alias!r}: the saved cursor {snapshot} lies in this server's future (a restored "
+        "dump?); the change log is read from its start"
+    )
+    alias: str
+    snapshot: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LayerFailed(Observation):
+    """The channel layer took no message; the listener waits and sends it again."""
+
+    level = logging.WARNING
+    template = "channel layer: {error}; the listener waits {delay:.1f} s and sends again, nothing is skipped"
+    error: str
+    delay: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ObserverFailed(Observation):
+    """User code (groups, serializer, handler) raised; the event is lost to this observer alone."""
+
+    level = logging.ERROR
+    template = "{observer} failed on {model} pk={pk} (change {change_id}): {error}"
+    observer: str
+    model: str
+    pk: object
+    change_id: int
+    error: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FieldDeferred(Observation):
+    """A column's value could not be decoded, so the field is deferred on the instance."""
+
+    level = logging.WARNING
+    template = "{model}.{field} is deferred: no decoder for column {column!r} of type {type} ({error})"
+    model: str
+    field: str
+    column: str
+    type: str
+    error: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Installed(Observation):
+    """Triggers of a table were created, replaced or dropped."""
+
+    template = "triggers {verb} on {table} (database {alias!r})"
+    verb: str
+    table: str
+    alias: str
+
+
+Sink = Callable[[Observation, BaseException | None], None]
+
+
+def log_sink(observation: Observation, error: BaseException | None) -> None:
+    """Write an observation to the ``djcrf_pg`` logger, with the traceback of ``error`` if there is one."""
+    logger.log(observation.level, "%s", observation, exc_info=error)
+
+
+_sinks: list[Sink] = [log_sink]
+
+
+def emit(observation: Observation, error: BaseException | None = None) -> None:
+    """Hand an observation to every sink; a sink that fails is logged and harms nobody."""
+    for sink in tuple(_sinks):
+        try:
+            sink(observation, error)
+        except Exception:
+            logger.exception("a djcrf_pg observation sink failed")
+
+
+def add_sink(sink: Sink) -> Callable[[], None]:
+    """Have ``sink(observation, error)`` called for each observation.
+
+    Returns:
+        A function that removes the sink again.
+    """
+    _sinks.append(sink)
+    return lambda: _sinks.remove(sink)

@@ -1,0 +1,43 @@
+"""The observers: the same names, arguments and import paths as in ``djangochannelsrestframework.observer``.
+
+``model_observer`` on a model that lives in PostgreSQL is driven by triggers; on another database it is DCRF's own.
+"""
+
+from functools import partial
+from typing import Any
+
+from django.db.models import Model
+from djangochannelsrestframework.observer import observer
+from rest_framework.serializers import BaseSerializer
+
+from djcrf_pg.observer.base_observer import BaseObserver
+from djcrf_pg.observer.model_observer import ModelObserver
+from djcrf_pg.observer.observer import Observer
+
+__all__ = ["BaseObserver", "ModelObserver", "Observer", "model_observer", "observer"]
+
+
+def model_observer(
+    model: type[Model],
+    serializer_class: type[BaseSerializer[Any]] | None = None,
+    many_to_many: bool = False,
+    **kwargs: Any,
+) -> "partial[ModelObserver]":
+    """Observe the committed changes of a model, whoever makes them. Use it as a method decorator.
+
+    The decorated method becomes the handler that each subscribed consumer calls for an event:
+    ``(self, message, action, subscribing_request_ids, **kwargs)``. The method itself is replaced with a
+    :class:`ModelObserver`.
+
+    Args:
+        model: The model to observe.
+        serializer_class: A DRF serializer for the message; by default it is ``{"pk": …}``.
+        many_to_many: Whether changes of the model's many-to-many relations are updates of the instance.
+        kwargs: Further arguments of :class:`ModelObserver`.
+
+    Raises:
+        ObserverError: ``model`` is no model, or one without a table of its own.
+    """
+    return partial(
+        ModelObserver, model_cls=model, serializer_class=serializer_class, many_to_many=many_to_many, **kwargs
+    )

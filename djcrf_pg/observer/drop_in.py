@@ -1,0 +1,43 @@
+"""Make ``from djangochannelsrestframework.observer import model_observer`` mean the trigger-driven one."""
+
+from importlib import import_module
+from typing import Any
+
+from django.db.models.signals import post_save
+
+from djcrf_pg.observer import ModelObserver, model_observer
+from djcrf_pg.observer.dcrf import DCRFModelObserver
+from djcrf_pg.observer.generics import ObserverModelInstanceMixin
+from djcrf_pg.registry import is_postgresql
+
+_NAMES: dict[str, dict[str, Any]] = {
+    "djangochannelsrestframework.observer": {
+        "ModelObserver": ModelObserver,
+        "model_observer": model_observer,
+    },
+    "djangochannelsrestframework.observer.model_observer": {"ModelObserver": ModelObserver},
+    "djangochannelsrestframework.observer.generics": {
+        "ModelObserver": ModelObserver,
+        "ObserverModelInstanceMixin": ObserverModelInstanceMixin,
+    },
+}
+
+
+def take_over() -> None:
+    """Put our classes under DCRF's names. Whoever imported DCRF's before keeps them: see :func:`early_birds`."""
+    for module, names in _NAMES.items():
+        vars(import_module(module)).update(names)
+
+
+def early_birds() -> list[str]:
+    """The handlers of PostgreSQL models that still listen to Django's signals.
+
+    Their consumers were imported before :func:`take_over`.
+    """
+    found = []
+    for _, reference, *_ in post_save.receivers or []:
+        # A WeakMethod, as DCRF connects its receivers.
+        owner: Any = getattr(reference(), "__self__", None)
+        if type(owner) is DCRFModelObserver and is_postgresql(owner.model_cls):
+            found.append(f"{owner.func.__module__}.{owner.func.__qualname__}")
+    return found

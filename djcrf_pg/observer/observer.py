@@ -1,0 +1,5 @@
+"""DCRF's observer of Django signals, under the same path."""
+
+from djangochannelsrestframework.observer.observer import Observer
+
+__all__ = ["Observer"]

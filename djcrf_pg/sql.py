@@ -1,0 +1,38 @@
+"""Load SQL from ``.sql`` files, so that it stays SQL: an editor can highlight it and psql can parse it.
+
+Places to fill in are comments, ``/* :name */``; one that is left over is an error. A file may hold several
+queries, each after a line ``-- name: some_name``.
+"""
+
+import re
+from functools import cache
+from importlib.resources import files
+
+_PLACE = re.compile(r"/\* :(\w+) \*/")
+_NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+
+
+def render(text: str, **values: str) -> str:
+    """Fill the places ``/* :name */`` of a SQL text.
+
+    Args:
+        text: SQL with places.
+        values: SQL for each place, already quoted.
+
+    Raises:
+        KeyError: A place has no value.
+    """
+    return _PLACE.sub(lambda match: values[match[1]], text)
+
+
+@cache
+def load(package: str, name: str) -> str:
+    """Return the text of the SQL file ``name`` in the folder ``sql`` of ``package``."""
+    return (files(package) / "sql" / name).read_text(encoding="utf-8")
+
+
+@cache
+def queries(package: str, name: str, **values: str) -> dict[str, str]:
+    """Return the named queries of a SQL file, rendered with ``values``."""
+    parts = _NAME.split(load(package, name))
+    return {key: render(body, **values).strip() for key, body in zip(parts[1::2], parts[2::2], strict=True)}
