@@ -1,0 +1,109 @@
+"""Consumers written against DCRF's own names: what an existing project has."""
+
+from typing import Any
+
+from djangochannelsrestframework.decorators import action
+from djangochannelsrestframework.generics import GenericAsyncAPIConsumer
+from djangochannelsrestframework.observer import model_observer
+from djangochannelsrestframework.observer.generics import ObserverModelInstanceMixin
+from rest_framework.serializers import ModelSerializer
+
+from tests.testapp.models import Awkward, Document, Project, Task
+
+
+class TaskSerializer(ModelSerializer[Task]):
+    """Every column."""
+
+    class Meta:
+        model = Task
+        fields = ("id", "project", "title", "status", "points", "body")
+
+
+class AwkwardSerializer(ModelSerializer[Awkward]):
+    """Every column."""
+
+    class Meta:
+        model = Awkward
+        fields = "__all__"
+
+
+class BoardConsumer(GenericAsyncAPIConsumer):
+    """One observer of each kind; each tells which one it is."""
+
+    async def tell(self, name: str, message: Any, **kwargs: Any) -> None:
+        """Send everything that the handler was given and that is JSON."""
+        kwargs.pop("observer")
+        await self.send_json({"observer": name, "body": message, **kwargs})
+
+    @model_observer(Task)
+    async def tasks(self, message: Any, **kwargs: Any) -> None:
+        """Default body, no many-to-many."""
+        await self.tell("tasks", message, **kwargs)
+
+    @model_observer(Task, many_to_many=True)
+    async def tagged(self, message: Any, **kwargs: Any) -> None:
+        """Default body, with many-to-many."""
+        await self.tell("tagged", message, **kwargs)
+
+    @model_observer(Task, serializer_class=TaskSerializer)
+    async def full(self, message: Any, **kwargs: Any) -> None:
+        """The whole row."""
+        await self.tell("full", message, **kwargs)
+
+    @model_observer(Task)
+    async def by_status(self, message: Any, **kwargs: Any) -> None:
+        """Groups by a column, and a serializer of its own."""
+        await self.tell("by_status", message, **kwargs)
+
+    @by_status.groups_for_signal
+    def by_status(self, instance: Task, **kwargs: Any):
+        yield f"status__{instance.status}"
+
+    @by_status.groups_for_consumer
+    def by_status(self, status: str | None = None, **kwargs: Any):
+        if status is not None:
+            yield f"status__{status}"
+
+    @by_status.serializer
+    def by_status(self, instance: Task, action: Any, **kwargs: Any) -> dict[str, Any]:
+        return {"id": instance.pk, "status": instance.status, "said": action.value}
+
+    @model_observer(Project)
+    async def projects(self, message: Any, **kwargs: Any) -> None:
+        """The parent of the cascade."""
+        await self.tell("projects", message, **kwargs)
+
+    @model_observer(Document)
+    async def documents(self, message: Any, **kwargs: Any) -> None:
+        """UUID keys."""
+        await self.tell("documents", message, **kwargs)
+
+    @model_observer(Awkward, serializer_class=AwkwardSerializer)
+    async def awkward(self, message: Any, **kwargs: Any) -> None:
+        """Awkward columns."""
+        await self.tell("awkward", message, **kwargs)
+
+    @action()
+    async def subscribe(self, name: str, request_id: Any = None, **kwargs: Any) -> tuple[dict[str, Any], int]:
+        """Subscribe to the observer ``name``."""
+        kwargs.pop("action", None)
+        groups = await getattr(self, name).subscribe(request_id=request_id, **kwargs)
+        return {"groups": list(groups)}, 201
+
+    @action()
+    async def unsubscribe(self, name: str, request_id: Any = None, **kwargs: Any) -> tuple[None, int]:
+        """End it."""
+        kwargs.pop("action", None)
+        await getattr(self, name).unsubscribe(request_id=request_id, **kwargs)
+        return None, 204
+
+
+class InstanceConsumer(ObserverModelInstanceMixin, GenericAsyncAPIConsumer):
+    """Single tasks."""
+
+    queryset = Task.objects.all()
+    serializer_class = TaskSerializer
+    observer_many_to_many_relationships = True
+
+
+CONSUMERS = {"board": BoardConsumer, "instance": InstanceConsumer}
