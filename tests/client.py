@@ -86,14 +86,23 @@ class Client:
     async def until(self, predicate: Callable[[Message], bool], timeout: float = TIMEOUT) -> Message:
         """Returns the first event that satisfies `predicate`; the others stay where they are."""
 
+        looked_at = 0
+
         def found() -> Message | None:
-            for message in self._events:
-                if predicate(message):
-                    self._events.remove(message)
-                    return message
+            nonlocal looked_at
+            for place in range(looked_at, len(self._events)):
+                if predicate(self._events[place]):
+                    return self._events.pop(place)
+            looked_at = len(self._events)
             return None
 
         return await self._wait(found, timeout, "an event that satisfies the predicate")
+
+    def take(self, predicate: Callable[[Message], bool]) -> list[Message]:
+        """Returns the events that are here and satisfy `predicate`; the others stay where they are."""
+        taken = [message for message in self._events if predicate(message)]
+        self._events = [message for message in self._events if not predicate(message)]
+        return taken
 
     async def drain(self, quiet: float) -> list[Message]:
         """Returns the events that are here or arrive until there was none for `quiet` seconds.

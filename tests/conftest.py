@@ -97,9 +97,12 @@ def redis_url(redis_server_url: str) -> str:
 # -- the test application in other processes -----------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def asgi_server(test_pg: PgParams) -> Iterator[AsgiServer]:
-    """The test application behind uvicorn with the in-memory channel layer, one for the whole run."""
+    """The test application behind uvicorn with the in-memory channel layer, one for each module.
+
+    It leads, once somebody has subscribed: modules that start other servers on the database do without it.
+    """
     with AsgiServer(app_env(dbname=test_pg.dbname)) as server:
         yield server
 

@@ -109,7 +109,7 @@ def _wanted_step(table: Table, triggers: Mapping[str, Trigger], schema: str) -> 
         name, comment = f"djcrf_pg_{event}", fingerprint(table, event)
         there = triggers.get(name)
         if there is None or there.comment != comment:
-            states.add("outdated" if triggers else "missing")
+            states.add("outdated" if there else "missing")
             statements += [
                 definition(table, event, schema),
                 f"COMMENT ON TRIGGER {name} ON {table.name} IS {quote_literal(comment)}",

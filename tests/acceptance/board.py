@@ -36,21 +36,12 @@ class Board:
     def messages(self, name: str) -> list[Message]:
         """Everything that the observer ``name`` has told since the last call, up to a fence."""
         key = str(_fence(name).pk)
-        before: list[Message] = []
 
         def is_fence(message: Message) -> bool:
             return message["observer"] == name and key in map(str, message["body"].values())
 
-        async def collect() -> None:
-            await self.client.until(is_fence)
-            while True:
-                try:
-                    before.append(await self.client.until(lambda m: m["observer"] == name, timeout=0))
-                except AssertionError:
-                    return
-
-        self.runner.run(collect())
-        return before
+        self.runner.run(self.client.until(is_fence))
+        return self.client.take(lambda message: message["observer"] == name)
 
     def told(self, name: str) -> list[Told]:
         """As :meth:`messages`, the actions and bodies alone."""

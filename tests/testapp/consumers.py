@@ -6,6 +6,7 @@ from djangochannelsrestframework.decorators import action
 from djangochannelsrestframework.generics import GenericAsyncAPIConsumer
 from djangochannelsrestframework.observer import model_observer
 from djangochannelsrestframework.observer.generics import ObserverModelInstanceMixin
+from djangochannelsrestframework.permissions import BasePermission
 from rest_framework.serializers import ModelSerializer
 
 from tests.testapp.models import Awkward, Document, Project, Task
@@ -106,4 +107,18 @@ class InstanceConsumer(ObserverModelInstanceMixin, GenericAsyncAPIConsumer):
     observer_many_to_many_relationships = True
 
 
-CONSUMERS = {"board": BoardConsumer, "instance": InstanceConsumer}
+class OnlyOpen(BasePermission):
+    """Events of a task that is not open are not for the client."""
+
+    def has_permission(self, scope: Any, consumer: Any, action: str, pk: int | None = None, **kwargs: Any) -> bool:
+        """Ask the database, as permissions of real projects do."""
+        return action not in ("update", "delete") or Task.objects.filter(pk=pk, status="open").exists()
+
+
+class PrivateConsumer(InstanceConsumer):
+    """Checks a permission that a change of the row takes away."""
+
+    permission_classes = (OnlyOpen,)
+
+
+CONSUMERS = {"board": BoardConsumer, "instance": InstanceConsumer, "private": PrivateConsumer}

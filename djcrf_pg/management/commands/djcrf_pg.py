@@ -1,6 +1,7 @@
 """``manage.py djcrf_pg …``: run a listener."""
 
 import asyncio
+import logging
 import signal
 from argparse import ArgumentParser
 from typing import Any
@@ -13,7 +14,7 @@ from djcrf_pg.discovery import discover
 from djcrf_pg.exceptions import DjcrfPgError
 from djcrf_pg.listener.sender import channel_layer, is_in_memory
 from djcrf_pg.listener.service import Listener
-from djcrf_pg.observations import Observation, add_sink
+from djcrf_pg.observations import logger
 from djcrf_pg.registry import registry
 
 
@@ -63,14 +64,17 @@ class Command(BaseCommand):
                 "No model observer on a PostgreSQL model was found in any app's consumers module or behind "
                 "ASGI_APPLICATION, so there is nothing to listen for."
             )
-        remove = add_sink(self._print)
-        try:
-            asyncio.run(_run([Listener(alias) for alias in chosen]))
-        finally:
-            remove()
+        self._show_log()
+        asyncio.run(_run([Listener(alias) for alias in chosen]))
 
-    def _print(self, observation: Observation, error: BaseException | None) -> None:
-        self.stderr.write(f"djcrf_pg: {observation}")
+    def _show_log(self) -> None:
+        """A process in the foreground says when it leads and when it stands by, also where LOGGING says nothing."""
+        if not logger.isEnabledFor(logging.INFO):
+            logger.setLevel(logging.INFO)
+        if not logger.hasHandlers():
+            handler = logging.StreamHandler(self.stderr)
+            handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+            logger.addHandler(handler)
 
 
 def _stop(listeners: list[Listener]) -> None:
