@@ -36,7 +36,15 @@ class Runtime:
         self.gate = Gate(alias)
         self.listener: Listener | None = None
         self._task: asyncio.Task[None] | None = None
+        self._keeper = asyncio.create_task(self._keep(), name=f"djcrf_pg keeper {alias}")
         self._orphans: list[int] = []
+
+    async def _keep(self) -> None:
+        """Own the gate: a loop that ends cancels its tasks, and a connection needs one to close it."""
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await self.gate.close()
 
     def inherit(self, other: "Runtime") -> None:
         """Take over from the runtime of a loop that was closed without cancelling its tasks.
@@ -73,7 +81,8 @@ class Runtime:
         if self.listener is not None and self._task is not None:
             self.listener.stop()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self.gate.close()
+        self._keeper.cancel()
+        await asyncio.gather(self._keeper, return_exceptions=True)
 
 
 _runtimes: dict[asyncio.AbstractEventLoop, dict[str, Runtime]] = {}

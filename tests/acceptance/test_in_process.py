@@ -1,0 +1,84 @@
+"""A project's own tests: consumers, writers and the embedded listener in one process, with a loop for each test."""
+
+import asyncio
+import gc
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync, sync_to_async
+from channels.testing import WebsocketCommunicator
+from django.db import connection, connections
+
+from djcrf_pg.listener import embedded
+from tests.testapp.consumers import BoardConsumer
+from tests.testapp.models import Task
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def close_connections():
+    """The thread of sync_to_async keeps a connection, as it does in any test of Channels consumers."""
+    yield
+    async_to_sync(sync_to_async(connections.close_all))()
+
+
+async def talk(title: str) -> None:
+    """Subscribe, write, and hear of it."""
+    communicator = WebsocketCommunicator(BoardConsumer.as_asgi(), "/ws/board/")
+    connected, _ = await communicator.connect()
+    assert connected
+    await communicator.send_json_to({"action": "subscribe", "name": "tasks", "request_id": "r"})
+    reply = await communicator.receive_json_from(timeout=10)
+    assert reply["response_status"] == 201, reply
+    task = await Task.objects.acreate(title=title)
+    event = await communicator.receive_json_from(timeout=10)
+    assert (event["action"], event["body"]) == ("create", {"pk": task.pk})
+    await communicator.disconnect()
+    await sync_to_async(connections.close_all)()
+
+
+@pytest.mark.parametrize("number", range(5))
+async def test_the_listener_follows_the_loop_and_survives_the_flush(number: int):
+    # The fixture flushes every table, the log and its cursor among them, after each of these.
+    await talk(f"test {number}")
+
+
+async def test_it_ends_in_order_when_asked():
+    await talk("first")
+    here = embedded.runtime("default")
+    assert here.listener is not None
+    assert here.listener.leads
+    await embedded.close_all()
+    assert here.listener.session is None
+    await talk("and begins again")
+
+
+def test_a_loop_for_each_call():
+    for number in range(3):
+        asyncio.run(talk(f"call {number}"))
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_loop_that_was_closed_with_its_tasks_running():
+    def left_behind(coroutine: Any) -> None:
+        loop = asyncio.new_event_loop()
+        try:
+            loop.run_until_complete(coroutine)
+        finally:
+            # Not asyncio.run: it would cancel the listener's task, and this is about those who do not.
+            loop.run_until_complete(loop.shutdown_default_executor())
+            loop._default_executor = None
+            loop.close()
+
+    left_behind(talk("one"))
+    asyncio.run(talk("two"))
+    gc.collect()  # here, where the complaints about what was left behind are expected
+
+
+def test_writers_in_the_same_process_need_no_event_loop():
+    Task.objects.create(title="nobody listens")
+    with connection.cursor() as cursor:
+        # The flush before the test has left a truncation of each table.
+        cursor.execute("SELECT op, new->>'title' FROM djcrf_pg_change WHERE op <> 'T'")
+        assert cursor.fetchall() == [("I", "nobody listens")]
