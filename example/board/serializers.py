@@ -1,0 +1,29 @@
+"""What a subscriber gets for each row."""
+
+from rest_framework import serializers
+
+from board.models import Cell, Label, Task
+
+
+class LabelSerializer(serializers.ModelSerializer[Label]):
+    """A label."""
+
+    class Meta:
+        model = Label
+        fields = ("id", "name", "hue")
+
+
+class TaskSerializer(serializers.ModelSerializer[Task]):
+    """A task with the ids of its labels."""
+
+    class Meta:
+        model = Task
+        fields = ("id", "title", "status", "points", "labels", "updated_at")
+
+
+class CellSerializer(serializers.ModelSerializer[Cell]):
+    """A cell of the grid."""
+
+    class Meta:
+        model = Cell
+        fields = ("id", "x", "y", "value")

