@@ -60,6 +60,18 @@ class ConnectionFailed(Observation):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseFailed(Observation):
+    """User code found its database gone; the listener tries the same events again."""
+
+    level = logging.WARNING
+    template = "groups or serializers failed in database {alias!r} (try {number}): {error}; again in {delay:.1f} s"
+    alias: str
+    error: str
+    number: int
+    delay: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class CursorReset(Observation):
     """The saved cursor belongs to another cluster: what the log holds is read from its start."""
 

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from django.db import InterfaceError, OperationalError, close_old_connections
+from django.db import InterfaceError, OperationalError, connections
 from django.db.models import Model
 from djangochannelsrestframework.observer.model_observer import Action
 
@@ -28,7 +28,7 @@ Outgoing = dict[Destination, list[str]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Occurrence:
+class Occurrence:
     """A row change as one observer hears of it; ``old`` and ``new`` are its instances."""
 
     change: RowChange
@@ -54,35 +54,22 @@ class Router:
         self._hydrators: dict[tuple[type[Model], int], Hydrator] = {}
         self._lenient = False
 
-    def route(self, changes: Iterable[Change], *, lenient: bool = False, forgiving: bool = False) -> Outgoing:
-        """Turn changes into encoded events.
+    def occurrences(self, changes: Iterable[Change], *, lenient: bool = False) -> list[Occurrence]:
+        """Find out who hears of changes, and make the instances.
 
         Args:
             changes: One piece of the log, in order.
             lenient: Defer fields whose value does not fit, instead of raising.
-            forgiving: Take user code's database errors as failures of that observer, instead of raising.
 
         Returns:
-            The events of each destination. Destinations come in the order of their first event.
+            What there is to tell, in order.
 
         Raises:
             StaleRelation: A table was altered since the catalog was read.
-            OperationalError, InterfaceError: User code found its database gone.
+            OperationalError, InterfaceError: The owners of join rows cannot be loaded: the database is gone.
         """
         self._lenient = lenient
-        BATCH.set({})
-        outgoing: Outgoing = {}
-        for occurrence in self._occurrences(net(self._rows(changes), self._key)):
-            try:
-                for destination, event in _events(occurrence):
-                    outgoing.setdefault(destination, []).append(event)
-            except Exception as error:
-                if isinstance(error, OperationalError | InterfaceError):
-                    if not forgiving:
-                        raise
-                    close_old_connections()
-                _report(occurrence, error)
-        return outgoing
+        return self._occurrences(net(self._rows(changes), self._key))
 
     def _rows(self, changes: Iterable[Change]) -> Iterable[RowChange]:
         for change in changes:
@@ -96,8 +83,8 @@ class Router:
     def _key(self, relation: int, image: Image) -> Any:
         return self._routes[relation].key(image)
 
-    def _occurrences(self, rows: list[RowChange]) -> list[_Occurrence]:
-        found: list[_Occurrence] = []
+    def _occurrences(self, rows: list[RowChange]) -> list[Occurrence]:
+        found: list[Occurrence] = []
         told: set[tuple[int, int, Any]] = set()
         touched: dict[tuple[int, Link, Any], RowChange] = {}
         for row in rows:
@@ -111,7 +98,7 @@ class Router:
                         self._instance(model, row, row.new),
                     )
                 old, new = instances[model]
-                found.append(_Occurrence(row, observer, old, new))
+                found.append(Occurrence(row, observer, old, new))
                 told.update((row.xid, id(observer), instance.pk) for instance in (old, new) if instance)
             for link in route.links:
                 for image in (row.old, row.new):
@@ -124,7 +111,7 @@ class Router:
 
     def _owners(
         self, touched: Mapping[tuple[int, Link, Any], RowChange], told: set[tuple[int, int, Any]]
-    ) -> Iterable[_Occurrence]:
+    ) -> Iterable[Occurrence]:
         """An update for each owner whose join rows changed, unless its own row tells of that transaction.
 
         The owner is loaded as it is now: its row is not in the log. One that is gone has its own delete.
@@ -142,7 +129,7 @@ class Router:
             if instance is None or (xid, id(link.observer), instance.pk) in told:
                 continue
             told.add((xid, id(link.observer), instance.pk))
-            yield _Occurrence(row, link.observer, instance, instance)
+            yield Occurrence(row, link.observer, instance, instance)
 
     def _instance(self, model: type[Model], row: RowChange, image: Image | None) -> Model | None:
         if image is None:
@@ -154,7 +141,35 @@ class Router:
         return hydrator.instance(image, lenient=self._lenient)
 
 
-def _events(occurrence: _Occurrence) -> Iterable[tuple[Destination, str]]:
+def events(occurrences: Iterable[Occurrence], *, forgiving: bool = False) -> Outgoing:
+    """Have groups and serializers of the observers make events.
+
+    Args:
+        occurrences: What there is to tell, in order.
+        forgiving: Take user code's database errors as failures of that observer, instead of raising.
+
+    Returns:
+        The encoded events of each destination. Destinations come in the order of their first event.
+
+    Raises:
+        OperationalError, InterfaceError: User code found its database gone.
+    """
+    BATCH.set({})
+    outgoing: Outgoing = {}
+    for occurrence in occurrences:
+        try:
+            for destination, event in _events(occurrence):
+                outgoing.setdefault(destination, []).append(event)
+        except Exception as error:
+            if isinstance(error, OperationalError | InterfaceError):
+                connections.close_all()
+                if not forgiving:
+                    raise
+            _report(occurrence, error)
+    return outgoing
+
+
+def _events(occurrence: Occurrence) -> Iterable[tuple[Destination, str]]:
     """Groups by old and new row: only the old one has it, delete; both, update; only the new one, create.
 
     A group that a row leaves is told of the row as it was: what it became is not for that group to know.
@@ -176,7 +191,7 @@ def _events(occurrence: _Occurrence) -> Iterable[tuple[Destination, str]]:
                 yield (group, observer.message_type), event
 
 
-def _report(occurrence: _Occurrence, error: Exception) -> None:
+def _report(occurrence: Occurrence, error: Exception) -> None:
     instance = occurrence.new or occurrence.old
     emit(
         ObserverFailed(

@@ -17,7 +17,7 @@ class Link:
         observer: Who hears of it, as an update of the owner.
         through: The model of the join table.
         owner_attname: The attribute of a join row that names the owner.
-        owner_field: The field of the owner that it refers to.
+        owner_field: The attribute of the owner that it refers to.
     """
 
     observer: Observed
@@ -30,7 +30,7 @@ class Link:
         """Describe the join table of a field."""
         through = through_of(field)
         key = through._meta.get_field(field.m2m_field_name())
-        return cls(observer, through, key.attname, key.target_field.name)  # type: ignore[union-attr]
+        return cls(observer, through, key.attname, key.target_field.attname)  # type: ignore[union-attr]
 
 
 @dataclasses.dataclass(slots=True)
