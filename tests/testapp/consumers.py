@@ -2,14 +2,15 @@
 
 from typing import Any
 
+from django.contrib.auth.signals import user_logged_in
 from djangochannelsrestframework.decorators import action
 from djangochannelsrestframework.generics import GenericAsyncAPIConsumer
-from djangochannelsrestframework.observer import model_observer
+from djangochannelsrestframework.observer import model_observer, observer
 from djangochannelsrestframework.observer.generics import ObserverModelInstanceMixin
 from djangochannelsrestframework.permissions import BasePermission
 from rest_framework.serializers import ModelSerializer
 
-from tests.testapp.models import Awkward, Document, Project, Task
+from tests.testapp.models import Awkward, Document, Note, Project, Task
 
 
 class TaskSerializer(ModelSerializer[Task]):
@@ -83,6 +84,20 @@ class BoardConsumer(GenericAsyncAPIConsumer):
     async def awkward(self, message: Any, **kwargs: Any) -> None:
         """Awkward columns."""
         await self.tell("awkward", message, **kwargs)
+
+    @model_observer(Note)
+    async def notes(self, message: Any, **kwargs: Any) -> None:
+        """A model on another vendor."""
+        await self.tell("notes", message, **kwargs)
+
+    @observer(user_logged_in)
+    async def logins(self, message: Any, **kwargs: Any) -> None:
+        """A signal of Django's."""
+        await self.tell("logins", message, **kwargs)
+
+    @logins.serializer
+    def logins(self, signal: Any, user: Any = None, **kwargs: Any) -> dict[str, Any]:
+        return {"user": user.get_username()}
 
     @action()
     async def subscribe(self, name: str, request_id: Any = None, **kwargs: Any) -> tuple[dict[str, Any], int]:

@@ -66,6 +66,15 @@ class Awkward(models.Model):
         return f"awkward {self.pk}"
 
 
+class Note(models.Model):
+    """Lives in SQLite, see the router."""
+
+    text = models.CharField(max_length=100)
+
+    def __str__(self) -> str:
+        return self.text
+
+
 class Unheard(models.Model):
     """No observer names it, and neither does the setting OBSERVE."""
 

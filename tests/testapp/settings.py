@@ -29,7 +29,12 @@ INSTALLED_APPS = [
 ]
 
 _server = servers.postgres_from_environment() or servers.PgParams("", 5432, "postgres", "", "postgres")
-DATABASES = {"default": _server.database(os.environ.get(servers.DBNAME) or _server.dbname).django()}
+DATABASES = {
+    "default": _server.database(os.environ.get(servers.DBNAME) or _server.dbname).django(),
+    # A model on another vendor keeps DCRF's signals.
+    "lite": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
+}
+DATABASE_ROUTERS = ["tests.testapp.routers.Router"]
 
 CHANNEL_LAYERS: dict[str, Any] = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 if servers.REDIS in os.environ:
