@@ -5,6 +5,7 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings
+from django.core.management import CommandError
 from django.db.models.signals import post_migrate
 
 
@@ -38,7 +39,11 @@ def _install(*, using: str, plan: Any = (), **kwargs: Any) -> None:
     from djcrf_pg.capture.install import install
     from djcrf_pg.conf import get_settings
     from djcrf_pg.discovery import discover
+    from djcrf_pg.exceptions import DjcrfPgError
 
-    if get_settings().AUTO_INSTALL:
-        discover()
-        install(using)
+    try:
+        if get_settings().AUTO_INSTALL:
+            discover()
+            install(using)
+    except DjcrfPgError as error:
+        raise CommandError(str(error)) from error

@@ -13,6 +13,7 @@ from djcrf_pg.capture.install import plan
 from djcrf_pg.discovery import discover
 from djcrf_pg.exceptions import DjcrfPgError
 from djcrf_pg.observer.drop_in import early_birds
+from djcrf_pg.registry import registry
 
 
 def register_all() -> None:
@@ -25,10 +26,10 @@ def register_all() -> None:
 
 def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
     """``DJCRF_PG`` has known names and good values."""
-    return [
-        Error(problem, hint="See the reference of settings.", id="djcrf_pg.E001")
-        for problem in conf.problems(getattr(settings, "DJCRF_PG", {}))
-    ]
+    problems = conf.problems(getattr(settings, "DJCRF_PG", {}))
+    if not problems:
+        problems = registry.problems()
+    return [Error(problem, hint="See the reference of settings.", id="djcrf_pg.E001") for problem in problems]
 
 
 def check_channel_layer(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:

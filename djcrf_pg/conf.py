@@ -122,9 +122,9 @@ def _complaint(name: str, value: Any) -> str | None:
             good = isinstance(aliases, set) and aliases <= set(django_settings.DATABASES)
             return None if good else "must name an alias in DATABASES, or map alias to alias"
     if name in _POSITIVE:
-        number = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-        whole = isinstance(getattr(Settings(), name), float) or isinstance(value, int)
-        return None if number and whole else "must be a positive number"
+        kinds = (int, float) if isinstance(getattr(Settings(), name), float) else (int,)
+        good = isinstance(value, kinds) and not isinstance(value, bool) and value > 0
+        return None if good else f"must be a positive {'number' if float in kinds else 'whole number'}"
     return None
 
 

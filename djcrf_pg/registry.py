@@ -1,23 +1,19 @@
 """What is observed: the trigger-driven observers of this process, and the models behind them."""
 
+import dataclasses
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from django.apps import apps
 from django.conf import settings
 from django.db import connections, router
-from django.db.models import Field, ManyToManyField, Model
+from django.db.models import Field, ManyToManyRel, Model, QuerySet
 
 from djcrf_pg.conf import get_settings
-from djcrf_pg.exceptions import ConfigurationError
-
-if TYPE_CHECKING:
-    Many2Many = ManyToManyField[Any, Any]
-else:
-    Many2Many = ManyToManyField
+from djcrf_pg.exceptions import ConfigurationError, ObserverError
 
 
 class Observed(Protocol):
@@ -36,8 +32,26 @@ class Observed(Protocol):
         """The ``type`` of its channel-layer messages."""
 
     @property
-    def many_to_many_fields(self) -> list[Many2Many]:
-        """The fields whose join tables it watches."""
+    def models(self) -> list[type[Model]]:
+        """The models that have the columns in their own tables: the observed one, then those it inherits from."""
+
+    @property
+    def relationships(self) -> list["Relationship"]:
+        """The many-to-many relations whose join tables it watches."""
+
+    @property
+    def every_change(self) -> bool:
+        """Whether it hears of each change of a row in a transaction, instead of the net effect."""
+
+    def tells(self, changed: Collection[str]) -> bool:
+        """Whether an update that changed these fields is an event."""
+
+    @property
+    def wants_old(self) -> bool:
+        """Whether the handler takes the instance as it was before."""
+
+    def resync_group(self) -> str:
+        """The group of all its subscribers, for what cannot be said row by row."""
 
     def group_names_for_signal(self, *args: Any, **kwargs: Any) -> Iterable[str]:
         """The groups that an instance belongs to."""
@@ -79,6 +93,22 @@ class Registry:
         """The observers whose model lives in database ``alias``."""
         return [observer for observer in self if lives_on(observer.model_cls, alias)]
 
+    def problems(self) -> list[str]:
+        """What ``OBSERVE`` and ``EXCLUDE`` name that does not exist; one sentence each."""
+        found = []
+        settings = get_settings()
+        for setting, labels in (("OBSERVE", settings.OBSERVE), ("EXCLUDE", settings.EXCLUDE)):
+            for label in labels:
+                try:
+                    excluded_columns(model_of(label, setting))
+                except ConfigurationError as error:
+                    found.append(str(error))
+        return found
+
+    def aliases(self) -> list[str]:
+        """The PostgreSQL databases that observed models are written to."""
+        return sorted({router.db_for_write(observer.model_cls) for observer in self})
+
     def tables(self, alias: str) -> dict[str, tuple[str, ...]]:
         """The tables of database ``alias`` that want triggers.
 
@@ -90,9 +120,7 @@ class Registry:
         """
         models: dict[type[Model], None] = {}
         for observer in self.on(alias):
-            models[observer.model_cls] = None
-            for field in observer.many_to_many_fields:
-                models[through_of(field)] = None
+            models |= dict.fromkeys(observed_tables(observer))
         for label in get_settings().OBSERVE:
             model = model_of(label, "OBSERVE")
             if lives_on(model, alias):
@@ -100,12 +128,60 @@ class Registry:
         return {model._meta.db_table: excluded_columns(model) for model in models}
 
 
-def through_of(field: Many2Many) -> type[Model]:
-    """The model of the join table behind a many-to-many field."""
-    through: type[Model] | None = field.remote_field.through
-    if through is None:
-        raise ConfigurationError(f"{field} has no join table")
-    return through
+@dataclasses.dataclass(frozen=True, slots=True)
+class Relationship:
+    """A many-to-many relation of a model, from one of its sides.
+
+    Attributes:
+        name: The field, or the accessor of the reverse side.
+        through: The model of the join table.
+        owner_key: The foreign key of the join table that names the owner, the side that ``name`` is on.
+    """
+
+    name: str
+    through: type[Model]
+    owner_key: str
+
+
+def relationships_of(model: type[Model], names: bool | Iterable[str]) -> list[Relationship]:
+    """The many-to-many relations of a model.
+
+    Args:
+        model: The owner.
+        names: True for the fields that it declares or inherits, as in DCRF; or the names of fields, and of the
+            accessors that other models' fields give it.
+
+    Raises:
+        ObserverError: There is no relation of that name.
+    """
+    fields: dict[str, Relationship] = {}
+    for field in model._meta.many_to_many:
+        if through := field.remote_field.through:
+            fields[field.name] = Relationship(field.name, through, field.m2m_field_name())
+    if isinstance(names, bool):
+        return list(fields.values()) if names else []
+    for relation in model._meta.related_objects:
+        accessor = relation.get_accessor_name()
+        if isinstance(relation, ManyToManyRel) and accessor and relation.through:
+            fields[accessor] = Relationship(accessor, relation.through, relation.field.m2m_reverse_field_name())
+    names = list(names)
+    if unknown := [name for name in names if name not in fields]:
+        raise ObserverError(
+            f"{model._meta.label} has no many-to-many relation {unknown[0]!r}; it has {', '.join(fields) or 'none'}."
+        )
+    return [fields[name] for name in names]
+
+
+def observed_tables(observer: Observed) -> list[type[Model]]:
+    """The models whose own tables an observer needs triggers on."""
+    return [*observer.models, *(relationship.through for relationship in observer.relationships)]
+
+
+def family_of(model: type[Model]) -> list[type[Model]]:
+    """The model and, for multi-table inheritance, the models whose tables hold the rest of its columns."""
+    concrete = model._meta.concrete_model or model
+    parents = [parent for parent in concrete._meta.get_parent_list() if not parent._meta.proxy]
+    return [model, *parents]
 
 
 def own_columns(model: type[Model]) -> "dict[str, Field[Any, Any]]":
@@ -145,8 +221,6 @@ def excluded_columns(model: type[Model]) -> tuple[str, ...]:
         ConfigurationError: ``EXCLUDE`` names a field that does not exist.
     """
     entries = {label.lower(): names for label, names in get_settings().EXCLUDE.items()}
-    for label in entries:
-        model_of(label, "EXCLUDE")
     names = entries.get(model._meta.label_lower)
     if names is None:
         is_user = model._meta.label == settings.AUTH_USER_MODEL and hasattr(model, "password")
@@ -158,6 +232,17 @@ def excluded_columns(model: type[Model]) -> tuple[str, ...]:
             f"it has {', '.join(columns)}."
         )
     return tuple(sorted(columns.get(name, name) for name in names))
+
+
+def as_of_now(model: type[Model], alias: str) -> "QuerySet[Model]":
+    """The rows of a model as they are now, without the columns that must not leave their tables."""
+    hidden = [
+        field.name
+        for part in family_of(model)
+        for column, field in own_columns(part).items()
+        if column in excluded_columns(part)
+    ]
+    return model._base_manager.using(alias).defer(*hidden)
 
 
 registry = Registry()

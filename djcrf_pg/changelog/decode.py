@@ -249,21 +249,29 @@ class Hydrator:
         return _Column(field, name, kind, convert, [(function, expression) for function in functions])
 
     def instance(self, image: Image, *, lenient: bool = False) -> Model:
-        """Make an instance of an image.
+        """Make an instance of an image; see :meth:`values`."""
+        values = self.values(image, lenient=lenient)
+        return self.model.from_db(self._alias, list(values), list(values.values()))
 
-        Columns that the image lacks (excluded, or added later) become deferred fields; columns that no field
-        knows are passed over.
+    def values(self, image: Image, *, lenient: bool = False) -> dict[str, Any]:
+        """Read an image, in the order of the model's fields.
+
+        Columns that the image lacks (excluded, or added later) are left out, which makes deferred fields; columns
+        that no field knows are passed over.
 
         Args:
             image: The row.
-            lenient: Defer a field whose value does not fit, instead of raising.
+            lenient: Leave out a field whose value does not fit, instead of raising.
+
+        Returns:
+            The attributes of the table's own fields.
 
         Raises:
             StaleRelation: A value does not fit its column's type, or the column is not known.
         """
         if not lenient and any(column in image for column in self._unknown):
             raise StaleRelation(self.relation.oid)
-        names, values = [], []
+        values: dict[str, Any] = {}
         for column in self._columns:
             value = image.get(column.name, DEFERRED)
             if value is DEFERRED:
@@ -278,9 +286,8 @@ class Hydrator:
                     raise StaleRelation(self.relation.oid) from error
                 self._report(column, error)
                 continue
-            names.append(column.field.attname)
-            values.append(value)
-        return self.model.from_db(self._alias, names, values)
+            values[column.field.attname] = value
+        return values
 
     def _report(self, column: _Column, error: Exception) -> None:
         if column.name in self._reported:

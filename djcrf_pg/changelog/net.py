@@ -13,7 +13,8 @@ Key = Hashable
 class RowChange:
     """A change with its images parsed.
 
-    ``old`` and ``new`` are the row before and after; both None is a row that came and went.
+    ``old`` and ``new`` are the row before and after; both None is a row that came and went, or a TRUNCATE when
+    ``truncated`` says so.
     """
 
     id: int
@@ -23,13 +24,15 @@ class RowChange:
     new: Image | None
     context: str | None
     at: datetime
+    truncated: bool = False
 
 
 def net(changes: Iterable[RowChange], key_of: Callable[[int, Image], Key]) -> list[RowChange]:
     """Fold the changes of each transaction into one for each row.
 
     create + update = create, update + delete = delete, create + delete = nothing, delete + create = update. A
-    changed key is a delete of the old row and a create of the new one.
+    changed key is a delete of the old row and a create of the new one. A TRUNCATE takes what the transaction had
+    done to the table before it.
 
     Args:
         changes: In the order of their ids.
@@ -40,6 +43,11 @@ def net(changes: Iterable[RowChange], key_of: Callable[[int, Image], Key]) -> li
     """
     rows: dict[tuple[int, int, Key], RowChange] = {}
     for change in changes:
+        if change.truncated:
+            for place in [place for place in rows if place[:2] == (change.xid, change.relation)]:
+                del rows[place]
+            rows[change.xid, change.relation, None] = change
+            continue
         keys = [None if image is None else key_of(change.relation, image) for image in (change.old, change.new)]
         before, after = keys
         if before is not None and after is not None and before != after:
@@ -47,7 +55,7 @@ def net(changes: Iterable[RowChange], key_of: Callable[[int, Image], Key]) -> li
             _fold(rows, after, dataclasses.replace(change, old=None))
         else:
             _fold(rows, before if before is not None else after, change)
-    return [row for row in rows.values() if row.old is not None or row.new is not None]
+    return [row for row in rows.values() if row.old is not None or row.new is not None or row.truncated]
 
 
 def _fold(rows: dict[tuple[int, int, Key], RowChange], key: Key, change: RowChange) -> None:

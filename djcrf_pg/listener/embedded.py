@@ -13,6 +13,7 @@ from djcrf_pg.conf import get_settings
 from djcrf_pg.discovery import discover
 from djcrf_pg.exceptions import (
     ChannelLayerError,
+    ConfigurationError,
     DjcrfPgError,
     ListenerUnavailable,
     NotMigrated,
@@ -122,9 +123,12 @@ async def ready(alias: str, tables: Iterable[str]) -> Snapshot:
     Raises:
         SubscribeError: They will not be; the subclass and the message say why and what mends it.
     """
-    settings = get_settings()
+    try:
+        settings = get_settings()
+        here = runtime(alias)
+    except ConfigurationError as error:
+        raise SubscribeError(str(error)) from error
     in_memory = is_in_memory(channel_layer())
-    here = runtime(alias)
     tables = list(tables)
     why, pause = "no listener runs", 0.002
     with contextlib.suppress(TimeoutError):
@@ -139,6 +143,8 @@ async def ready(alias: str, tables: Iterable[str]) -> Snapshot:
                         raise ListenerUnavailable(str(error)) from error
                 try:
                     probe = await here.probe(tables)
+                except ConfigurationError as error:
+                    raise SubscribeError(str(error)) from error
                 except CONNECTION_ERRORS as error:
                     why = f"the database cannot be reached ({str(error) or type(error).__name__})"
                 else:

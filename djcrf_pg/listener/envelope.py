@@ -7,13 +7,15 @@ hear it, every layer carries it, and what a consumer gets is the same over each 
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
 from typing import Any
 
 from rest_framework.utils.encoders import JSONEncoder
 
 #: The key of the message that holds the envelope; a message without it is DCRF's own.
 KEY = "djcrf_pg"
+
+#: The action of an event that stands for changes that cannot be told one by one.
+RESYNC = "resync"
 
 _encode = JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
@@ -23,11 +25,14 @@ class Event:
     """One change as one group hears of it.
 
     Attributes:
-        action: ``create``, ``update`` or ``delete``.
+        action: ``create``, ``update``, ``delete``, or :data:`RESYNC`.
         body: What the observer's serializer made of the instance.
         change_id: The id in the change log.
         xid: The transaction.
         committed_at: When the row was written, ISO 8601.
+        changed: Names of the fields that differ.
+        context: What the writer said of itself.
+        old: The instance as it was, see :mod:`djcrf_pg.listener.portable`; for handlers that take it.
     """
 
     action: str
@@ -35,11 +40,9 @@ class Event:
     change_id: int
     xid: int
     committed_at: str
-
-    @classmethod
-    def of(cls, action: str, body: Any, change_id: int, xid: int, at: datetime) -> "Event":
-        """Make an event of a change."""
-        return cls(action, body, change_id, xid, at.isoformat())
+    changed: list[str] = dataclasses.field(default_factory=list)
+    context: Any = None
+    old: dict[str, Any] | None = None
 
     def encode(self) -> str:
         """The event as JSON text; what JSON does not know becomes what DRF's renderer makes of it.
@@ -47,7 +50,10 @@ class Event:
         Raises:
             TypeError: The body has something that neither knows.
         """
-        return _encode([self.action, self.body, self.change_id, self.xid, self.committed_at])
+        return _encode([getattr(self, name) for name in _FIELDS])
+
+
+_FIELDS = [field.name for field in dataclasses.fields(Event)]
 
 
 def pack(
@@ -61,7 +67,7 @@ def pack(
         events: JSON texts, in order.
         term: The leadership that sends them.
         max_events: So many events a message at most.
-        max_bytes: So many characters of events a message at most; a larger event travels alone.
+        max_bytes: So many bytes (UTF-8) of events a message at most; a larger event travels alone.
 
     Yields:
         Messages for ``group_send``.
@@ -69,11 +75,12 @@ def pack(
     part: list[str] = []
     size = 0
     for event in events:
-        if part and (len(part) >= max_events or size + len(event) > max_bytes):
+        length = len(event.encode())
+        if part and (len(part) >= max_events or size + length > max_bytes):
             yield _message(message_type, group, part, term)
             part, size = [], 0
         part.append(event)
-        size += len(event)
+        size += length
     if part:
         yield _message(message_type, group, part, term)
 

@@ -1,40 +1,18 @@
-"""Changes to messages: the synchronous part of the listener, which runs user code and may query.
+"""Changes to occurrences: who hears of what, with which instances. Runs in the listener's thread."""
 
-One call handles a batch, in a thread of its own. One failing observer harms no other.
-"""
-
-import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from django.db import InterfaceError, OperationalError, connections
 from django.db.models import Model
-from djangochannelsrestframework.observer.model_observer import Action
 
 from djcrf_pg.changelog.change import Change
 from djcrf_pg.changelog.decode import Hydrator, Relation, raw_columns
 from djcrf_pg.changelog.image import parse
 from djcrf_pg.changelog.net import Image, RowChange, net
-from djcrf_pg.listener.envelope import Event
+from djcrf_pg.listener.inheritance import Heirs
+from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.listener.routes import Link, Route
-from djcrf_pg.observations import ObserverFailed, emit
-from djcrf_pg.registry import BATCH, Observed
-
-#: Where messages go, and of which type they are.
-Destination = tuple[str, str]
-
-#: Encoded events for each destination, in order.
-Outgoing = dict[Destination, list[str]]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Occurrence:
-    """A row change as one observer hears of it; ``old`` and ``new`` are its instances."""
-
-    change: RowChange
-    observer: Observed
-    old: Model | None
-    new: Model | None
+from djcrf_pg.registry import Observed, as_of_now, own_columns
 
 
 class Router:
@@ -69,137 +47,125 @@ class Router:
             OperationalError, InterfaceError: The owners of join rows cannot be loaded: the database is gone.
         """
         self._lenient = lenient
-        return self._occurrences(net(self._rows(changes), self._key))
+        return self._find(self._rows(changes))
 
-    def _rows(self, changes: Iterable[Change]) -> Iterable[RowChange]:
+    def _rows(self, changes: Iterable[Change]) -> list[RowChange]:
+        rows = []
         for change in changes:
             relation = self._relations.get(change.relation)
-            if relation is None or relation.root not in self._routes or change.op == "T":
+            if relation is None or relation.root not in self._routes:
                 continue
             raw = self._raw[relation.oid]
             old, new = (None if text is None else parse(text, raw) for text in (change.old, change.new))
-            yield RowChange(change.id, change.xid, relation.root, old, new, change.context, change.at)
+            truncated = change.op == "T"
+            rows.append(RowChange(change.id, change.xid, relation.root, old, new, change.context, change.at, truncated))
+        return rows
 
     def _key(self, relation: int, image: Image) -> Any:
         return self._routes[relation].key(image)
 
-    def _occurrences(self, rows: list[RowChange]) -> list[Occurrence]:
+    def _find(self, rows: list[RowChange]) -> list[Occurrence]:
         found: list[Occurrence] = []
-        told: set[tuple[int, int, Any]] = set()
+        heirs = Heirs(self._alias, self._read)
+        if any(self._routes[row.relation].every for row in rows):
+            for row in rows:
+                found += self._own(row, self._routes[row.relation].every)
+        resyncs: dict[tuple[int, Observed], Occurrence] = {}
         touched: dict[tuple[int, Link, Any], RowChange] = {}
-        for row in rows:
+        for row in net(rows, self._key):
             route = self._routes[row.relation]
-            instances: dict[type[Model], tuple[Model | None, Model | None]] = {}
-            for observer in route.observers:
-                model = observer.model_cls
-                if model not in instances:
-                    instances[model] = (
-                        self._instance(model, row, row.old),
-                        self._instance(model, row, row.new),
-                    )
-                old, new = instances[model]
-                found.append(Occurrence(row, observer, old, new))
-                told.update((row.xid, id(observer), instance.pk) for instance in (old, new) if instance)
+            if row.truncated:
+                for observer in (
+                    *route.observers,
+                    *route.every,
+                    *route.heirs,
+                    *(link.observer for link in route.links),
+                ):
+                    resyncs.setdefault((row.xid, observer), Occurrence(row, observer, resync="truncate"))
+                continue
+            found += self._own(row, route.observers)
+            for observer in route.heirs:
+                own = (model for model in observer.models if model._meta.db_table == route.model._meta.db_table)
+                heirs.add(observer, next(own), row)
             for link in route.links:
                 for image in (row.old, row.new):
                     if join := self._instance(link.through, row, image):
-                        owner = getattr(join, link.owner_attname)
-                        touched.setdefault((row.xid, link, owner), row)
-        found += self._owners(touched, told)
-        found.sort(key=lambda occurrence: occurrence.change.id)
+                        touched.setdefault((row.xid, link, getattr(join, link.owner_attname)), row)
+        found += heirs.occurrences()
+        found += self._owners(touched, found)
+        found += resyncs.values()
+        found.sort(key=lambda occurrence: occurrence.place)
         return found
 
+    def _own(self, row: RowChange, observers: Iterable[Observed]) -> Iterable[Occurrence]:
+        """The row for the observers of models that it holds all of."""
+        made: dict[type[Model], tuple[Model | None, Model | None, list[str]]] = {}
+        for observer in observers:
+            model = observer.model_cls
+            if model not in made:
+                old, new = self._instance(model, row, row.old), self._instance(model, row, row.new)
+                made[model] = (old, new, _changed(model, row))
+            old, new, changed = made[model]
+            if old is not None or new is not None:
+                yield Occurrence(row, observer, old, new, list(changed))
+
     def _owners(
-        self, touched: Mapping[tuple[int, Link, Any], RowChange], told: set[tuple[int, int, Any]]
+        self, touched: Mapping[tuple[int, Link, Any], RowChange], found: Iterable[Occurrence]
     ) -> Iterable[Occurrence]:
         """An update for each owner whose join rows changed, unless its own row tells of that transaction.
 
         The owner is loaded as it is now: its row is not in the log. One that is gone has its own delete.
         """
+        if not touched:
+            return
+        told: dict[tuple[int, Observed, Any], Occurrence] = {}
+        for occurrence in found:
+            for instance in (occurrence.old, occurrence.new):
+                if instance is not None:
+                    told[occurrence.change.xid, occurrence.observer, instance.pk] = occurrence
         wanted: dict[tuple[type[Model], str], set[Any]] = {}
         for _, link, owner in touched:
             wanted.setdefault((link.observer.model_cls, link.owner_field), set()).add(owner)
         owners = {
             (model, field, getattr(instance, field)): instance
             for (model, field), keys in wanted.items()
-            for instance in model._base_manager.using(self._alias).filter(**{f"{field}__in": keys})
+            for instance in as_of_now(model, self._alias).filter(**{f"{field}__in": keys})
         }
         for (xid, link, owner), row in touched.items():
             instance = owners.get((link.observer.model_cls, link.owner_field, owner))
-            if instance is None or (xid, id(link.observer), instance.pk) in told:
+            if instance is None:
                 continue
-            told.add((xid, id(link.observer), instance.pk))
-            yield Occurrence(row, link.observer, instance, instance)
+            place = (xid, link.observer, instance.pk)
+            if place not in told:
+                told[place] = Occurrence(row, link.observer, instance, instance)
+                yield told[place]
+            if link.name not in told[place].changed:
+                told[place].changed.append(link.name)
+
+    def _read(self, model: type[Model], row: RowChange) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        hydrator = self._hydrator(model, row)
+        old, new = (
+            None if image is None else hydrator.values(image, lenient=self._lenient) for image in (row.old, row.new)
+        )
+        return old, new
 
     def _instance(self, model: type[Model], row: RowChange, image: Image | None) -> Model | None:
-        if image is None:
-            return None
+        return None if image is None else self._hydrator(model, row).instance(image, lenient=self._lenient)
+
+    def _hydrator(self, model: type[Model], row: RowChange) -> Hydrator:
         place = (model, row.relation)
-        hydrator = self._hydrators.get(place)
-        if hydrator is None:
-            hydrator = self._hydrators[place] = Hydrator(model, self._relations[row.relation], self._alias)
-        return hydrator.instance(image, lenient=self._lenient)
+        if place not in self._hydrators:
+            self._hydrators[place] = Hydrator(model, self._relations[row.relation], self._alias)
+        return self._hydrators[place]
 
 
-def events(occurrences: Iterable[Occurrence], *, forgiving: bool = False) -> Outgoing:
-    """Have groups and serializers of the observers make events.
-
-    Args:
-        occurrences: What there is to tell, in order.
-        forgiving: Take user code's database errors as failures of that observer, instead of raising.
-
-    Returns:
-        The encoded events of each destination. Destinations come in the order of their first event.
-
-    Raises:
-        OperationalError, InterfaceError: User code found its database gone.
-    """
-    BATCH.set({})
-    outgoing: Outgoing = {}
-    for occurrence in occurrences:
-        try:
-            for destination, event in _events(occurrence):
-                outgoing.setdefault(destination, []).append(event)
-        except Exception as error:
-            if isinstance(error, OperationalError | InterfaceError):
-                connections.close_all()
-                if not forgiving:
-                    raise
-            _report(occurrence, error)
-    return outgoing
-
-
-def _events(occurrence: Occurrence) -> Iterable[tuple[Destination, str]]:
-    """Groups by old and new row: only the old one has it, delete; both, update; only the new one, create.
-
-    A group that a row leaves is told of the row as it was: what it became is not for that group to know.
-    """
-    observer, old, new = occurrence.observer, occurrence.old, occurrence.new
-    before = dict.fromkeys(observer.group_names_for_signal(instance=old)) if old else {}
-    after = before if new is old else dict.fromkeys(observer.group_names_for_signal(instance=new)) if new else {}
-    parts = (
-        (Action.DELETE, old, [group for group in before if group not in after]),
-        (Action.UPDATE, new, [group for group in after if group in before]),
-        (Action.CREATE, new, [group for group in after if group not in before]),
-    )
-    for action, instance, groups in parts:
-        if groups and instance is not None:
-            body = observer.serialize(instance, action)["body"]
-            change = occurrence.change
-            event = Event.of(action.value, body, change.id, change.xid, change.at).encode()
-            for group in groups:
-                yield (group, observer.message_type), event
-
-
-def _report(occurrence: Occurrence, error: Exception) -> None:
-    instance = occurrence.new or occurrence.old
-    emit(
-        ObserverFailed(
-            observer=occurrence.observer.label,
-            model=occurrence.observer.model_cls._meta.label,
-            pk=instance and instance.pk,
-            change_id=occurrence.change.id,
-            error=repr(error),
-        ),
-        error,
-    )
+def _changed(model: type[Model], row: RowChange) -> list[str]:
+    """The names of the fields whose columns differ."""
+    old, new = row.old, row.new
+    if old is None or new is None or old == new:
+        return []
+    return [
+        field.name
+        for column, field in own_columns(model).items()
+        if column in old and column in new and old[column] != new[column]
+    ]

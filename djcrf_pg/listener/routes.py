@@ -6,31 +6,35 @@ from collections.abc import Mapping
 from django.db.models import Model
 
 from djcrf_pg.changelog.net import Image, Key
-from djcrf_pg.registry import Many2Many, Observed, own_columns, registry, through_of
+from djcrf_pg.registry import Observed, Relationship, own_columns, registry
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Link:
-    """A join table behind a many-to-many field of an observed model.
+    """A join table behind a many-to-many relation of an observed model.
 
     Attributes:
         observer: Who hears of it, as an update of the owner.
+        name: The field, or the accessor of the reverse side; what the update says has changed.
         through: The model of the join table.
         owner_attname: The attribute of a join row that names the owner.
         owner_field: The attribute of the owner that it refers to.
     """
 
     observer: Observed
+    name: str
     through: type[Model]
     owner_attname: str
     owner_field: str
 
     @classmethod
-    def of(cls, observer: Observed, field: Many2Many) -> "Link":
-        """Describe the join table of a field."""
-        through = through_of(field)
-        key = through._meta.get_field(field.m2m_field_name())
-        return cls(observer, through, key.attname, key.target_field.attname)  # type: ignore[union-attr]
+    def of(cls, observer: Observed, relationship: Relationship) -> "Link":
+        """Describe the join table of a relation."""
+        through = relationship.through
+        key = through._meta.get_field(relationship.owner_key)
+        attname: str = key.attname  # type: ignore[union-attr]
+        target: str = key.target_field.attname  # type: ignore[union-attr]
+        return cls(observer, relationship.name, through, attname, target)
 
 
 @dataclasses.dataclass(slots=True)
@@ -38,13 +42,19 @@ class Route:
     """Everything that hears of one table.
 
     Attributes:
+        model: A model whose own table it is.
         key_columns: Its primary key.
-        observers: Those of models whose own table it is.
+        observers: Those of models that have all of their columns in it.
+        every: Those among them that want each change, not the net effect.
+        heirs: Those of models that have some of their columns in it: multi-table inheritance.
         links: Those of owners for which it is a join table.
     """
 
+    model: type[Model]
     key_columns: tuple[str, ...]
     observers: list[Observed] = dataclasses.field(default_factory=list)
+    every: list[Observed] = dataclasses.field(default_factory=list)
+    heirs: list[Observed] = dataclasses.field(default_factory=list)
     links: list[Link] = dataclasses.field(default_factory=list)
 
     def key(self, image: Image) -> Key:
@@ -67,15 +77,23 @@ class Routes:
         self.version = registry.version
         self._routes: dict[str, Route] = {}
         for observer in registry.on(alias):
-            self._route(observer.model_cls).observers.append(observer)
-            for field in observer.many_to_many_fields:
-                self._route(through_of(field)).links.append(Link.of(observer, field))
+            chain = observer.models
+            for model in chain:
+                route = self._route(model)
+                if len(chain) > 1:
+                    route.heirs.append(observer)
+                elif observer.every_change:
+                    route.every.append(observer)
+                else:
+                    route.observers.append(observer)
+            for relationship in observer.relationships:
+                self._route(relationship.through).links.append(Link.of(observer, relationship))
         self.tables = list(self._routes)
 
     def _route(self, model: type[Model]) -> Route:
         keys = model._meta.pk_fields
         columns = tuple(column for column, field in own_columns(model).items() if field in keys)
-        return self._routes.setdefault(model._meta.db_table, Route(columns))
+        return self._routes.setdefault(model._meta.db_table, Route(model, columns))
 
     def by_oid(self, oids: Mapping[str, int]) -> dict[int, Route]:
         """The routes by oid of their table.

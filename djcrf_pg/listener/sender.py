@@ -10,7 +10,7 @@ from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import ChannelLayerError, LeadershipLost
 from djcrf_pg.listener.backoff import Backoff
 from djcrf_pg.listener.envelope import pack
-from djcrf_pg.listener.router import Outgoing
+from djcrf_pg.listener.telling import Outgoing
 from djcrf_pg.observations import LayerFailed, emit
 
 #: Groups that are sent to at the same time; a message to Redis takes most of a millisecond, mostly waiting.

@@ -23,8 +23,9 @@ from djcrf_pg.listener.catalog import Catalog
 from djcrf_pg.listener.connection import connect
 from djcrf_pg.listener.doorbell import BUSY, LINGER, LOOK, Bell, Doze
 from djcrf_pg.listener.leader import try_lead
-from djcrf_pg.listener.router import Occurrence, Outgoing, events
+from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.listener.sender import Sender
+from djcrf_pg.listener.telling import Outgoing, events
 from djcrf_pg.observations import ConnectionFailed, CursorReset, DatabaseFailed, Leading, StandingBy, Stopped, emit
 
 #: Seconds between a standby's tries, between saves of the cursor under load, and between prunings.

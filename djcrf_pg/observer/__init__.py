@@ -3,6 +3,7 @@
 ``model_observer`` on a model that lives in PostgreSQL is driven by triggers; on another database it is DCRF's own.
 """
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ __all__ = ["BaseObserver", "ModelObserver", "Observer", "model_observer", "obser
 def model_observer(
     model: type[Model],
     serializer_class: type[BaseSerializer[Any]] | None = None,
-    many_to_many: bool = False,
+    many_to_many: bool | Iterable[str] = False,
     **kwargs: Any,
 ) -> "partial[ModelObserver]":
     """Observe the committed changes of a model, whoever makes them. Use it as a method decorator.
@@ -32,8 +33,9 @@ def model_observer(
     Args:
         model: The model to observe.
         serializer_class: A DRF serializer for the message; by default it is ``{"pk": …}``.
-        many_to_many: Whether changes of the model's many-to-many relations are updates of the instance.
-        kwargs: Further arguments of :class:`ModelObserver`.
+        many_to_many: Whether changes of the model's many-to-many relations are updates of the instance; or the
+            names of fields and reverse accessors of which they are.
+        kwargs: Further arguments of :class:`ModelObserver`: ``fields``, ``skip_unchanged``, ``every_change``.
 
     Raises:
         ObserverError: ``model`` is no model, or one without a table of its own.

@@ -8,6 +8,7 @@ from djangochannelsrestframework.decorators import action
 from rest_framework import status
 
 from djcrf_pg.exceptions import MalformedRequestId
+from djcrf_pg.listener.envelope import RESYNC
 from djcrf_pg.observer.dcrf import DCRFGenericModelObserver, DCRFObserverModelInstanceMixin
 from djcrf_pg.observer.model_observer import ModelObserver, check_request_id
 
@@ -21,7 +22,17 @@ class _GenericModelObserver(DCRFGenericModelObserver):
         observer = ModelObserver(func=self.func, model_cls=model_cls, partition=name, many_to_many=many_to_many)
         observer.groups(self._group_names)
         observer.serializer(self._serializer)
+        observer.resync(_resync_instances)
         return observer
+
+
+async def _resync_instances(
+    consumer: Any, reason: str, subscribing_request_ids: Any = (), model: str = "", **kwargs: Any
+) -> None:
+    """The mixin keeps its request ids itself."""
+    for request_id in list(consumer._requests_for(None)):
+        data = {"reason": reason, "model": model}
+        await consumer.reply(action=RESYNC, data=data, status=205, request_id=request_id)
 
 
 class ObserverModelInstanceMixin(DCRFObserverModelInstanceMixin):

@@ -1,11 +1,13 @@
 """The model observer that hears of changes from the database instead of from Django's signals."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from channels.exceptions import StopConsumer
+from django.apps import apps
 from django.db import router
 from django.db.models import Model
 from djangochannelsrestframework.consumers import AsyncAPIConsumer
@@ -15,13 +17,22 @@ from rest_framework.serializers import BaseSerializer, Serializer
 from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import ChannelLayerError, MalformedRequestId, ObserverError
-from djcrf_pg.listener import embedded, envelope
+from djcrf_pg.listener import embedded, envelope, portable
 from djcrf_pg.observations import ObserverFailed, emit
 from djcrf_pg.observer.dcrf import DCRFModelObserver
-from djcrf_pg.registry import BATCH, Many2Many, is_postgresql, registry, through_of
+from djcrf_pg.registry import (
+    BATCH,
+    Relationship,
+    family_of,
+    is_postgresql,
+    observed_tables,
+    registry,
+    relationships_of,
+)
 
-#: What DCRF passes to a handler; the rest of an event goes to those that name it or take ``**kwargs``.
-_EXTRAS = ("change_id", "committed_at")
+#: What DCRF does not pass to handlers and serializers: it goes to those that name it or take ``**kwargs``.
+_HANDLER_EXTRAS = ("change_id", "committed_at", "changed", "context")
+_SERIALIZER_EXTRAS = (*_HANDLER_EXTRAS, "old_instance")
 
 
 class ModelObserver(DCRFModelObserver):
@@ -35,15 +46,48 @@ class ModelObserver(DCRFModelObserver):
     - one transaction gives one event for each row, with its net effect;
     - a group that a row leaves gets a ``delete`` with the row as it was;
     - ``subscribe`` returns when a listener is up, and raises :class:`~djcrf_pg.exceptions.SubscribeError` if
-      the events could not arrive.
+      the events could not arrive;
+    - what cannot be told row by row is told as a *resync*, see :meth:`resync`.
+
+    Handlers and serializers may take, by keyword: ``changed`` (names of the fields that differ), ``context`` (what
+    the writer said of itself), ``committed_at`` (a datetime for serializers, ISO 8601 for handlers), ``change_id``
+    (the id in the change log) and ``old_instance`` (the instance before; a handler has to name it).
+
+    Args:
+        func: The handler.
+        model_cls: The model.
+        partition: Distinguishes observers that share a handler.
+        serializer_class: A DRF serializer for the message.
+        many_to_many: True for the many-to-many fields that the model declares or inherits; or the names of fields
+            and of reverse accessors.
+        fields: Names of fields and relations; an update that touches none of them is no event.
+        skip_unchanged: An update that changes no field is no event.
+        every_change: Tell each change of a row in a transaction, instead of their net effect.
+
+    Raises:
+        ObserverError: The model has no table of its own, or a name is none of its fields.
     """
 
-    def __init__(self, func: Any, model_cls: type[Model] | None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        func: Any,
+        model_cls: type[Model] | None = None,
+        partition: str = "*",
+        serializer_class: type[BaseSerializer[Any]] | None = None,
+        many_to_many: bool | Iterable[str] = False,
+        *,
+        fields: Iterable[str] | None = None,
+        skip_unchanged: bool = False,
+        every_change: bool = False,
+    ) -> None:
         self.trigger_driven = False
-        super().__init__(func, model_cls=model_cls, **kwargs)
-        accepted = inspect.signature(func).parameters.values()
-        takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted)
-        self._extras = [name for name in _EXTRAS if takes_all or any(parameter.name == name for parameter in accepted)]
+        self.every_change = every_change
+        self._fields = None if fields is None else frozenset(fields)
+        self._skip_unchanged = skip_unchanged
+        self._resync: Any = None
+        self._extras = _accepted(func, _HANDLER_EXTRAS)
+        self.wants_old = "old_instance" in inspect.signature(func).parameters
+        super().__init__(func, model_cls, partition, serializer_class, many_to_many)
 
     def _connect(self) -> None:
         _require_table(self.model_cls, self.label)
@@ -52,6 +96,20 @@ class ModelObserver(DCRFModelObserver):
             registry.add(self)
         else:
             super()._connect()
+        if apps.models_ready:
+            self._check_names()
+
+    def _check_names(self) -> None:
+        try:
+            relationships = {relationship.name for relationship in self.relationships}
+        except ObserverError as error:
+            raise ObserverError(f"@model_observer on {self.label}: {error}") from None
+        known = {field.name for field in self.model_cls._meta.concrete_fields} | relationships
+        if unknown := sorted((self._fields or set()) - known):
+            raise ObserverError(
+                f"@model_observer on {self.label}: fields names {unknown[0]!r}, which is no field of "
+                f"{self.model_cls._meta.label} that is watched; those are {', '.join(sorted(known))}."
+            )
 
     # What the listener asks for.
 
@@ -66,19 +124,56 @@ class ModelObserver(DCRFModelObserver):
         return str(self.func.__name__).replace("_", ".")
 
     @property
-    def many_to_many_fields(self) -> list[Many2Many]:
-        """The fields whose join tables are watched: as in DCRF, those that the model declares or inherits."""
-        return list(self.model_cls._meta.many_to_many) if self._many_to_many_tracking else []
+    def models(self) -> list[type[Model]]:
+        """The observed model, and those whose tables hold the rest of its columns."""
+        return family_of(self.model_cls)
+
+    @property
+    def relationships(self) -> list[Relationship]:
+        """The many-to-many relations whose join tables are watched."""
+        return relationships_of(self.model_cls, self._many_to_many_tracking)
 
     @property
     def tables(self) -> list[str]:
         """The tables whose triggers it needs."""
-        models = [self.model_cls, *map(through_of, self.many_to_many_fields)]
-        return [model._meta.db_table for model in models]
+        return [model._meta.db_table for model in observed_tables(self)]
+
+    def tells(self, changed: Collection[str]) -> bool:
+        """Whether an update that changed these fields is an event."""
+        if self._fields is not None and self._fields.isdisjoint(changed):
+            return False
+        return bool(changed) or not self._skip_unchanged
+
+    def resync_group(self) -> str:
+        """The group of all subscribers, whatever their groups."""
+        return self.clean_group_name(f"{self._stable_observer_id}-resync-{self.model_label}")
+
+    def serializer(self, func: Any) -> "ModelObserver":
+        """Use the decorated function for the body of the message; see DCRF."""
+        self._serializer_extras = () if func is None else _accepted(func, _SERIALIZER_EXTRAS)
+        super().serializer(func)
+        return self
+
+    def resync(self, func: Any) -> "ModelObserver":
+        """Use the decorated method when subscribers have to load their data again. Use it as a decorator.
+
+        It is called as ``(self, reason, subscribing_request_ids, **kwargs)`` for every subscriber of the observer,
+        whatever its groups; ``reason`` is ``"truncate"``, and ``kwargs`` has ``model``, ``observer``, ``group`` and
+        what handlers may take. Without one, the consumer replies ``{"action": "resync", "response_status": 205,
+        "data": {"reason": …, "model": …}}`` to each request id.
+        """
+        self._resync = func
+        return self
 
     def serialize(self, instance: Model, action: Any, **kwargs: Any) -> dict[str, Any]:
         """Make the message of an event; a serializer is made once for each batch of the listener."""
         if self._serializer is not None or self._serializer_class is None:
+            if self._serializer is not None:
+                kwargs = {
+                    name: value
+                    for name, value in kwargs.items()
+                    if name in self._serializer_extras or name not in _SERIALIZER_EXTRAS
+                }
             message: dict[str, Any] = super().serialize(instance, action, **kwargs)
             return message
         return {"type": self.message_type, "body": self._represent(instance), "action": action.value}
@@ -128,18 +223,19 @@ class ModelObserver(DCRFModelObserver):
         known = {*consumer.groups}
         groups = list(await super().subscribe(consumer, *args, request_id=request_id, **kwargs))
         try:
+            await consumer.add_group(self.resync_group())
             snapshot = await embedded.ready(router.db_for_write(self.model_cls), self.tables)
         except BaseException:
             await self._withdraw(consumer, groups, request_id, known)
             raise
-        for group in groups:
-            if group not in known:
-                _since(consumer)[group] = snapshot
+        since = self._since(consumer)
+        for group in (*groups, self.resync_group()):
+            since.setdefault(group, snapshot)
         return groups
 
     async def _withdraw(self, consumer: AsyncAPIConsumer, groups: list[str], request_id: Any, known: set[str]) -> None:
         requests = consumer._observer_group_to_request_id[self._stable_observer_id]
-        for group in groups:
+        for group in (*groups, self.resync_group()):
             if request_id is not None and group in requests:
                 requests[group].discard(request_id)
             if group not in known:
@@ -151,15 +247,30 @@ class ModelObserver(DCRFModelObserver):
     ) -> Iterable[str]:
         """Unsubscribe the consumer; see DCRF.
 
+        Without a request id all requests end, also a subscription that was made without one, which DCRF forgets.
+
         Raises:
             MalformedRequestId: ``request_id`` is neither text nor a number.
         """
         check_request_id(request_id)
         groups = list(await super().unsubscribe(consumer, *args, request_id=request_id, **kwargs))
+        if not self.trigger_driven:
+            return groups
+        since = self._since(consumer)
         for group in groups:
+            if request_id is None:
+                await consumer.remove_group(group)
             if group not in consumer.groups:
-                _since(consumer).pop(group, None)
+                since.pop(group, None)
+        if since.keys() <= {self.resync_group()}:
+            since.clear()
+            await consumer.remove_group(self.resync_group())
         return groups
+
+    def _since(self, consumer: AsyncAPIConsumer) -> dict[str, Snapshot]:
+        """What had been committed when the consumer joined each group: not for it, however late it arrives."""
+        state: dict[str, dict[str, Snapshot]] = consumer.__dict__.setdefault("_djcrf_pg_since", {})
+        return state.setdefault(self._stable_observer_id, {})
 
     async def __call__(self, message: dict[str, Any], consumer: AsyncAPIConsumer | None = None, **kwargs: Any) -> Any:
         """Call the handler for each event of a message, in order.
@@ -170,27 +281,27 @@ class ModelObserver(DCRFModelObserver):
         if envelope.KEY not in message:
             return await super().__call__(message, consumer=consumer, **kwargs)
         group = message["group"]
-        since = None if consumer is None else _since(consumer).get(group)
+        since = None if consumer is None else self._since(consumer).get(group)
         for event in envelope.unpack(message):
             if since is None or not since.sees(event.xid):
-                await self._handle(event, group, message["type"], consumer, kwargs)
+                await self._handle(event, consumer, group=group, message_type=message["type"], **kwargs)
         return None
 
-    async def _handle(
-        self, event: envelope.Event, group: str, message_type: str, consumer: Any, kwargs: dict[str, Any]
-    ) -> None:
-        requests: Iterable[Any] = ()
-        if consumer is not None:
-            requests = consumer._observer_group_to_request_id[self._stable_observer_id].get(group, ())
-        extras = {name: getattr(event, name) for name in self._extras}
+    async def _handle(self, event: envelope.Event, consumer: Any, **kwargs: Any) -> None:
         try:
+            if event.action == envelope.RESYNC:
+                await self._handle_resync(event, consumer, **kwargs)
+                return
+            requests = self._requests(consumer).get(kwargs["group"], ())
+            extras = {name: getattr(event, name) for name in self._extras}
+            if self.wants_old:
+                alias = router.db_for_write(self.model_cls)
+                extras["old_instance"] = event.old and portable.load(self.model_cls, alias, event.old)
             await self.func(
                 consumer,
                 event.body,
                 observer=self,
-                message_type=message_type,
                 subscribing_request_ids=list(requests),
-                group=group,
                 action=event.action,
                 **extras,
                 **kwargs,
@@ -198,15 +309,37 @@ class ModelObserver(DCRFModelObserver):
         except StopConsumer:
             raise
         except Exception as error:
-            pk = event.body.get("pk") if isinstance(event.body, dict) else None
             failure = ObserverFailed(
                 observer=self.label,
                 model=self.model_cls._meta.label,
-                pk=pk,
+                pk=event.body.get("pk") if isinstance(event.body, dict) else None,
                 change_id=event.change_id,
                 error=repr(error),
             )
             emit(failure, error)
+
+    async def _handle_resync(self, event: envelope.Event, consumer: Any, **kwargs: Any) -> None:
+        requests = list(dict.fromkeys(chain.from_iterable(self._requests(consumer).values())))
+        if self._resync is None:
+            for request_id in requests:
+                await consumer.reply(action=envelope.RESYNC, data=event.body, status=205, request_id=request_id)
+            return
+        extras = {name: getattr(event, name) for name in _HANDLER_EXTRAS if name != "changed"}
+        await self._resync(consumer, subscribing_request_ids=requests, observer=self, **event.body, **extras, **kwargs)
+
+    def _requests(self, consumer: Any) -> Mapping[str, Iterable[Any]]:
+        """The request ids of the consumer's subscriptions, by group."""
+        if consumer is None:
+            return {}
+        requests: Mapping[str, Iterable[Any]] = consumer._observer_group_to_request_id[self._stable_observer_id]
+        return requests
+
+
+def _accepted(func: Any, names: Iterable[str]) -> tuple[str, ...]:
+    """Those of the names that a function takes by keyword."""
+    parameters = inspect.signature(func).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return tuple(name for name in names if takes_all or name in parameters)
 
 
 def check_request_id(request_id: Any) -> None:
@@ -244,11 +377,3 @@ def _is_reusable(serializer_class: type[BaseSerializer[Any]]) -> bool:
 def _clean_group_name(name: str) -> str:
     cleaned: str = BaseObserver.clean_group_name(None, name)
     return cleaned
-
-
-def _since(consumer: AsyncAPIConsumer) -> dict[str, Snapshot]:
-    """What had been committed when the consumer joined each group: not for it, however late it arrives."""
-    since: dict[str, Snapshot] | None = getattr(consumer, "_djcrf_pg_since", None)
-    if since is None:
-        since = consumer._djcrf_pg_since = {}
-    return since

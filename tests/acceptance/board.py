@@ -22,6 +22,7 @@ class Board:
     def __init__(self, runner: asyncio.Runner, client: Client) -> None:
         self.runner = runner
         self.client = client
+        self.fences: list[Any] = []
 
     def call(self, action: str, **arguments: Any) -> Message:
         """Call an action and return its reply."""
@@ -35,27 +36,28 @@ class Board:
 
     def messages(self, name: str) -> list[Message]:
         """Everything that the observer ``name`` has told since the last call, up to a fence."""
-        key = str(_fence(name).pk)
-
-        def is_fence(message: Message) -> bool:
-            return message["observer"] == name and key in map(str, message["body"].values())
-
-        self.runner.run(self.client.until(is_fence))
-        return self.client.take(lambda message: message["observer"] == name)
+        fence = self.make_fence(name, next(_numbers))
+        self.fences.append(fence)
+        self.runner.run(self.client.until(lambda m: m.get("observer") == name and self.is_fence(fence, m)))
+        taken = self.client.take(lambda message: message.get("observer") == name)
+        # Fences of other observers of the same model are no part of it.
+        return [message for message in taken if not any(self.is_fence(fence, message) for fence in self.fences)]
 
     def told(self, name: str) -> list[Told]:
         """As :meth:`messages`, the actions and bodies alone."""
         return [(message["action"], message["body"]) for message in self.messages(name)]
 
+    def make_fence(self, name: str, number: int) -> Any:
+        """Write one more row of the observer's model."""
+        match name:
+            case "documents":
+                return Document.objects.create(title=f"fence {number}")
+            case "projects":
+                return Project.objects.create(pk=1_000_000 + number, name="fence")
+            case "awkward":
+                return Awkward.objects.create(pk=1_000_000 + number)
+        return Task.objects.create(pk=1_000_000 + number, title=f"fence {number}", status="todo")
 
-def _fence(name: str) -> Any:
-    number = next(_numbers)
-    match name:
-        case "documents":
-            return Document.objects.create(title=f"fence {number}")
-        case "projects":
-            return Project.objects.create(pk=1_000_000 + number, name="fence")
-        case "awkward":
-            return Awkward.objects.create(pk=1_000_000 + number)
-        case _:
-            return Task.objects.create(pk=1_000_000 + number, title=f"fence {number}", status="todo")
+    def is_fence(self, fence: Any, message: Message) -> bool:
+        """Whether a message tells of that row."""
+        return str(fence.pk) in map(str, message["body"].values())

@@ -144,14 +144,14 @@ def test_listen_exits_cleanly_with_its_cursor_saved(transactional_db, listen, se
 
 
 def test_listen_refuses_an_in_memory_layer_and_a_project_without_layer(transactional_db, run_command):
-    with pytest.raises(AssertionError, match="InMemoryChannelLayer(.|\n)*Use channels_redis"):
+    with pytest.raises(AssertionError, match=r"InMemoryChannelLayer(.|\n)*Use channels_redis"):
         run_command("djcrf_pg", "listen")
     with pytest.raises(AssertionError, match=r"Set CHANNEL_LAYERS\['default'\]"):
         run_command("djcrf_pg", "listen", layers={})
 
 
 def test_listen_refuses_unknown_settings_and_databases(transactional_db, run_command, redis_url):
-    with pytest.raises(AssertionError, match="no setting 'BATCHSIZE': did you mean 'BATCH_SIZE'"):
+    with pytest.raises(AssertionError, match=r"no setting 'BATCHSIZE': did you mean 'BATCH_SIZE'"):
         run_command("djcrf_pg", "listen", redis=redis_url, settings={"BATCHSIZE": 1})
     with pytest.raises(AssertionError, match="no database 'nowhere' in DATABASES"):
         run_command("djcrf_pg", "listen", "--database", "nowhere", redis=redis_url)
@@ -163,5 +163,5 @@ def test_notify_never_and_always_deliver_too(transactional_db, start_asgi_server
         board.subscribe("tasks")
         first = 1 if mode == "never" else 10_000
         with writing(test_pg, first) as written:
-            wait_until(lambda: len(written) >= 50)  # noqa: B023 - used before the next round
+            wait_until(lambda: len(written) >= 50)
         assert created(board) == written

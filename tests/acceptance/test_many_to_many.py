@@ -69,9 +69,7 @@ def test_raw_dml_on_the_join_table(board: Board):
             "INSERT INTO testapp_task_labels (task_id, label_id) SELECT %s, id FROM testapp_label", [first.pk]
         )
         assert board.told("tagged") == _updates(first)
-        cursor.execute(
-            "UPDATE testapp_task_labels SET task_id = %s WHERE label_id = %s", [second.pk, labels[0].pk]
-        )
+        cursor.execute("UPDATE testapp_task_labels SET task_id = %s WHERE label_id = %s", [second.pk, labels[0].pk])
         assert sorted(board.told("tagged"), key=str) == _updates(first, second)
         cursor.execute("DELETE FROM testapp_task_labels")
         assert sorted(board.told("tagged"), key=str) == _updates(first, second)

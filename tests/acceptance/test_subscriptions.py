@@ -77,7 +77,7 @@ def test_a_malformed_request_id_is_refused_and_the_socket_lives_on(board: Board,
 def test_missing_triggers_refuse_and_name_the_mend(board: Board, run_command: Callable[..., str]):
     with sql("DROP TRIGGER djcrf_pg_update ON testapp_task", "SELECT 1"):
         assert "triggers" in refusal(board).lower()
-        assert 'testapp_task' in refusal(board)
+        assert "testapp_task" in refusal(board)
         assert "manage.py migrate" in refusal(board)
         board.subscribe("documents")  # others are in no way concerned
         with pytest.raises(AssertionError, match=r"djcrf_pg.W005.*testapp_task.*missing(.|\n)*manage.py migrate"):
@@ -89,7 +89,9 @@ def test_missing_triggers_refuse_and_name_the_mend(board: Board, run_command: Ca
 
 
 def test_disabled_triggers_refuse_and_migrate_enables_them(board: Board, run_command: Callable[..., str]):
-    with sql("ALTER TABLE testapp_task_labels DISABLE TRIGGER USER", "ALTER TABLE testapp_task_labels ENABLE TRIGGER USER"):
+    with sql(
+        "ALTER TABLE testapp_task_labels DISABLE TRIGGER USER", "ALTER TABLE testapp_task_labels ENABLE TRIGGER USER"
+    ):
         assert "disabled" in refusal(board, "tagged")
         board.subscribe("tasks")  # without many-to-many the join table does not matter
         run_command("migrate", "--verbosity", "0")

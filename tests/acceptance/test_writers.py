@@ -56,6 +56,8 @@ def test_the_default_body_and_the_keys_are_dcrf_s(board: Board):
         "action": "create",
         "message_type": "tasks",
         "subscribing_request_ids": ["tasks"],
+        "changed": [],
+        "context": None,
     }
 
 
@@ -231,9 +233,7 @@ def _environment(test_pg: PgParams) -> dict[str, str]:
 
 def _python(program: str, test_pg: PgParams) -> int:
     command = [sys.executable, "-c", program]
-    run = subprocess.run(
-        command, env=_environment(test_pg), cwd=ROOT, check=True, capture_output=True, text=True
-    )
+    run = subprocess.run(command, env=_environment(test_pg), cwd=ROOT, check=True, capture_output=True, text=True)
     return int(run.stdout)
 
 

@@ -11,6 +11,8 @@ from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.urls import path  # noqa: E402
 
 from tests.testapp.consumers import CONSUMERS  # noqa: E402
+from tests.zoo.consumers import CONSUMERS as ZOO  # noqa: E402
 
-websocket = URLRouter([path(f"ws/{name}/", consumer.as_asgi()) for name, consumer in CONSUMERS.items()])
+routes = [path(f"ws/{name}/", consumer.as_asgi()) for name, consumer in {**CONSUMERS, **ZOO}.items()]
+websocket = URLRouter(routes)
 application = ProtocolTypeRouter({"http": http, "websocket": websocket})

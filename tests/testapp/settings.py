@@ -26,6 +26,7 @@ INSTALLED_APPS = [
     "djangochannelsrestframework",
     "djcrf_pg",
     "tests.testapp",
+    "tests.zoo",
 ]
 
 _server = servers.postgres_from_environment() or servers.PgParams("", 5432, "postgres", "", "postgres")

@@ -58,7 +58,7 @@ class Command(BaseCommand):
         discover()
         if unknown := [alias for alias in aliases or () if alias not in connections]:
             raise CommandError(f"There is no database {unknown[0]!r} in DATABASES.")
-        chosen = aliases or [alias for alias in connections if registry.on(alias)]
+        chosen = aliases or registry.aliases()
         if not chosen:
             raise CommandError(
                 "No model observer on a PostgreSQL model was found in any app's consumers module or behind "
@@ -86,6 +86,9 @@ async def _run(listeners: list[Listener]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, listeners)
-    async with asyncio.TaskGroup() as tasks:
-        for listener in listeners:
-            tasks.create_task(listener.run())
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for listener in listeners:
+                tasks.create_task(listener.run())
+    except* DjcrfPgError as errors:
+        raise errors.exceptions[0] from None

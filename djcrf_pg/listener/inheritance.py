@@ -1,0 +1,128 @@
+"""Multi-table inheritance: the rows of several tables are one instance.
+
+A transaction that writes to some of them is one event of the child: an update of the parent's row alone is an update of
+the child, a delete of all the rows is one delete. What the transaction did not write is loaded as it is now.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from django.db.models import Model
+
+from djcrf_pg.changelog.net import RowChange
+from djcrf_pg.listener.occurrence import Occurrence
+from djcrf_pg.registry import Observed, as_of_now
+
+#: From the row of a table to the attributes that it holds, before and after.
+Read = Callable[[type[Model], RowChange], tuple[dict[str, Any] | None, dict[str, Any] | None]]
+
+Values = dict[str, Any]
+
+#: A model and a key in its own table.
+_Key = tuple[type[Model], Any]
+
+
+@dataclasses.dataclass(slots=True)
+class _Family:
+    """What one transaction did to the rows of one instance, by the model whose own table holds them."""
+
+    change: RowChange
+    old: dict[type[Model], Values] = dataclasses.field(default_factory=dict)
+    new: dict[type[Model], Values] = dataclasses.field(default_factory=dict)
+
+
+class Heirs:
+    """Collects the changes of the tables of models that inherit, and makes them whole.
+
+    Args:
+        alias: The database.
+        read: Reads a row.
+    """
+
+    def __init__(self, alias: str, read: Read) -> None:
+        self._alias = alias
+        self._read = read
+        self._families: dict[tuple[int, Observed, _Key], _Family] = {}
+
+    def add(self, observer: Observed, model: type[Model], row: RowChange) -> None:
+        """Take in a row of the table of ``model``, which is the observed model or one that it inherits from."""
+        for values, side in zip(self._read(model, row), ("old", "new"), strict=True):
+            if values is not None:
+                key = (model, values[model._meta.pk.attname])
+                family = self._families.setdefault((row.xid, observer, key), _Family(row))
+                getattr(family, side)[model] = values
+
+    def occurrences(self) -> Iterator[Occurrence]:
+        """Yield one occurrence for each instance and transaction."""
+        by_observer: dict[Observed, dict[tuple[int, _Key], _Family]] = {}
+        for (xid, observer, key), family in self._families.items():
+            by_observer.setdefault(observer, {})[xid, key] = family
+        for observer, families in by_observer.items():
+            yield from self._of(observer, families)
+
+    def _of(self, observer: Observed, families: dict[tuple[int, _Key], _Family]) -> Iterator[Occurrence]:
+        current = _Current(observer, self._alias, [key for _, key in families])
+        merged: dict[tuple[int, Any], _Family] = {}
+        for (xid, key), family in families.items():
+            known = merged.setdefault((xid, current.pk_for(key)), family)
+            if known is not family:
+                known.old |= family.old
+                known.new |= family.new
+                known.change = min(known.change, family.change, key=lambda change: change.id)
+        for (_, pk), family in merged.items():
+            if occurrence := self._occurrence(observer, family, current.values(pk)):
+                yield occurrence
+
+    def _occurrence(self, observer: Observed, family: _Family, current: Values | None) -> Occurrence | None:
+        own = observer.model_cls
+        touched = own in family.old or own in family.new
+        if not touched and current is None:
+            return None  # The row of a parent without this child, or of one that is gone by now.
+        old = self._whole(own, family.old, current) if own in family.old or not touched else None
+        new = self._whole(own, family.new, current) if own in family.new or not touched else None
+        changed = [
+            own._meta.get_field(name).name
+            for model, values in family.new.items()
+            for name, value in values.items()
+            if name in family.old.get(model, {}) and family.old[model][name] != value
+        ]
+        return Occurrence(family.change, observer, old, new, changed if old and new else [])
+
+    def _whole(self, model: type[Model], parts: dict[type[Model], Values], current: Values | None) -> Model:
+        values = dict(current or {})
+        for part in parts.values():
+            values |= part
+        names = [field.attname for field in model._meta.concrete_fields if field.attname in values]
+        return model.from_db(self._alias, names, [values[name] for name in names])
+
+
+class _Current:
+    """The instances as they are now, for the rows that a transaction did not write."""
+
+    def __init__(self, observer: Observed, alias: str, keys: Iterable[_Key]) -> None:
+        self._pks: dict[_Key, Any] = {}
+        self._values: dict[Any, Values] = {}
+        wanted: dict[str, set[Any]] = {}
+        for model, key in keys:
+            wanted.setdefault(model._meta.pk.attname, set()).add(key)
+        for name, values in wanted.items():
+            for instance in as_of_now(observer.model_cls, alias).filter(**{f"{name}__in": values}):
+                self._values[instance.pk] = {
+                    field.attname: instance.__dict__[field.attname]
+                    for field in instance._meta.concrete_fields
+                    if field.attname in instance.__dict__
+                }
+                for model in observer.models:
+                    self._pks[model, getattr(instance, model._meta.pk.attname)] = instance.pk
+
+    def pk_for(self, key: _Key) -> Any:
+        """The key of the child, for a key of one of its tables.
+
+        They are the same, unless the child inherits from several models.
+        """
+        return self._pks.get(key, key[1])
+
+    def values(self, pk: Any) -> Values | None:
+        """The attributes of an instance, None when there is none."""
+        return self._values.get(pk)

@@ -1,0 +1,133 @@
+"""Occurrences to encoded events: groups and serializers, which are user code and may query.
+
+One failing observer harms no other.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from django.db import InterfaceError, OperationalError, connections
+from django.db.models import Model
+from djangochannelsrestframework.observer.model_observer import Action
+
+from djcrf_pg.listener import portable
+from djcrf_pg.listener.envelope import RESYNC, Event
+from djcrf_pg.listener.occurrence import Occurrence
+from djcrf_pg.observations import ObserverFailed, emit
+from djcrf_pg.registry import BATCH, Observed
+
+#: Where messages go, and of which type they are.
+Destination = tuple[str, str]
+
+#: Encoded events for each destination, in order.
+Outgoing = dict[Destination, list[str]]
+
+
+def events(occurrences: Iterable[Occurrence], *, forgiving: bool = False) -> Outgoing:
+    """Have groups and serializers of the observers make events.
+
+    Args:
+        occurrences: What there is to tell, in order.
+        forgiving: Take user code's database errors as failures of that observer, instead of raising.
+
+    Returns:
+        The encoded events of each destination. Destinations come in the order of their first event.
+
+    Raises:
+        OperationalError, InterfaceError: User code found its database gone.
+    """
+    BATCH.set({})
+    outgoing: Outgoing = {}
+    for occurrence in occurrences:
+        try:
+            for destination, event in _events(occurrence):
+                outgoing.setdefault(destination, []).append(event)
+        except Exception as error:
+            if isinstance(error, OperationalError | InterfaceError):
+                connections.close_all()
+                if not forgiving:
+                    raise
+            _report(occurrence, error)
+    return outgoing
+
+
+def _events(occurrence: Occurrence) -> Iterable[tuple[Destination, str]]:
+    """Groups by old and new row: only the old one has it, delete; both, update; only the new one, create.
+
+    A group that a row leaves is told of the row as it was: what it became is not for that group to know.
+    """
+    observer, old, new = occurrence.observer, occurrence.old, occurrence.new
+    if occurrence.resync is not None:
+        body = {"reason": occurrence.resync, "model": observer.model_cls._meta.label}
+        yield (observer.resync_group(), observer.message_type), _encode(occurrence, RESYNC, body)
+        return
+    before = _groups(observer, old)
+    after = before if new is old else _groups(observer, new)
+    same = [group for group in after if group in before]
+    parts = (
+        (Action.DELETE, old, [group for group in before if group not in after]),
+        (Action.UPDATE, new, same if same and observer.tells(occurrence.changed) else []),
+        (Action.CREATE, new, [group for group in after if group not in before]),
+    )
+    for action, instance, groups in parts:
+        if groups and instance is not None:
+            event = _encode(occurrence, action.value, _body(occurrence, instance, action))
+            for group in groups:
+                yield (group, observer.message_type), event
+
+
+def _groups(observer: Observed, instance: Model | None) -> dict[str, None]:
+    return {} if instance is None else dict.fromkeys(observer.group_names_for_signal(instance=instance))
+
+
+def _body(occurrence: Occurrence, instance: Model, action: Action) -> Any:
+    change = occurrence.change
+    message = occurrence.observer.serialize(
+        instance,
+        action,
+        changed=occurrence.changed,
+        old_instance=occurrence.old,
+        context=_context(change.context),
+        committed_at=change.at,
+        change_id=change.id,
+    )
+    return message["body"]
+
+
+def _encode(occurrence: Occurrence, action: str, body: Any) -> str:
+    change, old = occurrence.change, occurrence.old
+    return Event(
+        action=action,
+        body=body,
+        change_id=change.id,
+        xid=change.xid,
+        committed_at=change.at.isoformat(),
+        changed=occurrence.changed,
+        context=_context(change.context),
+        old=None if old is None or not occurrence.observer.wants_old else portable.dump(old),
+    ).encode()
+
+
+def _context(text: str | None) -> Any:
+    """What the writer said of itself; any session can set it, so it may be no JSON, and then it is nothing."""
+    if not text:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _report(occurrence: Occurrence, error: Exception) -> None:
+    instance = occurrence.old if occurrence.new is None else occurrence.new
+    emit(
+        ObserverFailed(
+            observer=occurrence.observer.label,
+            model=occurrence.observer.model_cls._meta.label,
+            pk=None if instance is None else instance.pk,
+            change_id=occurrence.change.id,
+            error=repr(error),
+        ),
+        error,
+    )
