@@ -1,0 +1,119 @@
+"""The documentation says what the code does: settings, errors, checks, links, and code that compiles."""
+
+import ast
+import dataclasses
+import inspect
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from djcrf_pg import conf, exceptions, observations
+
+ROOT = Path(__file__).parent.parent.parent
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+PAGES = [README, *sorted(DOCS.rglob("*.md"))]
+
+#: The files of the README's project, each a line with its name and a block.
+_FILE = re.compile(r"^\*\*`([\w./]+)`\*\*\n\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_PYTHON = re.compile(r"^( *)```python\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+_FENCED = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def cells(page: Path) -> dict[str, list[str]]:
+    """The rows of a page's tables, by what is between backquotes at the start of their first cell."""
+    rows = {}
+    for line in page.read_text("utf-8").splitlines():
+        if match := re.match(r"\| `([\w.]+)`", line):
+            rows[match[1]] = [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
+    return rows
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as both mkdocs and GitHub name them for headings of plain words."""
+    headings = _HEADING.findall(_FENCED.sub("", page.read_text("utf-8")))
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(conf.Settings), ids=lambda field: field.name)
+def test_every_setting_is_there_with_its_default(field: dataclasses.Field):
+    row = cells(DOCS / "reference" / "settings.md")[field.name]
+    assert ast.literal_eval(row[3].strip("`")) == getattr(conf.Settings(), field.name)
+    assert row[4].endswith("."), "no description"
+
+
+def test_no_setting_is_there_that_does_not_exist():
+    documented = cells(DOCS / "reference" / "settings.md").keys()
+    assert documented == {field.name for field in dataclasses.fields(conf.Settings)}
+
+
+def test_every_check_and_every_error_is_there_and_no_other():
+    rows = cells(DOCS / "reference" / "errors-and-checks.md").keys()
+    source = (ROOT / "djcrf_pg" / "checks.py").read_text("utf-8")
+    ids = set(re.findall(r'id="(djcrf_pg\.[EWI]\d+)"', source))
+    errors = {
+        name
+        for name, value in inspect.getmembers(exceptions, inspect.isclass)
+        if value.__module__ == exceptions.__name__
+    }
+    assert ids
+    assert errors
+    assert rows == ids | errors
+
+
+def test_every_observation_is_there_with_its_level():
+    rows = cells(DOCS / "how-to" / "run-in-production.md")
+    levels = {20: "info", 30: "warning", 40: "error"}
+    for kind in observations.Observation.__subclasses__():
+        assert rows[kind.__name__][1] == levels[kind.level]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_relative_link_leads_somewhere(page: Path):
+    for target in _LINK.findall(_FENCED.sub("", page.read_text("utf-8"))):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.exists(), target
+        # What mkdocs builds has to stay within docs/.
+        assert page == README or DOCS in linked.resolve().parents, target
+        assert not anchor or anchor in anchors(linked), target
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
+    assert sorted(navigation) == sorted(page.relative_to(DOCS).as_posix() for page in PAGES[1:])
+
+
+def test_the_readme_s_project_is_whole_and_compiles():
+    files = dict(_FILE.findall(README.read_text("utf-8")))
+    assert files.keys() == {
+        *("manage.py", "settings.py", "asgi.py", "watch.py"),
+        *("notes/models.py", "notes/consumers.py"),
+    }
+    for name, text in files.items():
+        tree = ast.parse(text, name)
+        assert set(_modules_of_the_project(tree)) <= {path.removesuffix(".py").replace("/", ".") for path in files}
+
+
+def _modules_of_the_project(tree: ast.AST) -> Iterable[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("notes"):
+            yield node.module
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_all_python_compiles(page: Path):
+    for indent, text in _PYTHON.findall(page.read_text("utf-8")):
+        # An ellipsis stands for the other entries of a dict, `{..., "key": 1}`, which is not Python.
+        code = re.sub(rf"^{indent}", "", text, flags=re.MULTILINE).replace("{..., ", "{")
+        compile(code, name_of(page), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
