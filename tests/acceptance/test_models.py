@@ -52,6 +52,8 @@ class Zoo(Board):
         match name:
             case "text":
                 return Text.objects.create(code=f"fence {key}")
+            case "thing":
+                return models.Thing.objects.create(pk=key, name=f"fence {key}")
             case "unique":
                 return Unique.objects.create()
             case "passport":

@@ -57,6 +57,7 @@ class ZooConsumer(GenericAsyncAPIConsumer):
     team = observing("team", models.Team, many_to_many=["members"])
     inviting = observing("inviting", models.Team, many_to_many=["inviters"])
     elsewhere = observing("elsewhere", models.Elsewhere)
+    thing = observing("thing", models.Thing)
     measure = observing("measure", models.Measure)
     user = observing("user", get_user_model(), many_to_many=True)
     contenttype = observing("contenttype", ContentType)

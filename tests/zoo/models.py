@@ -117,6 +117,17 @@ class Membership(models.Model):
         return f"membership {self.pk}"
 
 
+class Thing(models.Model):
+    """What the table of changes in the docs is about."""
+
+    name = models.CharField(max_length=100, unique=True)
+    points = models.IntegerField(default=0)
+    parent = models.ForeignKey("self", models.DO_NOTHING, null=True, related_name="parts")
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Elsewhere(Named):
     """A table in another schema."""
 
