@@ -7,7 +7,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, connections
 
 from tests import processes, servers
 from tests.client import Client
@@ -55,7 +55,9 @@ def pg() -> PgParams:
     """The PostgreSQL server of this run, with its maintenance database."""
     params = servers.postgres()
     # The settings were read before it was started.
-    connection.settings_dict.update({key: value for key, value in params.django().items() if key != "NAME"})
+    for alias in ("default", "second"):
+        address = {key: value for key, value in params.django().items() if key != "NAME"}
+        connections[alias].settings_dict.update(address)
     return params
 
 
@@ -68,8 +70,9 @@ def django_db_modify_db_settings(pg: PgParams, django_db_modify_db_settings: Non
 def django_db_setup(pg: PgParams, django_db_setup: None) -> Iterator[None]:
     """Disconnects whoever is left over at the end, so that the test database can be dropped."""
     yield
-    connection.close()
-    servers.disconnect_all(pg, connection.settings_dict["NAME"])
+    for alias in ("default", "second"):
+        connections[alias].close()
+        servers.disconnect_all(pg, connections[alias].settings_dict["NAME"])
 
 
 @pytest.fixture(scope="session")

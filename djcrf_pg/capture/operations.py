@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.db import router
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations.base import Operation
 
@@ -21,7 +22,7 @@ def migration_schema(schema_editor: BaseDatabaseSchemaEditor) -> str:
 
 
 class RunSQLFile(Operation):
-    """Run a file of ``djcrf_pg/capture/sql`` on PostgreSQL; do nothing on another vendor.
+    """Run a file of ``djcrf_pg/capture/sql`` on PostgreSQL; do nothing on another vendor, or where a router says no.
 
     Args:
         forwards: The file to run when migrating forwards.
@@ -42,20 +43,21 @@ class RunSQLFile(Operation):
         self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
     ) -> None:
         """Run the forwards file."""
-        self._run(self.forwards, schema_editor)
+        self._run(self.forwards, app_label, schema_editor)
 
     def database_backwards(
         self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
     ) -> None:
         """Run the backwards file."""
-        self._run(self.backwards, schema_editor)
+        self._run(self.backwards, app_label, schema_editor)
 
     def describe(self) -> str:
         """Say what the operation does, for ``migrate --plan``."""
         return f"Run {self.forwards}"
 
-    def _run(self, name: str, schema_editor: BaseDatabaseSchemaEditor) -> None:
-        if schema_editor.connection.vendor != "postgresql":
+    def _run(self, name: str, app_label: str, schema_editor: BaseDatabaseSchemaEditor) -> None:
+        connection = schema_editor.connection
+        if connection.vendor != "postgresql" or not router.allow_migrate(connection.alias, app_label):
             return
         text = sql.load("djcrf_pg.capture", name)
         schema_editor.execute(sql.render(text, schema=migration_schema(schema_editor)), params=None)

@@ -5,7 +5,7 @@ import itertools
 from typing import Any
 
 from tests.client import Client, Message
-from tests.testapp.models import Awkward, Document, Project, Task
+from tests.testapp.models import Awkward, Document, Project, Remote, Task
 
 Told = tuple[str, Any]
 
@@ -54,6 +54,8 @@ class Board:
                 return Document.objects.create(title=f"fence {number}")
             case "projects":
                 return Project.objects.create(pk=1_000_000 + number, name="fence")
+            case "remotes":
+                return Remote.objects.create(pk=1_000_000 + number, text="fence")
             case "awkward":
                 return Awkward.objects.create(pk=1_000_000 + number)
         return Task.objects.create(pk=1_000_000 + number, title=f"fence {number}", status="todo")

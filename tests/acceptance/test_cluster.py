@@ -11,7 +11,7 @@ import pytest
 from tests.acceptance.board import Board
 from tests.processes import wait_until
 from tests.servers import AsgiServer, ManagePy, PgParams
-from tests.testapp.models import Task
+from tests.testapp.models import Remote, Task
 
 LEADS, STANDS_BY = r"listener of database 'default' leads", r"listener of database 'default' stands by"
 
@@ -165,3 +165,15 @@ def test_notify_never_and_always_deliver_too(transactional_db, start_asgi_server
         with writing(test_pg, first) as written:
             wait_until(lambda: len(written) >= 50)
         assert created(board) == written
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "second"])
+def test_listen_serves_every_database_of_an_observed_model(listen, serve, open_board):
+    leader = listen()
+    for alias in ("default", "second"):
+        leader.wait_for(f"listener of database '{alias}' leads")
+    board = open_board(serve())
+    board.subscribe("tasks", "remotes")
+    remote = Remote.objects.create(text="there")
+    assert board.told("remotes") == [("create", {"pk": remote.pk})]
+    assert board.told("tasks") == []

@@ -10,7 +10,7 @@ from djangochannelsrestframework.observer.generics import ObserverModelInstanceM
 from djangochannelsrestframework.permissions import BasePermission
 from rest_framework.serializers import ModelSerializer
 
-from tests.testapp.models import Awkward, Document, Note, Project, Task
+from tests.testapp.models import Awkward, Document, Note, Project, Remote, Task
 
 
 class TaskSerializer(ModelSerializer[Task]):
@@ -89,6 +89,11 @@ class BoardConsumer(GenericAsyncAPIConsumer):
     async def notes(self, message: Any, **kwargs: Any) -> None:
         """A model on another vendor."""
         await self.tell("notes", message, **kwargs)
+
+    @model_observer(Remote)
+    async def remotes(self, message: Any, **kwargs: Any) -> None:
+        """A model in another database."""
+        await self.tell("remotes", message, **kwargs)
 
     @observer(user_logged_in)
     async def logins(self, message: Any, **kwargs: Any) -> None:

@@ -75,6 +75,15 @@ class Note(models.Model):
         return self.text
 
 
+class Remote(models.Model):
+    """Lives in the second database, see the router."""
+
+    text = models.CharField(max_length=100)
+
+    def __str__(self) -> str:
+        return self.text
+
+
 class Unheard(models.Model):
     """No observer names it, and neither does the setting OBSERVE."""
 

@@ -4,11 +4,11 @@ from typing import Any
 
 from django.db.models import Model
 
-_PLACES = {"note": "lite"}
+_PLACES = {"note": "lite", "remote": "second"}
 
 
 class Router:
-    """Notes are in SQLite, everything else is in PostgreSQL."""
+    """Notes are in SQLite, remotes in the second database, everything else is in the default one."""
 
     def db_for_read(self, model: type[Model], **hints: Any) -> str:
         """The alias that a model is read from."""
@@ -17,8 +17,7 @@ class Router:
     db_for_write = db_for_read
 
     def allow_migrate(self, db: str, app_label: str, model_name: str | None = None, **hints: Any) -> bool:
-        """Whether a model has a table there."""
-        if model_name is None:
-            # Raw SQL of the tests' migrations is PostgreSQL's.
-            return db == "default" or app_label == "djcrf_pg"
-        return _PLACES.get(model_name, "default") == db
+        """Whether a model has a table there; without a model, whether raw SQL of the app runs there."""
+        if app_label == "djcrf_pg":
+            return db != "lite"
+        return _PLACES.get(model_name or "", "default") == db

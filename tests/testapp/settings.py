@@ -26,12 +26,16 @@ INSTALLED_APPS = [
     "djangochannelsrestframework",
     "djcrf_pg",
     "tests.testapp",
+    "tests.decodeapp",
     "tests.zoo",
 ]
 
 _server = servers.postgres_from_environment() or servers.PgParams("", 5432, "postgres", "", "postgres")
+_name = os.environ.get(servers.DBNAME) or _server.dbname
 DATABASES = {
-    "default": _server.database(os.environ.get(servers.DBNAME) or _server.dbname).django(),
+    "default": _server.database(_name).django(),
+    # A second database with a change log and a listener of its own.
+    "second": _server.database(f"{_name}_second").django(),
     # A model on another vendor keeps DCRF's signals.
     "lite": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
 }
