@@ -135,7 +135,7 @@ def test_listen_exits_cleanly_with_its_cursor_saved(transactional_db, listen, se
     leader.send_signal(number)
     wait_until(lambda: leader.returncode is not None)
     assert leader.returncode == 0
-    assert leader.output.count("leads") == leader.output.count("stopped") == 1
+    assert leader.output.count("'default' leads") == leader.output.count("'default' stopped") == 1
     # What was told is not told again: the next leader goes on behind it.
     second = listen()
     second.wait_for(LEADS)
