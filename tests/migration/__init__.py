@@ -1,0 +1,1 @@
+"""Migrations as a product: none missing, the schema is their sum, and they run over live data."""

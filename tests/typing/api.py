@@ -1,0 +1,124 @@
+"""The public API as a project uses it: ``mypy --strict`` reads this file, and nothing runs it.
+
+Every line must type-check, and every ``type: ignore`` must be needed: where an annotation is lost, or one changes
+for the worse, the type checker fails here before it fails in a project.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, assert_type
+
+from channels.consumer import AsyncConsumer
+from django.db.models import Model
+from rest_framework.exceptions import APIException
+from rest_framework.serializers import ModelSerializer
+
+from djcrf_pg.conf import NotifyMode, Settings, get_settings, problems
+from djcrf_pg.exceptions import (
+    ChannelLayerError,
+    ConfigurationError,
+    DjcrfPgError,
+    InstallError,
+    LeadershipLost,
+    ListenerUnavailable,
+    MalformedRequestId,
+    NotMigrated,
+    ObserverError,
+    SubscribeError,
+    TriggersMissing,
+)
+from djcrf_pg.models import Change, Cursor
+from djcrf_pg.observations import Leading, Observation, ObserverFailed, Sink, add_sink
+from djcrf_pg.observer import BaseObserver, ModelObserver, Observer, model_observer, observer
+from djcrf_pg.observer.base_observer import BaseObserver as BaseObserverToo
+from djcrf_pg.observer.generics import ObserverModelInstanceMixin
+from djcrf_pg.observer.model_observer import ModelObserver as ModelObserverToo
+from djcrf_pg.observer.observer import Observer as ObserverToo
+from tests.testapp.models import Task
+
+__all__ = ["BaseObserver", "BaseObserverToo", "ModelObserverToo", "Observer", "ObserverToo", "observer"]
+
+
+class TaskSerializer(ModelSerializer[Task]):
+    """The row."""
+
+    class Meta:
+        model = Task
+        fields = ("id", "title")
+
+
+# djangochannelsrestframework and channels have no types, so a consumer's base is Any.
+class Consumer(ObserverModelInstanceMixin, AsyncConsumer):  # type: ignore[misc]
+    """The decorators, as in the documentation."""
+
+    queryset = Task.objects.all()
+    serializer_class = TaskSerializer
+
+    @model_observer(Task)
+    async def tasks(self, message: dict[str, Any], **kwargs: Any) -> None:
+        """Default message."""
+
+    @model_observer(Task, serializer_class=TaskSerializer, many_to_many=True)
+    async def full(
+        self, message: dict[str, Any], action: str, subscribing_request_ids: list[str], change_id: int, **kwargs: Any
+    ) -> None:
+        """A serializer, and what an event has besides."""
+
+    async def connected(self) -> None:
+        """Subscribing."""
+        groups = await self.tasks.subscribe(consumer=self, request_id="a")
+        for group in groups:
+            assert_type(group, str)
+        await self.tasks.unsubscribe(consumer=self, request_id="a")
+
+
+assert_type(model_observer(Task), partial[ModelObserver])
+model_observer("testapp.Task")  # type: ignore[arg-type]
+model_observer(Task())  # type: ignore[arg-type]
+model_observer(Task, serializer_class=Task)  # type: ignore[arg-type]
+
+
+async def handler(self: Any, message: Any, **kwargs: Any) -> None:
+    """A handler outside of a class."""
+
+
+observed = model_observer(Task)(handler)
+assert_type(observed, ModelObserver)
+assert_type(observed.label, str)
+assert_type(observed.clean_group_name("x"), str)
+
+
+def sink(observation: Observation, error: BaseException | None) -> None:
+    """Count, say."""
+    assert_type(observation.level, int)
+    match observation:
+        case ObserverFailed():
+            assert_type(observation.change_id, int)
+        case Leading():
+            assert_type(observation.term, int)
+        case _:
+            str(observation)
+
+
+named: Sink = sink
+assert_type(add_sink(sink), Callable[[], None])
+add_sink(print)
+add_sink(lambda observation: None)  # type: ignore[arg-type, misc]
+
+assert_type(get_settings(), Settings)
+assert_type(get_settings().BATCH_SIZE, int)
+assert_type(get_settings().RETENTION, float)
+mode: NotifyMode = "elide"
+wrong: NotifyMode = "sometimes"  # type: ignore[assignment]
+assert_type(problems({}), list[str])
+
+
+def refusals() -> Iterator[type[DjcrfPgError]]:
+    """Everything that is raised on purpose has one base."""
+    yield from (ConfigurationError, ObserverError, InstallError, LeadershipLost, MalformedRequestId, SubscribeError)
+    subscribe: list[type[SubscribeError]] = [NotMigrated, TriggersMissing, ListenerUnavailable, ChannelLayerError]
+    yield from subscribe
+
+
+answered: type[APIException] = SubscribeError
+models: list[type[Model]] = [Change, Cursor]

@@ -1,0 +1,121 @@
+"""Envelopes: cut by count and size, in order, and the same events come out."""
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from djcrf_pg.listener.envelope import KEY, RESYNC, Event, pack, unpack
+
+NOON = datetime(2026, 1, 1, 12, 0, 0, 123_456, tzinfo=UTC)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
+BODIES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=5,
+)
+EVENTS = st.builds(
+    Event,
+    action=st.sampled_from(["create", "update", "delete", RESYNC]),
+    body=BODIES,
+    change_id=st.integers(1, 2**63 - 1),
+    xid=st.integers(1, 2**64 - 1),
+    committed_at=st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat),
+    changed=st.lists(TEXT, max_size=3),
+    context=BODIES,
+    old=st.none() | st.dictionaries(TEXT, BODIES, max_size=3),
+)
+
+
+def event(action: str, body: Any) -> Event:
+    """An event with some change."""
+    return Event(action, body, change_id=7, xid=9, committed_at=NOON.isoformat())
+
+
+def length(text: str) -> int:
+    """Its size on the wire."""
+    return len(text.encode())
+
+
+def messages(events: list[str], *, max_events: int = 1_000, max_bytes: int = 1_000_000) -> list[dict[str, Any]]:
+    """The messages that encoded events travel in."""
+    return list(pack("task.changed", "DCRF-x", events, term=3, max_events=max_events, max_bytes=max_bytes))
+
+
+@given(st.lists(EVENTS, max_size=8), st.integers(1, 5), st.integers(1, 400))
+def test_events_come_out_as_they_went_in_whatever_the_limits(events: list[Event], count: int, size: int) -> None:
+    packed = messages([event.encode() for event in events], max_events=count, max_bytes=size)
+    assert [event for message in packed for event in unpack(message)] == events
+
+
+@given(st.lists(EVENTS, max_size=8), st.integers(1, 5), st.integers(1, 400))
+def test_messages_keep_the_limits_and_none_is_cut_too_early(events: list[Event], count: int, size: int) -> None:
+    texts = [event.encode() for event in events]
+    parts = [len(unpack(message)) for message in messages(texts, max_events=count, max_bytes=size)]
+    place = 0
+    for part in parts:
+        together = sum(map(length, texts[place : place + part]))
+        assert 1 <= part <= count
+        assert together <= size or part == 1, "only a single event may be over the limit"
+        place += part
+        if place < len(texts):
+            assert part == count or together + length(texts[place]) > size, "the next one would have fitted"
+    assert place == len(texts)
+
+
+def test_an_event_over_the_limit_travels_alone() -> None:
+    texts = [event("create", "x" * length).encode() for length in (1, 500, 1)]
+    packed = messages(texts, max_bytes=200)
+    assert [[len(unpacked.body) for unpacked in unpack(message)] for message in packed] == [[1], [500], [1]]
+
+
+def test_nothing_to_send_is_no_message() -> None:
+    assert messages([]) == []
+
+
+def test_a_message_is_dcrfs_with_one_key_more_and_every_layer_can_carry_it() -> None:
+    (message,) = messages([event("create", {"pk": 1}).encode()])
+    assert {**message, KEY: None} == {"type": "task.changed", "group": "DCRF-x", KEY: None}
+    assert message[KEY]["term"] == 3
+    assert message[KEY]["v"] == 1
+    assert json.loads(json.dumps(message)) == message
+
+
+def test_each_unpacking_makes_objects_of_its_own() -> None:
+    (message,) = messages([event("create", {"pk": 1}).encode()])
+    first, second = unpack(message), unpack(message)
+    first[0].body["pk"] = 2
+    assert second[0].body == {"pk": 1}
+
+
+def test_bodies_may_hold_what_drf_renders() -> None:
+    body = {
+        "uuid": UUID(int=1),
+        "price": Decimal("1.10"),
+        "at": NOON,
+        "day": NOON.date(),
+        "tags": ("a", "b"),
+        "more": {"set": {1}},
+    }
+    (message,) = messages([event("update", body).encode()])
+    (unpacked,) = unpack(message)
+    assert unpacked.body == {
+        "uuid": "00000000-0000-0000-0000-000000000001",
+        "price": 1.1,
+        "at": "2026-01-01T12:00:00.123456Z",
+        "day": "2026-01-01",
+        "tags": ["a", "b"],
+        "more": {"set": [1]},
+    }
+    assert (unpacked.action, unpacked.change_id, unpacked.xid) == ("update", 7, 9)
+    assert datetime.fromisoformat(unpacked.committed_at) == NOON
+
+
+def test_what_nobody_can_render_raises() -> None:
+    with pytest.raises(TypeError):
+        event("create", {"x": object()}).encode()

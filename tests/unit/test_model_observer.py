@@ -1,0 +1,315 @@
+"""``@model_observer``: what it refuses, what it passes on to handlers."""
+
+import gc
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from channels.exceptions import StopConsumer
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
+from django.db import models
+from django.test import override_settings
+from rest_framework.exceptions import ValidationError
+from rest_framework.serializers import ModelSerializer
+
+from djcrf_pg.exceptions import MalformedRequestId, ObserverError
+from djcrf_pg.listener.envelope import Event, pack
+from djcrf_pg.observations import ObserverFailed, add_sink
+from djcrf_pg.observer import ModelObserver, model_observer
+from djcrf_pg.observer.dcrf import DCRFModelObserver
+from djcrf_pg.observer.model_observer import check_request_id
+from djcrf_pg.registry import BATCH, registry
+from tests.testapp.models import Document, Task
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def _no_models_left_behind() -> Iterator[None]:
+    known = apps.all_models["testapp"].copy()
+    yield
+    apps.all_models["testapp"].clear()
+    apps.all_models["testapp"].update(known)
+    apps.clear_cache()
+
+
+async def handler(self: Any, message: Any, **kwargs: Any) -> None:
+    """A handler."""
+
+
+def observe(model: Any, **kwargs: Any) -> ModelObserver:
+    """Decorate `handler`."""
+    return model_observer(model, **kwargs)(handler)
+
+
+# -- what it refuses -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["testapp.Task", 5, object, Task()])
+def test_what_is_no_model_is_refused_and_the_handler_named(model: Any) -> None:
+    with pytest.raises(ObserverError, match=rf"{__name__}\.handler takes a Django model class, not ") as caught:
+        observe(model)
+    assert isinstance(caught.value, ImproperlyConfigured)
+
+
+def test_an_abstract_model_is_refused_and_the_handler_named() -> None:
+    class Base(models.Model):
+        class Meta:
+            app_label = "testapp"
+            abstract = True
+
+        def __str__(self) -> str:
+            return "abstract"
+
+    with pytest.raises(ObserverError, match=rf"{__name__}\.handler: Base is abstract"):
+        observe(Base)
+
+
+def unmanaged() -> type[models.Model]:
+    """A model of a table or view that Django does not make."""
+
+    class Report(models.Model):
+        class Meta:
+            app_label = "testapp"
+            managed = False
+
+        def __str__(self) -> str:
+            return "a report"
+
+    return Report
+
+
+def test_an_unmanaged_model_is_refused_with_the_setting_that_allows_it() -> None:
+    with pytest.raises(
+        ObserverError, match=rf"{__name__}\.handler: testapp\.Report is unmanaged.*'OBSERVE': \['testapp\.Report'\]"
+    ):
+        observe(unmanaged())
+
+
+@pytest.mark.parametrize("label", ["testapp.Report", "testapp.report"])
+def test_an_unmanaged_model_that_is_declared_a_table_is_observed(label: str) -> None:
+    """OBSERVE goes through ``apps.get_model``, which does not tell upper from lower case in a model's name."""
+    with override_settings(DJCRF_PG={"OBSERVE": [label]}):
+        assert observe(unmanaged()).trigger_driven
+
+
+def test_a_refused_observer_is_not_registered() -> None:
+    before = list(registry)
+    with pytest.raises(ObserverError):
+        observe(unmanaged())
+    assert list(registry) == before
+
+
+# -- the registry --------------------------------------------------------------------------------------------
+
+
+def test_an_observer_is_known_as_long_as_it_lives() -> None:
+    version = registry.version
+    observer = observe(Task)
+    assert observer in list(registry)
+    assert registry.version > version
+    version = registry.version
+    name = id(observer)
+    del observer
+    gc.collect()
+    assert name not in map(id, registry)
+    assert registry.version > version
+
+
+def test_its_group_names_are_dcrfs() -> None:
+    ours, theirs = observe(Task), object.__new__(DCRFModelObserver)
+    theirs.__dict__.update(ours.__dict__)
+    assert list(ours.group_names_for_signal(instance=Task())) == list(theirs.group_names_for_signal(instance=Task()))
+    assert all(name.startswith("DCRF-") and len(name) == 69 for name in ours.group_names_for_signal(instance=Task()))
+
+
+def test_it_needs_the_triggers_of_the_join_tables_it_watches() -> None:
+    assert observe(Task).tables == ["testapp_task"]
+    assert observe(Task, many_to_many=True).tables == ["testapp_task", "testapp_task_labels"]
+
+
+# -- serializing ---------------------------------------------------------------------------------------------
+
+
+class TaskSerializer(ModelSerializer[Task]):
+    """Counts how many of it there are."""
+
+    made = 0
+
+    class Meta:
+        model = Task
+        fields = ("id", "title")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        type(self).made += 1
+        super().__init__(*args, **kwargs)
+
+
+class LoudSerializer(TaskSerializer):
+    """Its ``data`` is its own."""
+
+    @property
+    def data(self) -> Any:
+        return {"title": super().data["title"].upper()}
+
+
+def test_the_default_body_is_the_key() -> None:
+    from djangochannelsrestframework.observer.model_observer import Action
+
+    assert observe(Task).serialize(Task(pk=5), Action.CREATE) == {
+        "type": "handler",
+        "body": {"pk": 5},
+        "action": "create",
+    }
+    document = Document()
+    assert observe(Document).serialize(document, Action.DELETE)["body"] == {"pk": str(document.pk)}
+
+
+def test_one_serializer_serves_a_batch_and_each_instance_has_its_own_body() -> None:
+    from djangochannelsrestframework.observer.model_observer import Action
+
+    observer = observe(Task, serializer_class=TaskSerializer)
+    tasks = [Task(pk=pk, title=f"task {pk}") for pk in range(3)]
+    token = BATCH.set({})
+    try:
+        TaskSerializer.made = 0
+        bodies = [observer.serialize(task, Action.UPDATE)["body"] for task in tasks]
+        made = TaskSerializer.made
+    finally:
+        BATCH.reset(token)
+    assert bodies == [{"id": pk, "title": f"task {pk}"} for pk in range(3)]
+    assert made == 1
+    assert [observer.serialize(task, Action.UPDATE)["body"] for task in tasks] == bodies, "outside of a batch too"
+
+
+def test_a_serializer_with_its_own_data_is_made_for_each_instance() -> None:
+    from djangochannelsrestframework.observer.model_observer import Action
+
+    observer = observe(Task, serializer_class=LoudSerializer)
+    token = BATCH.set({})
+    try:
+        bodies = [observer.serialize(Task(pk=pk, title=f"task {pk}"), Action.UPDATE)["body"] for pk in (1, 2)]
+    finally:
+        BATCH.reset(token)
+    assert bodies == [{"title": "TASK 1"}, {"title": "TASK 2"}]
+
+
+# -- request ids ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("request_id", [None, "", "abc", 0, 5, -1, 1.5])
+def test_text_and_numbers_are_request_ids(request_id: Any) -> None:
+    check_request_id(request_id)
+
+
+@pytest.mark.parametrize("request_id", [[], {}, [1], {"a": 1}])
+def test_other_json_is_no_request_id_and_the_client_is_told(request_id: Any) -> None:
+    with pytest.raises(MalformedRequestId, match=r"must be text or a number, not (list|dict)") as caught:
+        check_request_id(request_id)
+    assert isinstance(caught.value, ValidationError)
+    assert isinstance(caught.value, ValueError)
+
+
+async def test_a_malformed_request_id_is_refused_before_anything_is_done() -> None:
+    for method in (observe(Task).subscribe, observe(Task).unsubscribe):
+        with pytest.raises(MalformedRequestId):
+            await method(consumer=None, request_id=[])
+
+
+# -- handling ------------------------------------------------------------------------------------------------
+
+
+def envelope(*bodies: Any) -> dict[str, Any]:
+    """A message with events."""
+    texts = [Event("update", body, number, 9, NOON.isoformat()).encode() for number, body in enumerate(bodies, 1)]
+    (message,) = pack("heard", "DCRF-x", texts, term=1, max_events=100, max_bytes=10_000)
+    return message
+
+
+async def test_a_handler_is_called_for_each_event_in_order() -> None:
+    calls: list[Any] = []
+
+    async def heard(self: Any, message: Any, **kwargs: Any) -> None:
+        calls.append((message, kwargs))
+
+    observer = model_observer(Task)(heard)
+    await observer(envelope({"pk": 1}, {"pk": 2}))
+    assert [message for message, _ in calls] == [{"pk": 1}, {"pk": 2}]
+    assert calls[0][1] == {
+        "observer": observer,
+        "message_type": "heard",
+        "subscribing_request_ids": [],
+        "group": "DCRF-x",
+        "action": "update",
+        "change_id": 1,
+        "committed_at": NOON.isoformat(),
+        "changed": [],
+        "context": None,
+    }
+
+
+async def test_what_dcrf_does_not_pass_goes_only_to_handlers_that_take_it() -> None:
+    calls: list[Any] = []
+
+    async def strict(
+        self: Any, message: Any, observer: Any, message_type: Any, subscribing_request_ids: Any, group: Any, action: Any
+    ) -> None:
+        calls.append(action)
+
+    async def curious(
+        self: Any,
+        message: Any,
+        observer: Any,
+        message_type: Any,
+        subscribing_request_ids: Any,
+        group: Any,
+        action: Any,
+        change_id: int = 0,
+    ) -> None:
+        calls.append(change_id)
+
+    await model_observer(Task)(strict)(envelope({}))
+    await model_observer(Task)(curious)(envelope({}))
+    assert calls == ["update", 1]
+
+
+async def test_a_message_without_an_envelope_is_dcrfs_own() -> None:
+    calls: list[Any] = []
+
+    async def heard(self: Any, message: Any, **kwargs: Any) -> None:
+        calls.append((message, kwargs["action"]))
+
+    await model_observer(Task)(heard)({"type": "heard", "body": {"pk": 1}, "action": "create", "group": "g"})
+    assert calls == [({"pk": 1}, "create")]
+
+
+async def test_a_handler_that_fails_loses_its_event_alone() -> None:
+    calls: list[Any] = []
+    seen: list[Any] = []
+
+    async def fails(self: Any, message: Any, **kwargs: Any) -> None:
+        calls.append(message)
+        raise KeyError("missing")
+
+    remove = add_sink(lambda observation, error: seen.append((observation, error)))
+    try:
+        await model_observer(Task)(fails)(envelope({"pk": 1}, "text"))
+    finally:
+        remove()
+    assert calls == [{"pk": 1}, "text"]
+    failure, error = seen[0]
+    assert isinstance(failure, ObserverFailed)
+    assert (failure.model, failure.pk, failure.change_id) == ("testapp.Task", 1, 1)
+    assert failure.observer.endswith("fails")
+    assert isinstance(error, KeyError)
+    assert seen[1][0].pk is None
+
+
+async def test_a_handler_may_stop_the_consumer() -> None:
+    async def stops(self: Any, message: Any, **kwargs: Any) -> None:
+        raise StopConsumer
+
+    with pytest.raises(StopConsumer):
+        await model_observer(Task)(stops)(envelope({}))
