@@ -108,6 +108,18 @@ class ObserverFailed(Observation):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RowUnreadable(Observation):
+    """A row of the log could not be read, or its instances not loaded; its observers get a resync."""
+
+    level = logging.ERROR
+    template = "change {change_id} of {what} (database {alias!r}) cannot be told, its subscribers load again: {error}"
+    alias: str
+    what: str
+    change_id: int
+    error: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class FieldDeferred(Observation):
     """A column's value could not be decoded, so the field is deferred on the instance."""
 

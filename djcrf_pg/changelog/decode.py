@@ -29,6 +29,10 @@ from djcrf_pg.registry import own_columns
 Convert = Callable[[Any], Any]
 
 
+#: The kind of a generated column that is not stored: a trigger sees null, so its field is deferred.
+VIRTUAL = "virtual"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class ColumnType:
     """A column's type, as the driver sees it: domains are their base type.
@@ -234,7 +238,7 @@ class Hydrator:
         self._columns = [
             self._column(column, field, relation.columns[column], decoders)
             for column, field in own.items()
-            if column in relation.columns
+            if column in relation.columns and relation.columns[column].kind != VIRTUAL
         ]
         self._unknown = [column for column in own if column not in relation.columns]
         self._reported: set[str] = set()
@@ -281,7 +285,8 @@ class Hydrator:
                     value = column.convert(value)
                 for function, expression in column.django:
                     value = function(value, expression, self._connection)
-            except (ValueError, TypeError, ArithmeticError) as error:
+            except Exception as error:
+                # Converters are the driver's and the user's: what they raise is anybody's guess.
                 if not lenient:
                     raise StaleRelation(self.relation.oid) from error
                 self._report(column, error)
@@ -317,6 +322,7 @@ def relations_of(rows: list[Any]) -> dict[int, Relation]:
         element = None
         if row["element"] is not None:
             element = ColumnType(row["element"], row["element_name"], row["element_kind"])
-        column = ColumnType(row["type"], row["type_name"], row["kind"], element)
+        kind = VIRTUAL if row["virtual"] else row["kind"]
+        column = ColumnType(row["type"], row["type_name"], kind, element)
         found.setdefault(row["oid"], (row["root"], row["name"], {}))[2][row["column"]] = column
     return {oid: Relation(oid, root, name, columns) for oid, (root, name, columns) in found.items()}

@@ -10,7 +10,17 @@ from typing import Any
 _decoder = json.JSONDecoder(parse_float=Decimal)
 # Undocumented, but what JSONDecoder itself is made of since Python 2.6: a string and a value from a place on.
 _scan_string: Callable[[str, int], tuple[str, int]] = decoder.scanstring  # type: ignore[attr-defined]
-_scan_value: Callable[[str, int], tuple[Any, int]] = scanner.make_scanner(_decoder)  # type: ignore[arg-type]
+_Scan = Callable[[str, int], tuple[Any, int]]
+_scan_value: _Scan = scanner.make_scanner(_decoder)  # type: ignore[arg-type]
+
+
+def _integer(text: str) -> int | Decimal:
+    """Python reads integers of up to 4300 digits from text, and the database has longer ones."""
+    return int(text) if len(text) < 4300 else Decimal(text)
+
+
+_long_decoder = json.JSONDecoder(parse_float=Decimal, parse_int=_integer)
+_scan_long_value: _Scan = scanner.make_scanner(_long_decoder)  # type: ignore[arg-type]
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -26,13 +36,17 @@ def parse(text: str, raw: Collection[str] = ()) -> dict[str, Any]:
     Returns:
         The columns' values.
     """
+    try:
+        return _parse(text, raw, _decoder, _scan_value)
+    except ValueError:
+        # Not at once: the decoder is three times as fast without a function of ours for each integer.
+        return _parse(text, raw, _long_decoder, _scan_long_value)
+
+
+def _parse(text: str, raw: Collection[str], parser: json.JSONDecoder, scan_value: _Scan) -> dict[str, Any]:
     if not raw:
-        image: dict[str, Any] = _decoder.decode(text)
-        return image
-    return _parse_with_raw(text, raw)
-
-
-def _parse_with_raw(text: str, raw: Collection[str]) -> dict[str, Any]:
+        whole: dict[str, Any] = parser.decode(text)
+        return whole
     image: dict[str, Any] = {}
     place = _after_space(text, text.index("{") + 1)
     while text[place] != "}":
@@ -40,7 +54,7 @@ def _parse_with_raw(text: str, raw: Collection[str]) -> dict[str, Any]:
             place = _after_space(text, place + 1)
         column, place = _scan_string(text, place + 1)
         place = _after_space(text, text.index(":", place) + 1)
-        value, end = _scan_value(text, place)
+        value, end = scan_value(text, place)
         image[column] = text[place:end] if column in raw and value is not None else value
         place = _after_space(text, end)
     return image

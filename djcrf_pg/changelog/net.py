@@ -1,9 +1,15 @@
 """The net effect of a transaction on each row: one change per row, as readers of committed data see it."""
 
 import dataclasses
+import json
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
+
+#: Reasons to load again: the table was emptied; a row that the log or we could not read.
+TRUNCATE, UNREADABLE = "truncate", "unreadable"
 
 Image = dict[str, Any]
 Key = Hashable
@@ -13,8 +19,8 @@ Key = Hashable
 class RowChange:
     """A change with its images parsed.
 
-    ``old`` and ``new`` are the row before and after; both None is a row that came and went, or a TRUNCATE when
-    ``truncated`` says so.
+    ``old`` and ``new`` are the row before and after; both None is a row that came and went, or what cannot be told
+    row by row when ``resync`` says why.
     """
 
     id: int
@@ -24,7 +30,7 @@ class RowChange:
     new: Image | None
     context: str | None
     at: datetime
-    truncated: bool = False
+    resync: str | None = None
 
 
 def net(changes: Iterable[RowChange], key_of: Callable[[int, Image], Key]) -> list[RowChange]:
@@ -34,42 +40,51 @@ def net(changes: Iterable[RowChange], key_of: Callable[[int, Image], Key]) -> li
     changed key is a delete of the old row and a create of the new one. A TRUNCATE takes what the transaction had
     done to the table before it.
 
+    The order of the log is not always the order of a row's changes: a statement of a user's AFTER trigger is logged
+    before the statement that fired it, and a statement that swaps two keys is logged row by row. But each change leads
+    from an image to another, so together they are a path, and its ends do not depend on the order.
+
     Args:
         changes: In the order of their ids.
         key_of: The primary key in an image of a relation.
 
     Returns:
-        The net changes, each at the place of the row's first change and with the last one's images' effect.
+        The net changes, each at the place of the row's first change.
     """
-    rows: dict[tuple[int, int, Key], RowChange] = {}
+    rows: dict[tuple[int, int, Key], list[RowChange]] = {}
     for change in changes:
-        if change.truncated:
-            for place in [place for place in rows if place[:2] == (change.xid, change.relation)]:
-                del rows[place]
-            rows[change.xid, change.relation, None] = change
+        if change.resync is not None:
+            if change.resync == TRUNCATE:
+                for place in [place for place in rows if place[:2] == (change.xid, change.relation)]:
+                    del rows[place]
+            rows.setdefault((change.xid, change.relation, None), [change])
             continue
-        keys = [None if image is None else key_of(change.relation, image) for image in (change.old, change.new)]
-        before, after = keys
+        before, after = (
+            None if image is None else key_of(change.relation, image) for image in (change.old, change.new)
+        )
         if before is not None and after is not None and before != after:
-            _fold(rows, before, dataclasses.replace(change, new=None))
-            _fold(rows, after, dataclasses.replace(change, old=None))
+            rows.setdefault((change.xid, change.relation, before), []).append(dataclasses.replace(change, new=None))
+            rows.setdefault((change.xid, change.relation, after), []).append(dataclasses.replace(change, old=None))
         else:
-            _fold(rows, before if before is not None else after, change)
-    return [row for row in rows.values() if row.old is not None or row.new is not None or row.truncated]
+            key = after if before is None else before
+            rows.setdefault((change.xid, change.relation, key), []).append(change)
+    found = (path[0] if len(path) == 1 else _ends(path) for path in rows.values())
+    return [row for row in found if row.old is not None or row.new is not None or row.resync]
 
 
-def _fold(rows: dict[tuple[int, int, Key], RowChange], key: Key, change: RowChange) -> None:
-    place = (change.xid, change.relation, key)
-    row = rows.get(place)
-    if row is None:
-        rows[place] = change
-        return
-    row.context, row.at = change.context, change.at
-    if change.new is None and row.old is None and row.new is not None and row.new != change.old:
-        # Keys swapped by one statement: what goes is the row that was here before it, not the one that the
-        # same statement has just put here.
-        row.old = change.old
-        return
-    if row.old is None and row.new is None:
-        row.old = change.old
-    row.new = change.new
+def _ends(path: list[RowChange]) -> RowChange:
+    first, last = path[0], path[-1]
+    old, new = first.old, last.new
+    if any(earlier.new != later.old for earlier, later in pairwise(path)):
+        starts = Counter(_text(change.old) for change in path)
+        ends = Counter(_text(change.new) for change in path)
+        start, end = starts - ends, ends - starts
+        # More than one of either is no path: the table was altered between two changes, say.
+        if start.total() == end.total() == 1:
+            old = next(change.old for change in path if _text(change.old) in start)
+            new = next(change.new for change in path if _text(change.new) in end)
+    return dataclasses.replace(first, old=old, new=new, context=last.context, at=last.at)
+
+
+def _text(image: Image | None) -> str:
+    return json.dumps(image, sort_keys=True, default=str)

@@ -5,7 +5,7 @@ is translated, what means nothing to a listener is left out, and the rest is ref
 """
 
 import os
-import shlex
+import re
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -18,9 +18,17 @@ from djcrf_pg.changelog.reader import Connection
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import ConfigurationError
 
-#: Session settings of the listener. A generic plan made while the log is short must not scan it when it is
-#: long; and a lost peer must be noticed (PostgreSQL manual, 19.3.1 and 19.3.2; ignored on Unix sockets).
+#: Session settings of the listener. What a database or role sets for its own programs must not reach it: reads under
+#: SERIALIZABLE would make the users' transactions fail, a timeout would cancel a long backlog for ever. A generic plan
+#: made while the log is short must not scan it when it is long; and a lost peer must be noticed (PostgreSQL manual,
+#: 19.3.1 and 19.3.2; ignored on Unix sockets).
 _SESSION = {
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
     "enable_seqscan": "off",
     "jit": "off",
     "tcp_keepalives_idle": "5",
@@ -53,7 +61,7 @@ def asyncpg_arguments(config: Mapping[str, Any], role: str = "listener") -> dict
     """
     options = dict(config.get("OPTIONS") or {})
     options.pop("assume_role", None)
-    session = {**_SESSION, **_session_settings(options.pop("options", ""))}
+    session = {**_session_settings(options.pop("options", "")), **_SESSION}
     name = options.pop("application_name", None) or "djcrf_pg"
     session["application_name"] = f"{name} {role} {socket.gethostname()}:{os.getpid()}"[:63]
     arguments: dict[str, Any] = {"server_settings": session}
@@ -85,7 +93,8 @@ def asyncpg_arguments(config: Mapping[str, Any], role: str = "listener") -> dict
 def _session_settings(options: str) -> dict[str, str]:
     """Read libpq's ``options``: ``-c name=value`` and ``--name=value`` (PostgreSQL manual, 34.1.2)."""
     found: dict[str, str] = {}
-    words = iter(shlex.split(str(options or "")))
+    # As the server splits them: at white space, unless a backslash is before it; quotes are nothing special.
+    words = iter(re.sub(r"\\(.)", r"\1", word) for word in re.findall(r"(?:\\.|[^\s\\])+", str(options or "")))
     for word in words:
         if word == "-c":
             pair = next(words, "")

@@ -186,7 +186,10 @@ def _obstacle(here: Runtime, probe: Probe, in_memory: bool) -> str:
             "The InMemoryChannelLayer reaches its own process alone, and DJCRF_PG['EMBEDDED'] is False, so no listener "
             "can reach this one: use channels_redis, or EMBEDDED = True."
         )
-    if in_memory and probe.leader is not None:
+    ours = (
+        here.listener is not None and probe.leader is not None and f"process {here.listener.session})" in probe.leader
+    )
+    if in_memory and probe.leader is not None and not ours:
         return (
             f"The InMemoryChannelLayer reaches its own process alone, and another process leads: {probe.leader}. "
             f"Use channels_redis to run more than one process."

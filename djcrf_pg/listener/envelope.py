@@ -17,7 +17,8 @@ KEY = "djcrf_pg"
 #: The action of an event that stands for changes that cannot be told one by one.
 RESYNC = "resync"
 
-_encode = JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+# ASCII alone: no layer can fail to encode it, and a character is a byte.
+_encode = JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def pack(
         events: JSON texts, in order.
         term: The leadership that sends them.
         max_events: So many events a message at most.
-        max_bytes: So many bytes (UTF-8) of events a message at most; a larger event travels alone.
+        max_bytes: So many bytes of events a message at most; a larger event travels alone.
 
     Yields:
         Messages for ``group_send``.
@@ -75,12 +76,11 @@ def pack(
     part: list[str] = []
     size = 0
     for event in events:
-        length = len(event.encode())
-        if part and (len(part) >= max_events or size + length > max_bytes):
+        if part and (len(part) >= max_events or size + len(event) > max_bytes):
             yield _message(message_type, group, part, term)
             part, size = [], 0
         part.append(event)
-        size += length
+        size += len(event)
     if part:
         yield _message(message_type, group, part, term)
 

@@ -53,6 +53,11 @@ class Heirs:
                 family = self._families.setdefault((row.xid, observer, key), _Family(row))
                 getattr(family, side)[model] = values
 
+    @property
+    def observers(self) -> set[Observed]:
+        """Those that it has rows for."""
+        return {observer for _, observer, _ in self._families}
+
     def occurrences(self) -> Iterator[Occurrence]:
         """Yield one occurrence for each instance and transaction."""
         by_observer: dict[Observed, dict[tuple[int, _Key], _Family]] = {}

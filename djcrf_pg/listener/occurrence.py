@@ -27,8 +27,3 @@ class Occurrence:
     new: Model | None = None
     changed: list[str] = dataclasses.field(default_factory=list)
     resync: str | None = None
-
-    @property
-    def place(self) -> int:
-        """Where it comes among the others."""
-        return self.change.id

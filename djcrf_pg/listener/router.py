@@ -1,18 +1,24 @@
 """Changes to occurrences: who hears of what, with which instances. Runs in the listener's thread."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
+from django.db import InterfaceError, OperationalError, connections
 from django.db.models import Model
 
 from djcrf_pg.changelog.change import Change
-from djcrf_pg.changelog.decode import Hydrator, Relation, raw_columns
+from djcrf_pg.changelog.decode import Hydrator, Relation, StaleRelation, raw_columns
 from djcrf_pg.changelog.image import parse
-from djcrf_pg.changelog.net import Image, RowChange, net
+from djcrf_pg.changelog.net import TRUNCATE, UNREADABLE, Image, RowChange, net
 from djcrf_pg.listener.inheritance import Heirs
 from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.listener.routes import Link, Route
+from djcrf_pg.observations import RowUnreadable, emit
 from djcrf_pg.registry import Observed, as_of_now, own_columns
+
+#: Entries of the log that have no row: TRUNCATE, and a row whose image could not be written.
+_RESYNC_OPS = {"T": TRUNCATE, "R": UNREADABLE}
 
 
 class Router:
@@ -30,14 +36,19 @@ class Router:
         self._relations = relations
         self._raw = {oid: raw_columns(relation) for oid, relation in relations.items()}
         self._hydrators: dict[tuple[type[Model], int], Hydrator] = {}
-        self._lenient = False
+        self._lenient = self._forgiving = False
 
-    def occurrences(self, changes: Iterable[Change], *, lenient: bool = False) -> list[Occurrence]:
+    def occurrences(
+        self, changes: Iterable[Change], *, lenient: bool = False, forgiving: bool = False
+    ) -> list[Occurrence]:
         """Find out who hears of changes, and make the instances.
+
+        A row that cannot be read, and owners that cannot be loaded, are told as a resync.
 
         Args:
             changes: One piece of the log, in order.
             lenient: Defer fields whose value does not fit, instead of raising.
+            forgiving: Go on where the database is gone that owners are loaded from, instead of raising.
 
         Returns:
             What there is to tell, in order.
@@ -46,20 +57,26 @@ class Router:
             StaleRelation: A table was altered since the catalog was read.
             OperationalError, InterfaceError: The owners of join rows cannot be loaded: the database is gone.
         """
-        self._lenient = lenient
-        return self._find(self._rows(changes))
+        self._lenient, self._forgiving = lenient, forgiving
+        found = self._find([row for change in changes if (row := self._row(change)) is not None])
+        found.sort(key=lambda occurrence: occurrence.change.id)
+        return found
 
-    def _rows(self, changes: Iterable[Change]) -> list[RowChange]:
-        rows = []
-        for change in changes:
-            relation = self._relations.get(change.relation)
-            if relation is None or relation.root not in self._routes:
-                continue
-            raw = self._raw[relation.oid]
-            old, new = (None if text is None else parse(text, raw) for text in (change.old, change.new))
-            truncated = change.op == "T"
-            rows.append(RowChange(change.id, change.xid, relation.root, old, new, change.context, change.at, truncated))
-        return rows
+    def _row(self, change: Change) -> RowChange | None:
+        relation = self._relations.get(change.relation)
+        if relation is None or relation.root not in self._routes:
+            return None
+        row = RowChange(change.id, change.xid, relation.root, None, None, change.context, change.at)
+        if change.op in _RESYNC_OPS:
+            row.resync = _RESYNC_OPS[change.op]
+            return row
+        raw = self._raw[relation.oid]
+        try:
+            row.old, row.new = (None if text is None else parse(text, raw) for text in (change.old, change.new))
+        except Exception as error:
+            self._report(row, relation.name, error)
+            row.resync = UNREADABLE
+        return row
 
     def _key(self, relation: int, image: Image) -> Any:
         return self._routes[relation].key(image)
@@ -67,35 +84,70 @@ class Router:
     def _find(self, rows: list[RowChange]) -> list[Occurrence]:
         found: list[Occurrence] = []
         heirs = Heirs(self._alias, self._read)
-        if any(self._routes[row.relation].every for row in rows):
-            for row in rows:
-                found += self._own(row, self._routes[row.relation].every)
         resyncs: dict[tuple[int, Observed], Occurrence] = {}
         touched: dict[tuple[int, Link, Any], RowChange] = {}
+        for row in rows:
+            if row.resync is None:
+                found += self._guarded(row, partial(self._own, row, self._routes[row.relation].every), resyncs)
         for row in net(rows, self._key):
             route = self._routes[row.relation]
-            if row.truncated:
-                for observer in (
-                    *route.observers,
-                    *route.every,
-                    *route.heirs,
-                    *(link.observer for link in route.links),
-                ):
-                    resyncs.setdefault((row.xid, observer), Occurrence(row, observer, resync="truncate"))
+            if row.resync is not None:
+                self._resync(row, row.resync, resyncs)
                 continue
-            found += self._own(row, route.observers)
-            for observer in route.heirs:
-                own = (model for model in observer.models if model._meta.db_table == route.model._meta.db_table)
-                heirs.add(observer, next(own), row)
-            for link in route.links:
-                for image in (row.old, row.new):
-                    if join := self._instance(link.through, row, image):
-                        touched.setdefault((row.xid, link, getattr(join, link.owner_attname)), row)
-        found += heirs.occurrences()
-        found += self._owners(touched, found)
-        found += resyncs.values()
-        found.sort(key=lambda occurrence: occurrence.place)
-        return found
+            found += self._guarded(row, partial(self._own, row, route.observers), resyncs)
+            self._guarded(row, partial(self._collect, row, route, heirs, touched), resyncs)
+        for occurrences, observers in (
+            (heirs.occurrences, heirs.observers),
+            (partial(self._owners, touched, found), {link.observer for _, link, _ in touched}),
+        ):
+            try:
+                found += occurrences()
+            except Exception as error:
+                if isinstance(error, OperationalError | InterfaceError):
+                    connections.close_all()
+                    if not self._forgiving:
+                        raise
+                last = rows[-1]
+                self._report(last, ", ".join(observer.label for observer in observers), error)
+                for observer in observers:
+                    resyncs.setdefault((last.xid, observer), Occurrence(last, observer, resync=UNREADABLE))
+        return [*found, *resyncs.values()]
+
+    def _collect(
+        self, row: RowChange, route: Route, heirs: Heirs, touched: dict[tuple[int, Link, Any], RowChange]
+    ) -> list[Occurrence]:
+        """Note what the row means to models that it holds a part of, and to owners that it joins."""
+        for observer in route.heirs:
+            own = (model for model in observer.models if model._meta.db_table == route.model._meta.db_table)
+            heirs.add(observer, next(own), row)
+        for link in route.links:
+            for image in (row.old, row.new):
+                if join := self._instance(link.through, row, image):
+                    touched.setdefault((row.xid, link, getattr(join, link.owner_attname)), row)
+        return []
+
+    def _guarded(
+        self,
+        row: RowChange,
+        work: Callable[[], Iterable[Occurrence]],
+        resyncs: dict[tuple[int, Observed], Occurrence],
+    ) -> list[Occurrence]:
+        """Do work on one row; a failure is told as a resync of its table, and the other rows go on."""
+        try:
+            return list(work())
+        except StaleRelation:
+            raise
+        except Exception as error:
+            self._report(row, self._relations[row.relation].name, error)
+            self._resync(row, UNREADABLE, resyncs)
+            return []
+
+    def _resync(self, row: RowChange, reason: str, resyncs: dict[tuple[int, Observed], Occurrence]) -> None:
+        for observer in self._routes[row.relation].everybody():
+            resyncs.setdefault((row.xid, observer), Occurrence(row, observer, resync=reason))
+
+    def _report(self, row: RowChange, what: str, error: Exception) -> None:
+        emit(RowUnreadable(alias=self._alias, what=what, change_id=row.id, error=repr(error)), error)
 
     def _own(self, row: RowChange, observers: Iterable[Observed]) -> Iterable[Occurrence]:
         """The row for the observers of models that it holds all of."""

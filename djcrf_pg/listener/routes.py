@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from django.db.models import Model
 
@@ -57,12 +58,21 @@ class Route:
     heirs: list[Observed] = dataclasses.field(default_factory=list)
     links: list[Link] = dataclasses.field(default_factory=list)
 
+    def everybody(self) -> list[Observed]:
+        """All who hear of the table in one way or another."""
+        return [*self.observers, *self.every, *self.heirs, *(link.observer for link in self.links)]
+
     def key(self, image: Image) -> Key:
         """The primary key in an image; the whole image where the model's key is not in it."""
         try:
-            return tuple(image[column] for column in self.key_columns)
+            return tuple(_hashable(image[column]) for column in self.key_columns)
         except KeyError:
             return tuple(sorted((name, repr(value)) for name, value in image.items()))
+
+
+def _hashable(value: Any) -> Any:
+    """A key may be an array or an object in JSON."""
+    return repr(value) if isinstance(value, list | dict) else value
 
 
 class Routes:

@@ -41,7 +41,13 @@ _PART = 1_000
 _TRIES = 5
 
 #: What ends a connection, or keeps one from being made.
-CONNECTION_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+CONNECTION_ERRORS = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what a session that was terminated in the middle of a query may end in
+)
 
 
 T = TypeVar("T")
@@ -94,10 +100,13 @@ class Listener:
                     await self._session(backoff)
                 except (ConfigurationError, ChannelLayerError):
                     raise
-                except (*CONNECTION_ERRORS, LeadershipLost, NotMigrated) as error:
+                except Exception as error:
+                    # Whatever it was, the next session reads from the saved cursor: a listener that ends is a hole.
                     delay = backoff.delay()
                     self.error = str(error) or repr(error)
-                    emit(ConnectionFailed(alias=self.alias, error=self.error, delay=delay))
+                    expected = isinstance(error, (*CONNECTION_ERRORS, LeadershipLost, NotMigrated))
+                    observation = ConnectionFailed(alias=self.alias, error=self.error, delay=delay)
+                    emit(observation, None if expected else error)
                     await self._pause(delay)
         finally:
             await self._close_thread()
@@ -166,7 +175,7 @@ class Listener:
 
     async def _close_thread(self) -> None:
         # The connections that user code opened belong to the thread, and must not outlive it.
-        with suppress(RuntimeError):
+        with suppress(RuntimeError):  # the loop's executors are shut down already
             await asyncio.get_running_loop().run_in_executor(self._thread, connections.close_all)
         self._thread.shutdown(wait=False)
 
@@ -230,7 +239,9 @@ class _Leadership:
             piece = await self._step()
             while self._position.target is not None:
                 piece = await self._step()
-            doze.saw(piece.snapshot)
+            # What counts is the position, not the snapshot of the last read: a window's target may be older, and what
+            # committed between the two was not read.
+            doze.saw(self._position.last)
             busy = busy + 1 if piece.changes and self._bell.rung else 0
             if busy >= BUSY and self._mode == "elide":
                 await self._log.set_flag(1)
@@ -288,7 +299,7 @@ class _Leadership:
             router = await self._catalog.router_for({change.relation for change in changes})
             find = partial(router.occurrences, changes, lenient=lenient)
             try:
-                return await self._with_database(find)
+                return await self._with_database(find, partial(find, forgiving=True))
             except StaleRelation as error:
                 lenient = error.oid in refreshed
                 refreshed.add(error.oid)
@@ -297,7 +308,7 @@ class _Leadership:
     async def _events(self, told: list[Occurrence]) -> Outgoing:
         return await self._with_database(partial(events, told), partial(events, told, forgiving=True))
 
-    async def _with_database(self, work: Callable[[], T], last: Callable[[], T] | None = None) -> T:
+    async def _with_database(self, work: Callable[[], T], last: Callable[[], T]) -> T:
         """Run work that may find its database gone, several times; ``last`` is the last try.
 
         Ours may be gone with it, which ends this session here. If it is there after some tries, the fault is theirs,
@@ -312,7 +323,7 @@ class _Leadership:
                 emit(DatabaseFailed(alias=self._listener.alias, error=str(error).strip(), number=number, delay=delay))
                 await asyncio.sleep(delay)
                 await self._log.connection.fetchval("SELECT 1")
-        return await self._listener.in_thread(last or work)
+        return await self._listener.in_thread(last)
 
     async def _save(self) -> None:
         if self._unsaved:

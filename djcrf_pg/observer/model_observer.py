@@ -1,10 +1,12 @@
 """The model observer that hears of changes from the database instead of from Django's signals."""
 
+import dataclasses
 import inspect
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from functools import lru_cache
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 from channels.exceptions import StopConsumer
 from django.apps import apps
@@ -12,7 +14,8 @@ from django.db import router
 from django.db.models import Model
 from djangochannelsrestframework.consumers import AsyncAPIConsumer
 from djangochannelsrestframework.observer.base_observer import BaseObserver
-from rest_framework.serializers import BaseSerializer, Serializer
+from rest_framework.fields import Field
+from rest_framework.serializers import BaseSerializer, HyperlinkedModelSerializer, ModelSerializer, Serializer
 
 from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.conf import get_settings
@@ -33,6 +36,19 @@ from djcrf_pg.registry import (
 #: What DCRF does not pass to handlers and serializers: it goes to those that name it or take ``**kwargs``.
 _HANDLER_EXTRAS = ("change_id", "committed_at", "changed", "context")
 _SERIALIZER_EXTRAS = (*_HANDLER_EXTRAS, "old_instance")
+
+
+@dataclasses.dataclass(slots=True)
+class _Subscriptions:
+    """What a consumer has of one observer.
+
+    Attributes:
+        since: Group to what had been committed when it was joined: not for it, however late it arrives.
+        waiting: Group to the number of calls of ``subscribe`` that wait for a listener.
+    """
+
+    since: dict[str, Snapshot] = dataclasses.field(default_factory=dict)
+    waiting: Counter[str] = dataclasses.field(default_factory=Counter)
 
 
 class ModelObserver(DCRFModelObserver):
@@ -181,7 +197,7 @@ class ModelObserver(DCRFModelObserver):
     def _represent(self, instance: Model) -> Any:
         serializer_class: type[BaseSerializer[Any]] = self._serializer_class
         batch = BATCH.get()
-        if batch is None or not _is_reusable(serializer_class):
+        if batch is None or not _is_reusable(cast(Hashable, serializer_class)):
             return serializer_class(instance).data
         serializer = batch.get(serializer_class)
         if serializer is None:
@@ -220,25 +236,33 @@ class ModelObserver(DCRFModelObserver):
             raise ChannelLayerError(
                 "The consumer has no channel layer, so no event can reach it: set CHANNEL_LAYERS in the settings."
             )
-        known = {*consumer.groups}
-        groups = list(await super().subscribe(consumer, *args, request_id=request_id, **kwargs))
+        state = self._state(consumer)
+        names = list(self.group_names_for_consumer(*args, consumer=consumer, **kwargs))
+        requests = consumer._observer_group_to_request_id[self._stable_observer_id]
+        # What is there already, and what another call that waits at the same time has made, is not ours to undo.
+        fresh = [group for group in names if request_id not in requests.get(group, ())]
+        state.waiting.update([*names, self.resync_group()])
         try:
+            groups = list(await super().subscribe(consumer, *args, request_id=request_id, **kwargs))
             await consumer.add_group(self.resync_group())
             snapshot = await embedded.ready(router.db_for_write(self.model_cls), self.tables)
         except BaseException:
-            await self._withdraw(consumer, groups, request_id, known)
+            state.waiting.subtract([*names, self.resync_group()])
+            for group in fresh:
+                requests[group].discard(request_id)
+            await self._leave_unused(consumer, [*names, self.resync_group()])
             raise
-        since = self._since(consumer)
+        state.waiting.subtract([*names, self.resync_group()])
         for group in (*groups, self.resync_group()):
-            since.setdefault(group, snapshot)
+            state.since.setdefault(group, snapshot)
         return groups
 
-    async def _withdraw(self, consumer: AsyncAPIConsumer, groups: list[str], request_id: Any, known: set[str]) -> None:
+    async def _leave_unused(self, consumer: AsyncAPIConsumer, groups: Iterable[str]) -> None:
+        """Leave groups that no subscription has and none waits for."""
+        state = self._state(consumer)
         requests = consumer._observer_group_to_request_id[self._stable_observer_id]
-        for group in (*groups, self.resync_group()):
-            if request_id is not None and group in requests:
-                requests[group].discard(request_id)
-            if group not in known:
+        for group in groups:
+            if group not in state.since and state.waiting[group] <= 0:
                 requests.pop(group, None)
                 await consumer.remove_group(group)
 
@@ -256,21 +280,18 @@ class ModelObserver(DCRFModelObserver):
         groups = list(await super().unsubscribe(consumer, *args, request_id=request_id, **kwargs))
         if not self.trigger_driven:
             return groups
-        since = self._since(consumer)
+        state = self._state(consumer)
         for group in groups:
-            if request_id is None:
-                await consumer.remove_group(group)
-            if group not in consumer.groups:
-                since.pop(group, None)
-        if since.keys() <= {self.resync_group()}:
-            since.clear()
-            await consumer.remove_group(self.resync_group())
+            if request_id is None or group not in consumer.groups:
+                state.since.pop(group, None)
+        if state.since.keys() <= {self.resync_group()}:
+            state.since.clear()
+        await self._leave_unused(consumer, [*groups, self.resync_group()])
         return groups
 
-    def _since(self, consumer: AsyncAPIConsumer) -> dict[str, Snapshot]:
-        """What had been committed when the consumer joined each group: not for it, however late it arrives."""
-        state: dict[str, dict[str, Snapshot]] = consumer.__dict__.setdefault("_djcrf_pg_since", {})
-        return state.setdefault(self._stable_observer_id, {})
+    def _state(self, consumer: AsyncAPIConsumer) -> "_Subscriptions":
+        states: dict[str, _Subscriptions] = consumer.__dict__.setdefault("_djcrf_pg", {})
+        return states.setdefault(self._stable_observer_id, _Subscriptions())
 
     async def __call__(self, message: dict[str, Any], consumer: AsyncAPIConsumer | None = None, **kwargs: Any) -> Any:
         """Call the handler for each event of a message, in order.
@@ -281,7 +302,7 @@ class ModelObserver(DCRFModelObserver):
         if envelope.KEY not in message:
             return await super().__call__(message, consumer=consumer, **kwargs)
         group = message["group"]
-        since = None if consumer is None else self._since(consumer).get(group)
+        since = None if consumer is None else self._state(consumer).since.get(group)
         for event in envelope.unpack(message):
             if since is None or not since.sees(event.xid):
                 await self._handle(event, consumer, group=group, message_type=message["type"], **kwargs)
@@ -368,9 +389,17 @@ def _require_table(model: Any, label: str) -> None:
         )
 
 
-def _is_reusable(serializer_class: type[BaseSerializer[Any]]) -> bool:
-    """Whether ``.data`` is what ``to_representation`` gives, so that one serializer can do many instances."""
-    return issubclass(serializer_class, Serializer) and serializer_class.data is Serializer.data
+@lru_cache(maxsize=1024)
+def _is_reusable(serializer_class: Any) -> bool:
+    """Whether one serializer can do many instances: nothing that it is made of may depend on the instance."""
+    theirs = {Serializer, ModelSerializer, BaseSerializer, Field, HyperlinkedModelSerializer}
+    makers = ("__new__", "__init__", "data", "fields", "_readable_fields", "get_fields", "get_field_names")
+    return issubclass(serializer_class, Serializer) and not any(
+        name in vars(parent)
+        for parent in serializer_class.__mro__
+        if parent not in theirs and issubclass(parent, Field)
+        for name in makers
+    )
 
 
 @lru_cache(maxsize=16_384)

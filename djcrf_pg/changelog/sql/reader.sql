@@ -34,7 +34,7 @@ ORDER BY w.id
 SELECT c.oid, CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid ELSE c.oid END AS root,
        format('%I.%I', n.nspname, c.relname) AS name, a.attname AS column,
        coalesce(base.oid, t.oid) AS type, coalesce(base.typname, t.typname) AS type_name,
-       coalesce(base.typtype, t.typtype)::text AS kind,
+       coalesce(base.typtype, t.typtype)::text AS kind, a.attgenerated = 'v' AS virtual,
        element.oid AS element, element.typname AS element_name, element.typtype::text AS element_kind
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
