@@ -28,10 +28,12 @@ class DjcrfPgConfig(AppConfig):
             take_over()
 
     def ready(self) -> None:
-        """Register the checks, and install triggers after each ``migrate``."""
+        """Register the checks, look after connections, and install triggers after each ``migrate``."""
         from djcrf_pg import checks
+        from djcrf_pg.writer import cursors
 
         checks.register_all()
+        cursors.install()
         post_migrate.connect(_install, sender=self, dispatch_uid="djcrf_pg.install")
 
 

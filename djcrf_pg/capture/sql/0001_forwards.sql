@@ -55,6 +55,9 @@ $function$;
 
 -- The capture functions name no column of the table they watch, so no ALTER TABLE can make a write fail.
 -- `#variable_conflict use_variable`: a watched table may have columns called tg_relid or changed.
+-- `djcrf_pg.context` and `djcrf_pg.suspend` are whatever the session says, and no value of theirs can make a
+-- write fail: both are text and stay it. Empty is what they are in a session that has set and lost them.
+-- `djcrf_pg.suspend` is a list of table oids with commas between, or an asterisk for all (writer/suspend.py).
 -- The SET clauses pin what the text of a value depends on (DateStyle and TimeZone count inside ranges).
 
 CREATE FUNCTION /* :schema */djcrf_pg_capture_insert_v1() RETURNS trigger
@@ -67,11 +70,15 @@ AS $function$
 DECLARE
     changed bigint;
 BEGIN
+    IF current_setting('djcrf_pg.suspend', true) <> ''
+       AND string_to_array(current_setting('djcrf_pg.suspend', true), ',') && ARRAY['*', tg_relid::text] THEN
+        RETURN NULL;
+    END IF;
     INSERT INTO /* :schema */djcrf_pg_change (relation, op, new, context)
     SELECT tg_relid, 'I',
            CASE WHEN tg_nargs = 0 THEN row_to_json(djcrf_pg_new)
                 ELSE (to_jsonb(djcrf_pg_new) - tg_argv)::json END,
-           current_setting('djcrf_pg.context', true)
+           nullif(current_setting('djcrf_pg.context', true), '')
     FROM djcrf_pg_new;
     GET DIAGNOSTICS changed = ROW_COUNT;
     IF changed > 0 THEN
@@ -91,11 +98,15 @@ AS $function$
 DECLARE
     changed bigint;
 BEGIN
+    IF current_setting('djcrf_pg.suspend', true) <> ''
+       AND string_to_array(current_setting('djcrf_pg.suspend', true), ',') && ARRAY['*', tg_relid::text] THEN
+        RETURN NULL;
+    END IF;
     INSERT INTO /* :schema */djcrf_pg_change (relation, op, old, context)
     SELECT tg_relid, 'D',
            CASE WHEN tg_nargs = 0 THEN row_to_json(djcrf_pg_old)
                 ELSE (to_jsonb(djcrf_pg_old) - tg_argv)::json END,
-           current_setting('djcrf_pg.context', true)
+           nullif(current_setting('djcrf_pg.context', true), '')
     FROM djcrf_pg_old;
     GET DIAGNOSTICS changed = ROW_COUNT;
     IF changed > 0 THEN
@@ -118,6 +129,10 @@ DECLARE
     gone bigint;
     changed bigint;
 BEGIN
+    IF current_setting('djcrf_pg.suspend', true) <> ''
+       AND string_to_array(current_setting('djcrf_pg.suspend', true), ',') && ARRAY['*', tg_relid::text] THEN
+        RETURN NULL;
+    END IF;
     SELECT count(*) INTO gone FROM djcrf_pg_old;
     SELECT count(*) INTO changed FROM djcrf_pg_new;
     IF gone = 0 AND changed = 0 THEN
@@ -130,12 +145,12 @@ BEGIN
                     ELSE (to_jsonb(djcrf_pg_old) - tg_argv)::json END,
                CASE WHEN tg_nargs = 0 THEN row_to_json(djcrf_pg_new)
                     ELSE (to_jsonb(djcrf_pg_new) - tg_argv)::json END,
-               current_setting('djcrf_pg.context', true)
+               nullif(current_setting('djcrf_pg.context', true), '')
         FROM djcrf_pg_old, djcrf_pg_new;
     ELSIF gone = changed THEN
         INSERT INTO /* :schema */djcrf_pg_change (relation, op, old, new, context)
         SELECT tg_relid, 'U', djcrf_pg_before.image, djcrf_pg_after.image,
-               current_setting('djcrf_pg.context', true)
+               nullif(current_setting('djcrf_pg.context', true), '')
         FROM (SELECT row_number() OVER () AS place,
                      CASE WHEN tg_nargs = 0 THEN row_to_json(djcrf_pg_old)
                           ELSE (to_jsonb(djcrf_pg_old) - tg_argv)::json END AS image
@@ -151,13 +166,13 @@ BEGIN
         SELECT tg_relid, 'D',
                CASE WHEN tg_nargs = 0 THEN row_to_json(djcrf_pg_old)
                     ELSE (to_jsonb(djcrf_pg_old) - tg_argv)::json END,
-               current_setting('djcrf_pg.context', true)
+               nullif(current_setting('djcrf_pg.context', true), '')
         FROM djcrf_pg_old;
         INSERT INTO /* :schema */djcrf_pg_change (relation, op, new, context)
         SELECT tg_relid, 'I',
                CASE WHEN tg_nargs = 0 THEN row_to_json(djcrf_pg_new)
                     ELSE (to_jsonb(djcrf_pg_new) - tg_argv)::json END,
-               current_setting('djcrf_pg.context', true)
+               nullif(current_setting('djcrf_pg.context', true), '')
         FROM djcrf_pg_new;
     END IF;
     PERFORM /* :schema */djcrf_pg_ring_v1(tg_relid, tg_op, greatest(gone, changed));
@@ -170,8 +185,12 @@ LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
+    IF current_setting('djcrf_pg.suspend', true) <> ''
+       AND string_to_array(current_setting('djcrf_pg.suspend', true), ',') && ARRAY['*', tg_relid::text] THEN
+        RETURN NULL;
+    END IF;
     INSERT INTO /* :schema */djcrf_pg_change (relation, op, context)
-    VALUES (tg_relid, 'T', current_setting('djcrf_pg.context', true));
+    VALUES (tg_relid, 'T', nullif(current_setting('djcrf_pg.context', true), ''));
     PERFORM /* :schema */djcrf_pg_ring_v1(tg_relid, tg_op, 0);
     RETURN NULL;
 END

@@ -1,0 +1,1 @@
+"""Tests of what a writer says of itself: context and suspend."""
