@@ -93,6 +93,7 @@ def check_triggers(
                 yield Warning(
                     f"The djcrf_pg triggers on {step.table.name} (database {alias!r}) are {step.state}: "
                     f"its changes are not all heard.",
-                    hint=f"Run `manage.py migrate --database {alias}`.",
+                    hint=f"Run `manage.py djcrf_pg install --database {alias}`"
+                    + (", or `migrate`." if conf.get_settings().AUTO_INSTALL else ", or let a migration do it."),
                     id="djcrf_pg.W005",
                 )

@@ -44,6 +44,14 @@ def tables(connection: Any, wanted: Mapping[str, tuple[str, ...]]) -> list[Table
     return list(found.values())
 
 
+def absent(connection: Any, names: Iterable[str]) -> list[str]:
+    """The names, out of some ``db_table``, that no table has."""
+    quoted = {connection.ops.quote_name(name): name for name in names}
+    with connection.cursor() as cursor:
+        cursor.execute(_query("absent"), [list(quoted)])
+        return [quoted[name] for (name,) in cursor.fetchall()]
+
+
 def triggers(connection: Any, schema: str) -> dict[Table, dict[str, Trigger]]:
     """Find the triggers that call our functions in ``schema``, by table and name."""
     with connection.cursor() as cursor:

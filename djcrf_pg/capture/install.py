@@ -1,9 +1,11 @@
 """Bring the triggers of a database to the wanted state, table by table, and touch nothing else."""
 
+from collections.abc import Callable, Iterable
+
 from django.db import DatabaseError, connections, transaction
 
 from djcrf_pg.capture import catalog
-from djcrf_pg.capture.plan import Step, steps
+from djcrf_pg.capture.plan import Step, Table, drops, steps
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import InstallError
 from djcrf_pg.observations import Installed, emit
@@ -26,10 +28,69 @@ def plan(alias: str) -> list[Step]:
         InstallError: An observed name is no table.
     """
     connection = connections[alias]
-    if connection.vendor != "postgresql" or (schema := catalog.schema_of_log(connection)) is None:
+    if (schema := log_schema(alias)) is None:
         return []
     wanted = catalog.tables(connection, registry.tables(alias))
     return steps(wanted, catalog.triggers(connection, schema), schema)
+
+
+def install_plan(alias: str) -> list[Step]:
+    """What :func:`install` does in database ``alias``: the steps of :func:`plan` that have work.
+
+    A table that nobody observes keeps its triggers while an observed one does not exist: it may be that one under
+    its former name, and the migration that renames it is still to come.
+
+    Raises:
+        InstallError: An observed name is no table.
+    """
+    work = [step for step in plan(alias) if step.statements]
+    if work and absent(alias):
+        work = [step for step in work if step.state != "unwanted"]
+    return work
+
+
+def uninstall_plan(alias: str, names: Iterable[str] | None = None) -> list[Step]:
+    """What :func:`uninstall` does in database ``alias``; reads the catalog alone.
+
+    Args:
+        alias: The database.
+        names: Tables, as ``db_table`` says or as ``status`` shows them, with their partitions; None for all.
+
+    Raises:
+        InstallError: A name is no table, or one without triggers of ours.
+    """
+    connection = connections[alias]
+    schema = log_schema(alias)
+    found = catalog.triggers(connection, schema) if schema else {}
+    chosen = {table.oid for table in found} if names is None else _oids(alias, names, found)
+    return [Step(table, "unwanted", drops(table, found[table])) for table in found if table.oid in chosen]
+
+
+def _oids(alias: str, names: Iterable[str], found: Iterable[Table]) -> set[int]:
+    shown = {shown: table.oid for table in found for shown in (table.name, table.name.replace('"', ""))}
+    chosen: set[int] = set()
+    for name in names:
+        oids = {table.oid for table in catalog.tables(connections[alias], {name: ()})} & set(shown.values())
+        if name in shown:
+            oids.add(shown[name])
+        if not oids:
+            raise InstallError(
+                f"There are no triggers of djcrf_pg on {name!r} in database {alias!r}. "
+                f"`manage.py djcrf_pg status --database {alias}` lists the tables that have some."
+            )
+        chosen |= oids
+    return chosen
+
+
+def absent(alias: str) -> list[str]:
+    """The observed tables that do not exist in database ``alias``, because they are not migrated."""
+    return catalog.absent(connections[alias], registry.tables(alias))
+
+
+def log_schema(alias: str) -> str | None:
+    """The schema of the change log in database ``alias``, quoted and with its dot; None where there is no log."""
+    connection = connections[alias]
+    return catalog.schema_of_log(connection) if connection.vendor == "postgresql" else None
 
 
 def install(alias: str) -> list[Step]:
@@ -45,37 +106,64 @@ def install(alias: str) -> list[Step]:
     Raises:
         InstallError: A lock was not had in time, or a right is missing.
     """
-    taken = [step for step in plan(alias) if step.statements]
-    for step in taken:
-        _take(alias, step)
-        emit(Installed(verb=_VERBS[step.state], table=step.table.name, alias=alias))
-    return taken
+    return _work(alias, lambda: install_plan(alias))
 
 
-def _take(alias: str, step: Step) -> None:
-    table, timeout = step.table.name, get_settings().LOCK_TIMEOUT
+def uninstall(alias: str, names: Iterable[str] | None = None) -> list[Step]:
+    """Drop our triggers, with the care of :func:`install`; the change log stays.
+
+    Args:
+        alias: The database.
+        names: Tables, as for :func:`uninstall_plan`; None for all.
+
+    Returns:
+        The steps that were taken.
+
+    Raises:
+        InstallError: A name has no triggers of ours, a lock was not had in time, or a right is missing.
+    """
+    chosen = {step.table.oid for step in uninstall_plan(alias, names)}
+    return _work(alias, lambda: [step for step in uninstall_plan(alias) if step.table.oid in chosen])
+
+
+def _work(alias: str, find: Callable[[], list[Step]]) -> list[Step]:
+    done = []
+    for step in find():
+        if (taken := _take(alias, step, find)) is not None:
+            done.append(taken)
+            emit(Installed(verb=_VERBS[taken.state], table=taken.table.name, alias=alias))
+    return done
+
+
+def _take(alias: str, step: Step, find: Callable[[], list[Step]]) -> Step | None:
+    """Take a step, as it looks once nobody else is at work: another process may have taken it meanwhile."""
+    timeout = get_settings().LOCK_TIMEOUT
     try:
         with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
-            cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{int(timeout * 1000)}ms"])
-            for statement in step.statements:
-                cursor.execute(statement)
+            fresh = next((again for again in find() if again.table.oid == step.table.oid), None)
+            if fresh is not None:
+                cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{int(timeout * 1000)}ms"])
+                for statement in fresh.statements:
+                    cursor.execute(statement)
     except DatabaseError as error:
-        raise InstallError(_explain(table, alias, timeout, error)) from error
+        raise InstallError(_explain(step, alias, timeout, error)) from error
+    return fresh
 
 
-def _explain(table: str, alias: str, timeout: float, error: DatabaseError) -> str:
-    start = f"Triggers on {table} (database {alias!r}) are not installed: "
+def _explain(step: Step, alias: str, timeout: float, error: DatabaseError) -> str:
+    done = "dropped" if step.state == "unwanted" else "installed"
+    start = f"Triggers on {step.table.name} (database {alias!r}) are not {done}: "
     match getattr(error.__cause__, "sqlstate", None):
         case "55P03":
             return (
                 f"{start}no lock on the table within {timeout:g} s (DJCRF_PG['LOCK_TIMEOUT']), for a transaction "
-                f"that writes to it is open. Run `manage.py migrate` again when it has ended."
+                f"that uses it is open. Run the same command again when it has ended."
             )
         case "42501":
             user = connections[alias].settings_dict.get("USER") or "the database user"
             return (
-                f"{start}{user!r} may not create triggers there ({str(error).strip()}). Run `manage.py migrate` "
+                f"{start}{user!r} may not do that ({str(error).strip()}). Run the same command "
                 f"as the owner of the table and of the djcrf_pg functions."
             )
     return f"{start}{str(error).strip()}"

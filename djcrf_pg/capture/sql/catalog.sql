@@ -6,17 +6,25 @@ JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.oid = to_regclass('djcrf_pg_change')
 
 -- name: tables
--- Each named table with its partitions: a statement fires only the triggers of the table that it names.
-SELECT wanted.name, c.oid, format('%%I.%%I', n.nspname, c.relname) AS qualified, c.relkind::text AS kind
-FROM unnest(%s::text[]) AS wanted (name)
-JOIN LATERAL (
-    SELECT to_regclass(wanted.name) AS relid
+-- Each named table with its partitions: a statement fires only the triggers of the table that it names. From
+-- pg_inherits, for pg_partition_tree() would wait for a lock on each partition.
+WITH RECURSIVE member (name, relid) AS (
+    SELECT wanted.name, to_regclass(wanted.name)::oid FROM unnest(%s::text[]) AS wanted (name)
     UNION
-    SELECT relid FROM pg_partition_tree(to_regclass(wanted.name))
-) AS member ON member.relid IS NOT NULL
+    SELECT member.name, inherits.inhrelid
+    FROM member
+    JOIN pg_catalog.pg_inherits AS inherits ON inherits.inhparent = member.relid
+    JOIN pg_catalog.pg_class AS child ON child.oid = inherits.inhrelid AND child.relispartition
+)
+SELECT member.name, c.oid, format('%%I.%%I', n.nspname, c.relname) AS qualified, c.relkind::text AS kind
+FROM member
 JOIN pg_catalog.pg_class AS c ON c.oid = member.relid
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-ORDER BY wanted.name, c.oid
+ORDER BY member.name, c.oid
+
+-- name: absent
+SELECT wanted.name FROM unnest(%s::text[]) AS wanted (name) WHERE to_regclass(wanted.name) IS NULL
+ORDER BY wanted.name
 
 -- name: triggers
 -- Every trigger that calls one of our functions, whatever it is named.
