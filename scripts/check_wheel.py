@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = {"djcrf_pg": ROOT / "djcrf_pg", "djcrf_pg/migrations_templates": ROOT / "migrations_templates"}
-SHIPPED = {".py", ".sql", ".typed"}
+SHIPPED = {".py", ".sql", ".py-tmpl", ".typed"}
 
 IMPORT = """
 import importlib.resources, sys

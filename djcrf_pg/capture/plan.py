@@ -76,6 +76,21 @@ def fingerprint(table: Table, event: str) -> str:
     return f"djcrf_pg:{hashlib.sha256(nameless.encode()).hexdigest()[:16]}"
 
 
+def create(table: Table, event: str, schema: str) -> tuple[str, str]:
+    """The statements that make the trigger of one event, whether or not it is there: itself and its fingerprint."""
+    comment = quote_literal(fingerprint(table, event))
+    return (
+        definition(table, event, schema),
+        f"COMMENT ON TRIGGER djcrf_pg_{event} ON {table.name} IS {comment}",
+    )
+
+
+def definitions(excluded: tuple[str, ...]) -> dict[str, tuple[str, str]]:
+    """The triggers of a table by name, as SQL with the places ``table`` and ``schema``, for a migration to keep."""
+    table = Table(0, "/* :table */", excluded)
+    return {f"djcrf_pg_{event}": create(table, event, "/* :schema */") for event in _EVENTS}
+
+
 def steps(wanted: Iterable[Table], installed: Mapping[Table, Mapping[str, Trigger]], schema: str) -> list[Step]:
     """Plan the work on every table that wants triggers or has them.
 
@@ -110,10 +125,7 @@ def _wanted_step(table: Table, triggers: Mapping[str, Trigger], schema: str) -> 
         there = triggers.get(name)
         if there is None or there.comment != comment:
             states.add("outdated" if there else "missing")
-            statements += [
-                definition(table, event, schema),
-                f"COMMENT ON TRIGGER {name} ON {table.name} IS {quote_literal(comment)}",
-            ]
+            statements += create(table, event, schema)
         if there is not None and not there.enabled:
             states.add("disabled")
             statements.append(f"ALTER TABLE {table.name} ENABLE TRIGGER {name}")
