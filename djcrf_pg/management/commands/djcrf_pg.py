@@ -1,21 +1,36 @@
-"""``manage.py djcrf_pg …``: run a listener."""
+"""``manage.py djcrf_pg …``: the subcommands are modules of :mod:`djcrf_pg.management`."""
 
-import asyncio
-import logging
-import signal
 from argparse import ArgumentParser
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import connections
+from django.db import DatabaseError
 
 from djcrf_pg.conf import get_settings
-from djcrf_pg.discovery import discover
 from djcrf_pg.exceptions import DjcrfPgError
-from djcrf_pg.listener.sender import channel_layer, is_in_memory
-from djcrf_pg.listener.service import Listener
-from djcrf_pg.observations import logger
-from djcrf_pg.registry import registry
+from djcrf_pg.management import listen, migration, status, triggers
+
+
+class _Subcommand(NamedTuple):
+    help: str
+    add_arguments: Callable[[ArgumentParser], None]
+    run: Callable[..., None]
+
+
+_SUBCOMMANDS = {
+    "listen": _Subcommand(listen.HELP, listen.add_arguments, listen.run),
+    "status": _Subcommand(status.HELP, status.add_arguments, status.run),
+    "install": _Subcommand(triggers.INSTALL_HELP, triggers.add_install_arguments, triggers.run_install),
+    "uninstall": _Subcommand(triggers.UNINSTALL_HELP, triggers.add_uninstall_arguments, triggers.run_uninstall),
+    "makemigrations": _Subcommand(migration.HELP, migration.add_arguments, migration.run),
+}
+
+#: What BaseCommand handles itself and a subcommand does not get.
+_COMMON = {
+    *("verbosity", "settings", "pythonpath", "traceback", "no_color", "force_color", "skip_checks"),
+    *("stdout", "stderr"),
+}
 
 
 class Command(BaseCommand):
@@ -27,13 +42,8 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the subcommands."""
         commands = parser.add_subparsers(dest="command", required=True)
-        listen = commands.add_parser("listen", help="Run the listener in the foreground until SIGTERM or SIGINT.")
-        listen.add_argument(
-            "--database",
-            action="append",
-            metavar="ALIAS",
-            help="Database alias; may be repeated. Default: each PostgreSQL alias with an observed model.",
-        )
+        for name, subcommand in _SUBCOMMANDS.items():
+            subcommand.add_arguments(commands.add_parser(name, help=subcommand.help, description=subcommand.help))
 
     def handle(self, *args: Any, command: str, **options: Any) -> None:
         """Run the subcommand.
@@ -43,52 +53,9 @@ class Command(BaseCommand):
         """
         try:
             get_settings()
-            self.listen(options["database"])
+            own = {name: value for name, value in options.items() if name not in _COMMON}
+            _SUBCOMMANDS[command].run(self, **own)
         except DjcrfPgError as error:
             raise CommandError(str(error)) from error
-
-    def listen(self, aliases: list[str] | None) -> None:
-        """Run one listener for each database."""
-        if is_in_memory(channel_layer()):
-            raise CommandError(
-                "The channel layer is InMemoryChannelLayer, which reaches consumers of its own process alone, and no "
-                "consumer runs in this one. Use channels_redis; or run no `listen`, for the listener inside the "
-                "ASGI process starts by itself."
-            )
-        discover()
-        if unknown := [alias for alias in aliases or () if alias not in connections]:
-            raise CommandError(f"There is no database {unknown[0]!r} in DATABASES.")
-        chosen = aliases or registry.aliases()
-        if not chosen:
-            raise CommandError(
-                "No model observer on a PostgreSQL model was found in any app's consumers module or behind "
-                "ASGI_APPLICATION, so there is nothing to listen for."
-            )
-        self._show_log()
-        asyncio.run(_run([Listener(alias) for alias in chosen]))
-
-    def _show_log(self) -> None:
-        """A process in the foreground says when it leads and when it stands by, also where LOGGING says nothing."""
-        if not logger.isEnabledFor(logging.INFO):
-            logger.setLevel(logging.INFO)
-        if not logger.hasHandlers():
-            handler = logging.StreamHandler(self.stderr)
-            handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
-            logger.addHandler(handler)
-
-
-def _stop(listeners: list[Listener]) -> None:
-    for listener in listeners:
-        listener.stop()
-
-
-async def _run(listeners: list[Listener]) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _stop, listeners)
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for listener in listeners:
-                tasks.create_task(listener.run())
-    except* DjcrfPgError as errors:
-        raise errors.exceptions[0] from None
+        except DatabaseError as error:
+            raise CommandError(f"The database did not do it: {str(error).strip()}") from error

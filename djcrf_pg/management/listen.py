@@ -1,0 +1,75 @@
+"""``manage.py djcrf_pg listen``: the listeners of this project, in the foreground."""
+
+import asyncio
+import logging
+import signal
+from argparse import ArgumentParser
+
+from django.core.management.base import BaseCommand, CommandError
+
+from djcrf_pg.discovery import discover
+from djcrf_pg.exceptions import DjcrfPgError
+from djcrf_pg.listener.sender import channel_layer, is_in_memory
+from djcrf_pg.listener.service import Listener
+from djcrf_pg.management.databases import add_database, check_alias
+from djcrf_pg.observations import logger
+from djcrf_pg.registry import registry
+
+HELP = "Run the listener in the foreground until SIGTERM or SIGINT."
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options."""
+    add_database(parser, "each PostgreSQL alias with an observed model")
+
+
+def run(command: BaseCommand, *, database: list[str] | None) -> None:
+    """Run one listener for each database.
+
+    Raises:
+        CommandError: There is nothing to listen for, or no way to tell anybody.
+    """
+    if is_in_memory(channel_layer()):
+        raise CommandError(
+            "The channel layer is InMemoryChannelLayer, which reaches consumers of its own process alone, and no "
+            "consumer runs in this one. Use channels_redis; or run no `listen`, for the listener inside the "
+            "ASGI process starts by itself."
+        )
+    discover()
+    for alias in database or ():
+        check_alias(alias)
+    chosen = database or registry.aliases()
+    if not chosen:
+        raise CommandError(
+            "No model observer on a PostgreSQL model was found in any app's consumers module or behind "
+            "ASGI_APPLICATION, so there is nothing to listen for."
+        )
+    _show_log(command)
+    asyncio.run(_run([Listener(alias) for alias in chosen]))
+
+
+def _show_log(command: BaseCommand) -> None:
+    """A process in the foreground says when it leads and when it stands by, also where LOGGING says nothing."""
+    if not logger.isEnabledFor(logging.INFO):
+        logger.setLevel(logging.INFO)
+    if not logger.hasHandlers():
+        handler = logging.StreamHandler(command.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+        logger.addHandler(handler)
+
+
+def _stop(listeners: list[Listener]) -> None:
+    for listener in listeners:
+        listener.stop()
+
+
+async def _run(listeners: list[Listener]) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop, listeners)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for listener in listeners:
+                tasks.create_task(listener.run())
+    except* DjcrfPgError as errors:
+        raise errors.exceptions[0] from None

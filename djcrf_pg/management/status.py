@@ -1,0 +1,83 @@
+"""``manage.py djcrf_pg status``: which tables have their triggers."""
+
+import dataclasses
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterable, Sequence
+from json import dumps
+
+from django.core.management.base import BaseCommand
+
+from djcrf_pg.capture.install import absent, log_schema, plan
+from djcrf_pg.management.databases import add_database, choose
+from djcrf_pg.registry import registry
+
+HELP = "Show for each observed table whether its triggers are installed."
+
+#: What mends a state, for the last line of the table.
+_MENDS = {
+    "not migrated": "`manage.py migrate` makes the change log and the tables",
+    "absent": "`manage.py migrate` makes the change log and the tables",
+    **dict.fromkeys(("missing", "outdated", "disabled"), "`manage.py djcrf_pg install` mends the triggers"),
+    "unwanted": "`manage.py djcrf_pg install` drops what nobody observes",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Line:
+    """What there is to say of one table.
+
+    Attributes:
+        database: Its alias.
+        table: Its qualified name; for one that does not exist, what the model says.
+        state: ``installed``, ``missing``, ``outdated``, ``disabled``, ``unwanted`` (nobody observes it), ``absent``
+            (there is no such table), or ``not migrated`` (there is no change log).
+        excluded: The columns that never leave it.
+    """
+
+    database: str
+    table: str
+    state: str
+    excluded: tuple[str, ...] = ()
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options."""
+    add_database(parser)
+    parser.add_argument("--json", action="store_true", help="Print a JSON document instead of a table.")
+    parser.add_argument(
+        "--check", action="store_true", help="End with status 1 unless every table is in the state `installed`."
+    )
+
+
+def run(command: BaseCommand, *, database: list[str] | None, json: bool, check: bool) -> None:
+    """Print the state of each table."""
+    lines = [line for alias in choose(database) for line in look(alias)]
+    command.stdout.write(as_json(lines) if json else as_table(lines))
+    if check and any(line.state != "installed" for line in lines):
+        sys.exit(1)
+
+
+def look(alias: str) -> list[Line]:
+    """The state of each table of a database that wants triggers or has them."""
+    if log_schema(alias) is None:
+        return [Line(alias, name, "not migrated", excluded) for name, excluded in registry.tables(alias).items()]
+    lines = [Line(alias, step.table.name, step.state, step.table.excluded) for step in plan(alias)]
+    return lines + [Line(alias, name, "absent") for name in absent(alias)]
+
+
+def as_json(lines: Iterable[Line]) -> str:
+    """A JSON document: a list of objects, one for each table."""
+    return dumps([dataclasses.asdict(line) for line in lines], indent=2)
+
+
+def as_table(lines: Sequence[Line]) -> str:
+    """An aligned table, and what mends what is wrong."""
+    if not lines:
+        return "Nothing is observed in any PostgreSQL database, and there are no triggers of djcrf_pg."
+    rows = [("DATABASE", "TABLE", "STATE", "EXCLUDED")]
+    rows += [(line.database, line.table, line.state, ", ".join(line.excluded)) for line in lines]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    mends = dict.fromkeys(_MENDS[line.state] for line in lines if line.state != "installed")
+    return "\n".join([*text, *(f"\n{mend}." for mend in mends)])
