@@ -130,9 +130,12 @@ class AlterTriggers(Operation):
         after: Definitions,
     ) -> None:
         connection: Any = schema_editor.connection
-        model = self._model(app_label, state)
+        model: type[Model] = state.apps.get_model(app_label, self.model_name)
         if connection.vendor != "postgresql" or not self.allow_migrate_model(connection.alias, model):
             return
+        if self.field_name is not None:
+            # A join table is made with its owner's, whatever routers say of it.
+            model = model._meta.get_field(self.field_name).remote_field.through  # type: ignore[union-attr]
         table = connection.ops.quote_name(model._meta.db_table)
         # The functions are beside the log; only where SQL is collected for a database without one is it to be
         # guessed where that will be.
@@ -148,12 +151,6 @@ class AlterTriggers(Operation):
             for member in members:
                 for statement in statements:
                     schema_editor.execute(sql.render(statement, table=member, schema=schema), params=None)
-
-    def _model(self, app_label: str, state: Any) -> type[Model]:
-        model: type[Model] = state.apps.get_model(app_label, self.model_name)
-        if self.field_name is not None:
-            model = model._meta.get_field(self.field_name).remote_field.through  # type: ignore[union-attr]
-        return model
 
 
 @contextmanager

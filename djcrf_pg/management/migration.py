@@ -108,7 +108,7 @@ def _free_name(loader: MigrationLoader, app_label: str) -> str:
 def _changes(wanted: dict[Place, Definitions], there: dict[Place, Definitions]) -> list[AlterTriggers]:
     """The operations that lead from what the migrations install to what is wanted; only what differs."""
     changes = []
-    for place in dict.fromkeys([*wanted, *there]):
+    for place in sorted({*wanted, *there}, key=lambda place: (place.model_name, place.field_name or "")):
         before, after = there.get(place, {}), wanted.get(place, {})
         old = {name: list(made) for name, made in before.items() if after.get(name) != made}
         new = {name: list(made) for name, made in after.items() if before.get(name) != made}
