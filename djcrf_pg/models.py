@@ -33,10 +33,10 @@ class XidField(_PgTypeField):
         return None if value is None else int(value)
 
 
-class OidField(_PgTypeField):
-    """``oid``: here, of a table."""
+class RegclassField(_PgTypeField):
+    """``regclass``: the oid of a table, which the driver gives as its name (PostgreSQL manual, 8.19)."""
 
-    pg_type = "oid"
+    pg_type = "regclass"
 
 
 class OpField(_PgTypeField):
@@ -63,7 +63,7 @@ class Change(models.Model):
     pk = models.CompositePrimaryKey("xid", "id")
     id = models.BigIntegerField()
     xid = XidField()
-    relation = OidField()
+    relation = RegclassField()
     op = OpField()
     old = PlainJSONField(null=True)
     new = PlainJSONField(null=True)
@@ -74,7 +74,7 @@ class Change(models.Model):
         db_table = "djcrf_pg_change"
 
     def __str__(self) -> str:
-        return f"{self.op} {self.id} of relation {self.relation} in transaction {self.xid}"
+        return f"{self.op} {self.id} of {self.relation} in transaction {self.xid}"
 
 
 class Cursor(models.Model):

@@ -33,7 +33,7 @@ class Migration(migrations.Migration):
                         ),
                         ("id", models.BigIntegerField()),
                         ("xid", djcrf_pg.models.XidField()),
-                        ("relation", djcrf_pg.models.OidField()),
+                        ("relation", djcrf_pg.models.RegclassField()),
                         ("op", djcrf_pg.models.OpField()),
                         ("old", djcrf_pg.models.PlainJSONField(null=True)),
                         ("new", djcrf_pg.models.PlainJSONField(null=True)),

@@ -7,7 +7,8 @@ CREATE TABLE /* :schema */djcrf_pg_change (
     -- changes is their commit order (the second writer waits for the first one's row lock).
     id bigint GENERATED ALWAYS AS IDENTITY,
     xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
-    relation oid NOT NULL,
+    -- regclass: in a dump it is the table's name, for a restored table has another oid.
+    relation regclass NOT NULL,
     op "char" NOT NULL,
     -- json, not jsonb: cheaper to write (100 000-row UPDATE: 1.7 s against 2.8 s), and a value over jsonb's
     -- limit of 256 MB per string must not fail the user's write.

@@ -23,8 +23,8 @@ WITH piece AS (
            ) AS before
     FROM piece
 )
-SELECT s.snapshot, w.id, w.xid::text AS xid, w.relation, w.op::text AS op, w.old::text AS old, w.new::text AS new,
-       w.context, w.at, w.found
+SELECT s.snapshot, w.id, w.xid::text AS xid, w.relation::oid AS relation, w.op::text AS op, w.old::text AS old,
+       w.new::text AS new, w.context, w.at, w.found
 FROM (SELECT pg_current_snapshot()::text AS snapshot) AS s
 LEFT JOIN weighed AS w ON w.before IS NULL OR w.before < $5
 ORDER BY w.id
