@@ -39,7 +39,7 @@ def run(command: BaseCommand, *, app: str, name: str | None, dry_run: bool) -> N
     """Write the migration, or say that none is needed.
 
     Raises:
-        CommandError: There is no such app, it has no migrations, or they have several leaves.
+        CommandError: There is no such app, or its migrations are none, have several leaves, or are not the project's.
     """
     config = _app(app)
     if name is not None and not name.isidentifier():
@@ -56,6 +56,11 @@ def run(command: BaseCommand, *, app: str, name: str | None, dry_run: bool) -> N
     number = (MigrationAutodetector.parse_number(leaf[1]) or 0) + 1
     migration = Migration(f"{number:04d}_{name or _free_name(loader, app)}", app)
     path = Path(MigrationWriter(migration).path)
+    if {"site-packages", "dist-packages"} & set(path.parts):
+        raise CommandError(
+            f"The migrations of {app!r} are not this project's: they are in {path.parent}. Name a package of yours in "
+            f"MIGRATION_MODULES[{app!r}], or install these triggers with `manage.py djcrf_pg install`."
+        )
     text = _text(app, [leaf, *ours], changes)
     for operation in changes:
         command.stdout.write(f"  - {operation.describe()}")

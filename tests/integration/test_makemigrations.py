@@ -108,6 +108,18 @@ def test_names_that_cannot_be(project: Project) -> None:
     assert "Run `manage.py makemigrations shelf` first" in result.stderr
 
 
+def test_nothing_is_written_into_somebody_else_s_package(project: Project) -> None:
+    settings = {**OFF, "OBSERVE": ["auth.Group"]}
+    result = project.manage("djcrf_pg", "makemigrations", "auth", settings=settings, check=False)
+    assert "The migrations of 'auth' are not this project's" in result.stderr
+    assert "MIGRATION_MODULES['auth'], or install these triggers with `manage.py djcrf_pg install`" in result.stderr
+
+
+def test_it_needs_no_database(project: Project) -> None:
+    project.write("shelf_settings.py", f"{SETTINGS}\nDATABASES['default']['HOST'] = '/nowhere'\n")
+    assert "Written:" in make(project)
+
+
 def test_it_is_frozen_and_a_new_version_of_the_functions_is_another_migration(written: Project) -> None:
     first = text_of(written, "0002_djcrf_pg_triggers")
     # What a later djcrf_pg would bring, with functions that nothing has made here.
