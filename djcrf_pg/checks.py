@@ -93,7 +93,15 @@ def check_triggers(
                 yield Warning(
                     f"The djcrf_pg triggers on {step.table.name} (database {alias!r}) are {step.state}: "
                     f"its changes are not all heard.",
-                    hint=f"Run `manage.py djcrf_pg install --database {alias}`"
-                    + (", or `migrate`." if conf.get_settings().AUTO_INSTALL else ", or let a migration do it."),
+                    hint=_mend(alias),
                     id="djcrf_pg.W005",
                 )
+
+
+def _mend(alias: str) -> str:
+    if conf.get_settings().AUTO_INSTALL:
+        return f"Run `manage.py migrate --database {alias}`, or `manage.py djcrf_pg install`."
+    return (
+        f"Run `manage.py djcrf_pg install --database {alias}`, or write a migration: "
+        f"`manage.py djcrf_pg makemigrations`."
+    )
