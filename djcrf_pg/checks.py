@@ -100,7 +100,7 @@ def check_triggers(
 
 def _mend(alias: str) -> str:
     if conf.get_settings().AUTO_INSTALL:
-        return f"Run `manage.py migrate --database {alias}`, or `manage.py djcrf_pg install`."
+        return f"Run `manage.py migrate --database {alias}`."
     return (
         f"Run `manage.py djcrf_pg install --database {alias}`, or write a migration: "
         f"`manage.py djcrf_pg makemigrations`."

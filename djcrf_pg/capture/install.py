@@ -158,12 +158,12 @@ def _explain(step: Step, alias: str, timeout: float, error: DatabaseError) -> st
         case "55P03":
             return (
                 f"{start}no lock on the table within {timeout:g} s (DJCRF_PG['LOCK_TIMEOUT']), for a transaction "
-                f"that uses it is open. Run the same command again when it has ended."
+                f"that uses it is open. When it has ended, run `manage.py migrate` or the same command again."
             )
         case "42501":
             user = connections[alias].settings_dict.get("USER") or "the database user"
             return (
-                f"{start}{user!r} may not do that ({str(error).strip()}). Run the same command "
+                f"{start}{user!r} may not create or drop triggers there ({str(error).strip()}). Run the same command "
                 f"as the owner of the table and of the djcrf_pg functions."
             )
     return f"{start}{str(error).strip()}"

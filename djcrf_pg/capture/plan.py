@@ -120,6 +120,10 @@ def drops(table: Table, triggers: Iterable[str]) -> tuple[str, ...]:
 def _wanted_step(table: Table, triggers: Mapping[str, Trigger], schema: str) -> Step:
     statements: list[str] = []
     states: set[State] = set()
+    if strangers := triggers.keys() - set(TRIGGERS):
+        # Ours under another name would capture everything twice.
+        states.add("outdated")
+        statements += drops(table, strangers)
     for event in _EVENTS:
         name, comment = f"djcrf_pg_{event}", fingerprint(table, event)
         there = triggers.get(name)

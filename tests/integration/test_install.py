@@ -264,7 +264,7 @@ def test_a_missing_right_is_named_with_the_table_and_the_way_out() -> None:
         script(["RESET ROLE", "DROP OWNED BY djcrf_clerk", "DROP ROLE djcrf_clerk"])
     message = str(caught.value)
     assert "public.testapp_unheard" in message
-    assert "may not create triggers there (permission denied" in message
+    assert "may not create or drop triggers there (permission denied" in message
     assert "as the owner of the table" in message
 
 
