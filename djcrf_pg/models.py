@@ -32,6 +32,10 @@ class XidField(_PgTypeField):
         """Return the id as an int, which the driver gives as text."""
         return None if value is None else int(value)
 
+    def get_prep_value(self, value: Any) -> str | None:
+        """Give the driver text, for no integer type compares with ``xid8``."""
+        return None if value is None else str(value)
+
 
 class RegclassField(_PgTypeField):
     """``regclass``: the oid of a table, which the driver gives as its name (PostgreSQL manual, 8.19)."""

@@ -63,11 +63,12 @@ def quote_literal(text: str) -> str:
 def definition(table: Table, event: str, schema: str) -> str:
     """The ``CREATE TRIGGER`` statement of one event; ``schema`` holds our functions, quoted, with its dot."""
     arguments = ", ".join(map(quote_literal, table.excluded)) if event != "truncate" else ""
+    referencing = f"{_EVENTS[event]} " if _EVENTS[event] else ""
     return (
         f"CREATE OR REPLACE TRIGGER djcrf_pg_{event} AFTER {event.upper()} ON {table.name} "
-        f"{_EVENTS[event]} FOR EACH STATEMENT "
+        f"{referencing}FOR EACH STATEMENT "
         f"EXECUTE FUNCTION {schema}djcrf_pg_capture_{event}_{FUNCTIONS}({arguments})"
-    ).replace("  ", " ")
+    )
 
 
 def fingerprint(table: Table, event: str) -> str:
