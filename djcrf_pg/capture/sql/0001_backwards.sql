@@ -4,6 +4,7 @@ DROP FUNCTION /* :schema */djcrf_pg_capture_update_v1() CASCADE;
 DROP FUNCTION /* :schema */djcrf_pg_capture_delete_v1() CASCADE;
 DROP FUNCTION /* :schema */djcrf_pg_capture_truncate_v1() CASCADE;
 DROP FUNCTION /* :schema */djcrf_pg_ring_v1(oid, text, bigint);
+DROP FUNCTION /* :schema */djcrf_pg_columns_v1(oid, text[]);
 DROP SEQUENCE /* :schema */djcrf_pg_listener_awake;
 DROP TABLE /* :schema */djcrf_pg_cursor;
 DROP TABLE /* :schema */djcrf_pg_change;

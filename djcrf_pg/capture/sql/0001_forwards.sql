@@ -54,12 +54,29 @@ BEGIN
 END
 $function$;
 
+-- What may leave a table: its columns but for the excluded ones, as a list for SELECT. Read from the catalog at
+-- each firing, so that no ALTER TABLE can make it wrong.
+CREATE FUNCTION /* :schema */djcrf_pg_columns_v1(relation oid, excluded text[]) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+    SELECT coalesce(string_agg(quote_ident(attname), ', ' ORDER BY attnum), '')
+    FROM pg_attribute
+    WHERE attrelid = relation AND attnum > 0 AND NOT attisdropped AND attname <> ALL (coalesce(excluded, '{}'))
+$function$;
+
 -- The capture functions name no column of the table they watch, so no ALTER TABLE can make a write fail.
 -- `#variable_conflict use_variable`: a watched table may have columns called tg_relid or changed.
 -- `djcrf_pg.context` and `djcrf_pg.suspend` are whatever the session says, and no value of theirs can make a
 -- write fail: both are text and stay it. Empty is what they are in a session that has set and lost them.
 -- `djcrf_pg.suspend` is a list of table oids with commas between, or an asterisk for all (writer/suspend.py).
 -- The SET clauses pin what the text of a value depends on (DateStyle and TimeZone count inside ranges).
+--
+-- Two ways to the log. The plain one is one static INSERT. The other is for tables with excluded columns, which
+-- takes a list of columns, and for rows whose image might pass the 1 GB that a value can have: 2 MB as stored is
+-- far below what compresses to that. It has an exception block, since what goes wrong here must not fail the
+-- user's write: the log then says R, and subscribers load again. The plain way has none, for a subtransaction
+-- takes an xid of its own, and a transaction with more than 64 of them slows every snapshot of the server.
 
 CREATE FUNCTION /* :schema */djcrf_pg_capture_insert_v1() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
@@ -69,22 +86,33 @@ SET bytea_output = 'hex' SET extra_float_digits = 1
 AS $function$
 #variable_conflict use_variable
 DECLARE
+    says text := nullif(current_setting('djcrf_pg.context', true), '');
     changed bigint;
+    widest bigint;
 BEGIN
     IF current_setting('djcrf_pg.suspend', true) <> ''
        AND string_to_array(current_setting('djcrf_pg.suspend', true), ',') && ARRAY['*', tg_relid::text] THEN
         RETURN NULL;
     END IF;
-    INSERT INTO /* :schema */djcrf_pg_change (relation, op, new, context)
-    SELECT tg_relid, 'I',
-           CASE WHEN tg_nargs = 0 THEN row_to_json(djcrf_pg_new)
-                ELSE (to_jsonb(djcrf_pg_new) - tg_argv)::json END,
-           nullif(current_setting('djcrf_pg.context', true), '')
-    FROM djcrf_pg_new;
-    GET DIAGNOSTICS changed = ROW_COUNT;
-    IF changed > 0 THEN
-        PERFORM /* :schema */djcrf_pg_ring_v1(tg_relid, tg_op, changed);
+    SELECT count(*), max(pg_column_size(djcrf_pg_new)) INTO changed, widest FROM djcrf_pg_new;
+    IF changed = 0 THEN
+        RETURN NULL;
     END IF;
+    IF tg_nargs = 0 AND widest < 2000000 THEN
+        INSERT INTO /* :schema */djcrf_pg_change (relation, op, new, context)
+        SELECT tg_relid, 'I', row_to_json(djcrf_pg_new), says FROM djcrf_pg_new;
+    ELSE
+        BEGIN
+            EXECUTE format(
+                'INSERT INTO /* :schema */djcrf_pg_change (relation, op, new, context) '
+                'SELECT $1, ''I'', row_to_json(djcrf_pg_row), $2 FROM (SELECT %s FROM djcrf_pg_new) AS djcrf_pg_row',
+                /* :schema */djcrf_pg_columns_v1(tg_relid, tg_argv)
+            ) USING tg_relid, says;
+        EXCEPTION WHEN OTHERS THEN
+            INSERT INTO /* :schema */djcrf_pg_change (relation, op, context) VALUES (tg_relid, 'R', says);
+        END;
+    END IF;
+    PERFORM /* :schema */djcrf_pg_ring_v1(tg_relid, tg_op, changed);
     RETURN NULL;
 END
 $function$;
@@ -97,22 +125,33 @@ SET bytea_output = 'hex' SET extra_float_digits = 1
 AS $function$
 #variable_conflict use_variable
 DECLARE
+    says text := nullif(current_setting('djcrf_pg.context', true), '');
     changed bigint;
+    widest bigint;
 BEGIN
     IF current_setting('djcrf_pg.suspend', true) <> ''
        AND string_to_array(current_setting('djcrf_pg.suspend', true), ',') && ARRAY['*', tg_relid::text] THEN
         RETURN NULL;
     END IF;
-    INSERT INTO /* :schema */djcrf_pg_change (relation, op, old, context)
-    SELECT tg_relid, 'D',
-           CASE WHEN tg_nargs = 0 THEN row_to_json(djcrf_pg_old)
-                ELSE (to_jsonb(djcrf_pg_old) - tg_argv)::json END,
-           nullif(current_setting('djcrf_pg.context', true), '')
-    FROM djcrf_pg_old;
-    GET DIAGNOSTICS changed = ROW_COUNT;
-    IF changed > 0 THEN
-        PERFORM /* :schema */djcrf_pg_ring_v1(tg_relid, tg_op, changed);
+    SELECT count(*), max(pg_column_size(djcrf_pg_old)) INTO changed, widest FROM djcrf_pg_old;
+    IF changed = 0 THEN
+        RETURN NULL;
     END IF;
+    IF tg_nargs = 0 AND widest < 2000000 THEN
+        INSERT INTO /* :schema */djcrf_pg_change (relation, op, old, context)
+        SELECT tg_relid, 'D', row_to_json(djcrf_pg_old), says FROM djcrf_pg_old;
+    ELSE
+        BEGIN
+            EXECUTE format(
+                'INSERT INTO /* :schema */djcrf_pg_change (relation, op, old, context) '
+                'SELECT $1, ''D'', row_to_json(djcrf_pg_row), $2 FROM (SELECT %s FROM djcrf_pg_old) AS djcrf_pg_row',
+                /* :schema */djcrf_pg_columns_v1(tg_relid, tg_argv)
+            ) USING tg_relid, says;
+        EXCEPTION WHEN OTHERS THEN
+            INSERT INTO /* :schema */djcrf_pg_change (relation, op, context) VALUES (tg_relid, 'R', says);
+        END;
+    END IF;
+    PERFORM /* :schema */djcrf_pg_ring_v1(tg_relid, tg_op, changed);
     RETURN NULL;
 END
 $function$;
@@ -127,54 +166,63 @@ SET bytea_output = 'hex' SET extra_float_digits = 1
 AS $function$
 #variable_conflict use_variable
 DECLARE
+    says text := nullif(current_setting('djcrf_pg.context', true), '');
     gone bigint;
     changed bigint;
+    widest bigint;
+    wider bigint;
+    columns text;
 BEGIN
     IF current_setting('djcrf_pg.suspend', true) <> ''
        AND string_to_array(current_setting('djcrf_pg.suspend', true), ',') && ARRAY['*', tg_relid::text] THEN
         RETURN NULL;
     END IF;
-    SELECT count(*) INTO gone FROM djcrf_pg_old;
-    SELECT count(*) INTO changed FROM djcrf_pg_new;
+    SELECT count(*), max(pg_column_size(djcrf_pg_old)) INTO gone, widest FROM djcrf_pg_old;
+    SELECT count(*), max(pg_column_size(djcrf_pg_new)) INTO changed, wider FROM djcrf_pg_new;
     IF gone = 0 AND changed = 0 THEN
         RETURN NULL;
     END IF;
-    IF gone = 1 AND changed = 1 THEN
+    IF tg_nargs = 0 AND gone = 1 AND changed = 1 AND greatest(widest, wider) < 2000000 THEN
         INSERT INTO /* :schema */djcrf_pg_change (relation, op, old, new, context)
-        SELECT tg_relid, 'U',
-               CASE WHEN tg_nargs = 0 THEN row_to_json(djcrf_pg_old)
-                    ELSE (to_jsonb(djcrf_pg_old) - tg_argv)::json END,
-               CASE WHEN tg_nargs = 0 THEN row_to_json(djcrf_pg_new)
-                    ELSE (to_jsonb(djcrf_pg_new) - tg_argv)::json END,
-               nullif(current_setting('djcrf_pg.context', true), '')
-        FROM djcrf_pg_old, djcrf_pg_new;
-    ELSIF gone = changed THEN
+        SELECT tg_relid, 'U', row_to_json(djcrf_pg_old), row_to_json(djcrf_pg_new), says FROM djcrf_pg_old, djcrf_pg_new;
+    ELSIF tg_nargs = 0 AND gone = changed AND greatest(widest, wider) < 2000000 THEN
         INSERT INTO /* :schema */djcrf_pg_change (relation, op, old, new, context)
-        SELECT tg_relid, 'U', djcrf_pg_before.image, djcrf_pg_after.image,
-               nullif(current_setting('djcrf_pg.context', true), '')
-        FROM (SELECT row_number() OVER () AS place,
-                     CASE WHEN tg_nargs = 0 THEN row_to_json(djcrf_pg_old)
-                          ELSE (to_jsonb(djcrf_pg_old) - tg_argv)::json END AS image
+        SELECT tg_relid, 'U', djcrf_pg_before.image, djcrf_pg_after.image, says
+        FROM (SELECT row_number() OVER () AS place, row_to_json(djcrf_pg_old) AS image
               FROM djcrf_pg_old) AS djcrf_pg_before
-        JOIN (SELECT row_number() OVER () AS place,
-                     CASE WHEN tg_nargs = 0 THEN row_to_json(djcrf_pg_new)
-                          ELSE (to_jsonb(djcrf_pg_new) - tg_argv)::json END AS image
+        JOIN (SELECT row_number() OVER () AS place, row_to_json(djcrf_pg_new) AS image
               FROM djcrf_pg_new) AS djcrf_pg_after
         USING (place)
         ORDER BY place;
     ELSE
-        INSERT INTO /* :schema */djcrf_pg_change (relation, op, old, context)
-        SELECT tg_relid, 'D',
-               CASE WHEN tg_nargs = 0 THEN row_to_json(djcrf_pg_old)
-                    ELSE (to_jsonb(djcrf_pg_old) - tg_argv)::json END,
-               nullif(current_setting('djcrf_pg.context', true), '')
-        FROM djcrf_pg_old;
-        INSERT INTO /* :schema */djcrf_pg_change (relation, op, new, context)
-        SELECT tg_relid, 'I',
-               CASE WHEN tg_nargs = 0 THEN row_to_json(djcrf_pg_new)
-                    ELSE (to_jsonb(djcrf_pg_new) - tg_argv)::json END,
-               nullif(current_setting('djcrf_pg.context', true), '')
-        FROM djcrf_pg_new;
+        BEGIN
+            columns := /* :schema */djcrf_pg_columns_v1(tg_relid, tg_argv);
+            IF gone = changed THEN
+                EXECUTE format(
+                    'INSERT INTO /* :schema */djcrf_pg_change (relation, op, old, new, context) '
+                    'SELECT $1, ''U'', djcrf_pg_before.image, djcrf_pg_after.image, $2 '
+                    'FROM (SELECT row_number() OVER () AS place, row_to_json(djcrf_pg_row) AS image '
+                    '      FROM (SELECT %1$s FROM djcrf_pg_old) AS djcrf_pg_row) AS djcrf_pg_before '
+                    'JOIN (SELECT row_number() OVER () AS place, row_to_json(djcrf_pg_row) AS image '
+                    '      FROM (SELECT %1$s FROM djcrf_pg_new) AS djcrf_pg_row) AS djcrf_pg_after '
+                    'USING (place) ORDER BY place',
+                    columns
+                ) USING tg_relid, says;
+            ELSE
+                EXECUTE format(
+                    'INSERT INTO /* :schema */djcrf_pg_change (relation, op, old, context) '
+                    'SELECT $1, ''D'', row_to_json(djcrf_pg_row), $2 FROM (SELECT %s FROM djcrf_pg_old) AS djcrf_pg_row',
+                    columns
+                ) USING tg_relid, says;
+                EXECUTE format(
+                    'INSERT INTO /* :schema */djcrf_pg_change (relation, op, new, context) '
+                    'SELECT $1, ''I'', row_to_json(djcrf_pg_row), $2 FROM (SELECT %s FROM djcrf_pg_new) AS djcrf_pg_row',
+                    columns
+                ) USING tg_relid, says;
+            END IF;
+        EXCEPTION WHEN OTHERS THEN
+            INSERT INTO /* :schema */djcrf_pg_change (relation, op, context) VALUES (tg_relid, 'R', says);
+        END;
     END IF;
     PERFORM /* :schema */djcrf_pg_ring_v1(tg_relid, tg_op, greatest(gone, changed));
     RETURN NULL;
@@ -198,6 +246,7 @@ END
 $function$;
 
 REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_ring_v1(oid, text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_columns_v1(oid, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_capture_insert_v1() FROM PUBLIC;
 REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_capture_update_v1() FROM PUBLIC;
 REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_capture_delete_v1() FROM PUBLIC;

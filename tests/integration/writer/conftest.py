@@ -24,7 +24,8 @@ class Log:
         """The changes since the last call, in order."""
         found = list(Change.objects.filter(id__gt=self._start).order_by("id"))
         self._start = max((change.id for change in found), default=self._start)
-        return found
+        # Users are observed too, by the zoo, and here they are only needed to be there.
+        return [change for change in found if change.relation != "auth_user"]
 
     def contexts(self) -> list[Any]:
         """Their contexts."""
