@@ -114,12 +114,10 @@ def _complaint(name: str, value: Any) -> str | None:
             )
             return None if good else 'must map model labels to lists of field names, {"app.Model": ["field"]}'
         case "LISTENER_DATABASE":
-            aliases = {value} if isinstance(value, str) else value
-            if aliases is None:
-                return None
-            if isinstance(aliases, Mapping):
-                aliases = {*aliases.keys(), *aliases.values()}
-            good = isinstance(aliases, set) and aliases <= set(django_settings.DATABASES)
+            aliases: Any = [] if value is None else [value]
+            if isinstance(value, Mapping):
+                aliases = [*value.keys(), *value.values()]
+            good = all(isinstance(alias, str) and alias in django_settings.DATABASES for alias in aliases)
             return None if good else "must name an alias in DATABASES, or map alias to alias"
     if name in _POSITIVE:
         kinds = (int, float) if isinstance(getattr(Settings(), name), float) else (int,)

@@ -79,6 +79,8 @@ def _ends(path: list[RowChange]) -> RowChange:
         starts = Counter(_text(change.old) for change in path)
         ends = Counter(_text(change.new) for change in path)
         start, end = starts - ends, ends - starts
+        if not start and not end:
+            new = old  # It ends where it began.
         # More than one of either is no path: the table was altered between two changes, say.
         if start.total() == end.total() == 1:
             old = next(change.old for change in path if _text(change.old) in start)

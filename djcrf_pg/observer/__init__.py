@@ -8,12 +8,15 @@ from functools import partial
 from typing import Any
 
 from django.db.models import Model
-from djangochannelsrestframework.observer import observer
+from djangochannelsrestframework import observer as upstream
 from rest_framework.serializers import BaseSerializer
 
 from djcrf_pg.observer.base_observer import BaseObserver
 from djcrf_pg.observer.model_observer import ModelObserver
 from djcrf_pg.observer.observer import Observer
+
+# Not by an import statement: importing the submodule of the same name has set the attribute to the module.
+observer = upstream.observer
 
 __all__ = ["BaseObserver", "ModelObserver", "Observer", "model_observer", "observer"]
 

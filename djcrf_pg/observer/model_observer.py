@@ -382,7 +382,8 @@ def _require_table(model: Any, label: str) -> None:
             f"@model_observer on {label}: {model.__name__} is abstract, so it has no table: observe the models that "
             f"inherit from it."
         )
-    if not meta.managed and meta.label not in get_settings().OBSERVE:
+    declared = {label.lower() for label in get_settings().OBSERVE}
+    if not meta.managed and meta.label_lower not in declared:
         raise ObserverError(
             f"@model_observer on {label}: {meta.label} is unmanaged (Meta.managed = False), and what is behind it may "
             f"be no table. If it is a PostgreSQL table, say so: DJCRF_PG = {{'OBSERVE': [{meta.label!r}]}}."
