@@ -39,11 +39,13 @@ class DjcrfPgConfig(AppConfig):
 
 def _install(*, using: str, plan: Any = (), **kwargs: Any) -> None:
     from djcrf_pg.capture.install import install
+    from djcrf_pg.capture.objects import prepare
     from djcrf_pg.conf import get_settings
     from djcrf_pg.discovery import discover
     from djcrf_pg.exceptions import DjcrfPgError
 
     try:
+        prepare(using)
         if get_settings().AUTO_INSTALL:
             discover()
             install(using)

@@ -10,8 +10,11 @@ from djcrf_pg.changelog.change import Change
 from djcrf_pg.changelog.cursor import BEGINNING, Position, Snapshot
 from djcrf_pg.exceptions import LeadershipLost, NotMigrated
 
-#: A piece of a window holds at most so many bytes of images as stored (compressed where TOAST has done so).
-PIECE_BYTES = 8 * 1024 * 1024
+#: A piece of a window holds at most so many bytes of images, and one row more.
+PIECE_BYTES = 16 * 1024 * 1024
+
+#: More rows than any batch has.
+_MANY = 1_000_000
 
 _CURSOR = "leader"
 
@@ -63,6 +66,7 @@ class ChangeLog:
         self.connection = connection
         self.schema = schema
         self._sql = sql.queries("djcrf_pg.changelog", "reader.sql", schema=schema)
+        self._rows = _MANY
 
     @classmethod
     async def open(cls, connection: Connection) -> "ChangeLog":
@@ -86,6 +90,8 @@ class ChangeLog:
         on, and those that were in progress then.
         """
         target = position.target
+        # Wide rows are weighed before they are read, so a piece that was cut by bytes makes the next one short.
+        limit = min(limit, self._rows)
         rows = await self.connection.fetch(
             self._sql["read"],
             str(position.last),
@@ -101,6 +107,8 @@ class ChangeLog:
             for _, id, xid, relation, op, old, new, context, at, _ in rows[:limit]
             if id is not None
         ]
+        cut_by_bytes = len(changes) < min(found, limit)
+        self._rows = 2 * (len(changes) if cut_by_bytes else min(self._rows, _MANY))
         if found > len(changes):
             return Piece(changes, Position(position.last, target or snapshot, changes[-1].id), snapshot)
         return Piece(changes, Position(target or snapshot), snapshot)

@@ -18,10 +18,14 @@ WITH piece AS (
     LIMIT $4 + 1
 ), weighed AS (
     SELECT piece.*, count(*) OVER () AS found,
-           sum(coalesce(pg_column_size(old), 0) + coalesce(pg_column_size(new), 0)) OVER (
-               ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-           ) AS before
+           sum(bytes) OVER (ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
     FROM piece
+    CROSS JOIN LATERAL (
+        -- What is small is not compressed; what is large may be many times larger than it is stored.
+        SELECT sum(CASE WHEN pg_column_size(image) < 1500 THEN pg_column_size(image)
+                        ELSE octet_length(image::text) END) AS bytes
+        FROM (VALUES (old), (new)) AS images (image)
+    ) AS weight
 )
 SELECT s.snapshot, w.id, w.xid::text AS xid, w.relation::oid AS relation, w.op::text AS op, w.old::text AS old,
        w.new::text AS new, w.context, w.at, w.found

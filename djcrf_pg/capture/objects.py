@@ -1,0 +1,46 @@
+"""The objects that triggers need, where the migrations alone do not make them what they should be."""
+
+from typing import Any
+
+from django.db import connections
+from django.db.migrations.loader import MigrationLoader
+
+from djcrf_pg.capture import catalog
+from djcrf_pg.capture.operations import RunSQLFile
+from djcrf_pg.conf import get_settings
+
+#: What the doorbell flag says where nobody must ever ring; see the SQL file.
+_NEVER = 2
+
+
+def prepare(alias: str) -> None:
+    """Make the functions where migrations are switched off, and mute the doorbell where ``NOTIFY`` is ``"never"``.
+
+    Args:
+        alias: The database.
+    """
+    connection = connections[alias]
+    if connection.vendor != "postgresql" or (schema := catalog.schema_of_log(connection)) is None:
+        return
+    if MigrationLoader.migrations_module("djcrf_pg")[0] is None and not _has_functions(connection, schema):
+        # `pytest --no-migrations`: Django has made the tables from the models, without the rest.
+        with connection.schema_editor() as editor:
+            editor.execute(f"DROP TABLE {schema}djcrf_pg_change, {schema}djcrf_pg_cursor")
+            RunSQLFile("0001_forwards.sql", "0001_backwards.sql").database_forwards("djcrf_pg", editor, None, None)
+    _set_flag(connection, schema)
+
+
+def _has_functions(connection: Any, schema: str) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT to_regproc(%s) IS NOT NULL", [f"{schema}djcrf_pg_capture_insert_v1"])
+        return bool(cursor.fetchone()[0])
+
+
+def _set_flag(connection: Any, schema: str) -> None:
+    """Two-phase commit fails after NOTIFY, also before any listener has set the flag."""
+    never = get_settings().NOTIFY == "never"
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT last_value FROM {schema}djcrf_pg_listener_awake")
+        (flag,) = cursor.fetchone()
+        if never != (flag == _NEVER):
+            cursor.execute("SELECT setval(%s, %s)", [f"{schema}djcrf_pg_listener_awake", _NEVER if never else 0])
