@@ -14,16 +14,24 @@ if [ -n "${DJCRF_PG_TEST_DSN:-}" ] || [ -n "${DJCRF_PG_TEST_POSTGRES:-}" ]; then
     exec "$pytest" "$@"
 fi
 
-echo "== PostgreSQL 18: everything"
-DJCRF_PG_TEST_POSTGRES=18 "$pytest" "$@"
-
+# Most of the time the tests wait for processes, so the two runs go side by side. What is marked slow is about
+# Django's commands and files, and is the same on each version.
 again=
 for part in integration acceptance migration; do
     [ -d "tests/$part" ] && again="$again tests/$part"
 done
-[ -n "$again" ] || exit 0
-
-echo "== PostgreSQL 16: what touches the database"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 # Exit code 5 is "no test was chosen", which a -k that names unit tests brings about.
 # shellcheck disable=SC2086  # a list of folders
-DJCRF_PG_TEST_POSTGRES=16 "$pytest" $again -m "not browser" "$@" || [ $? = 5 ]
+(DJCRF_PG_TEST_POSTGRES=16 "$pytest" $again -p no:cacheprovider -m "not browser and not slow" "$@" || [ $? = 5 ]) \
+    >"$log" 2>&1 &
+older=$!
+
+code=0
+echo "== PostgreSQL 18: everything"
+DJCRF_PG_TEST_POSTGRES=18 "$pytest" "$@" || code=$?
+echo "== PostgreSQL 16: what touches the database"
+wait "$older" || code=$?
+cat "$log"
+exit "$code"

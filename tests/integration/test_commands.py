@@ -10,6 +10,8 @@ from tests.processes import wait_until
 from tests.project import Project
 from tests.servers import ManagePy
 
+pytestmark = pytest.mark.slow
+
 EVENTS = ("insert", "update", "delete", "truncate")
 BOOKS = {("shelf_book", f"djcrf_pg_{event}") for event in EVENTS}
 JOINS = {("shelf_book_authors", f"djcrf_pg_{event}") for event in EVENTS}

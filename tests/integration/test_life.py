@@ -29,6 +29,8 @@ from tests.processes import wait_until
 from tests.project import create_database, drop_database
 from tests.servers import ManagePy, PgParams, app_env
 
+pytestmark = pytest.mark.slow
+
 #: Each step, and what the table is called after it.
 STEPS = {
     "0001_initial": "lifeapp_thing",
