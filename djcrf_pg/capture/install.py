@@ -25,13 +25,19 @@ def plan(alias: str) -> list[Step]:
         One step for each table that wants triggers or has them; empty where the change log is not migrated.
 
     Raises:
-        InstallError: An observed name is no table.
+        InstallError: An observed name is no table, or the catalog cannot be read.
     """
     connection = connections[alias]
-    if (schema := log_schema(alias)) is None:
-        return []
-    wanted = catalog.tables(connection, registry.tables(alias))
-    return steps(wanted, catalog.triggers(connection, schema), schema)
+    try:
+        if (schema := log_schema(alias)) is None:
+            return []
+        wanted = catalog.tables(connection, registry.tables(alias))
+        return steps(wanted, catalog.triggers(connection, schema), schema)
+    except DatabaseError as error:
+        raise InstallError(
+            f"The triggers of database {alias!r} cannot be looked at: {str(error).strip()}. The database user needs "
+            f"USAGE on the schemas of the observed tables."
+        ) from error
 
 
 def install_plan(alias: str) -> list[Step]:

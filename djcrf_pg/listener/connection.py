@@ -69,7 +69,11 @@ def asyncpg_arguments(config: Mapping[str, Any], role: str = "listener") -> dict
         if config.get(theirs):
             arguments[ours] = str(config[theirs])
     if config.get("PORT"):
-        arguments["port"] = int(config["PORT"])
+        arguments["port"] = [_port(port) for port in str(config["PORT"]).split(",")]
+        if len(arguments["port"]) == 1:
+            (arguments["port"],) = arguments["port"]
+    if "," in arguments.get("host", ""):
+        arguments["host"] = arguments["host"].split(",")
     if "connect_timeout" in options:
         arguments["timeout"] = float(options.pop("connect_timeout"))
     # Files of TLS are read by asyncpg out of a DSN alone; the keywords above override the rest of it.
@@ -88,6 +92,12 @@ def asyncpg_arguments(config: Mapping[str, Any], role: str = "listener") -> dict
             f"(asyncpg) cannot use. Name an alias without it in DJCRF_PG['LISTENER_DATABASE']."
         )
     return arguments
+
+
+def _port(text: str) -> int:
+    if not text.strip().isdigit():
+        raise ConfigurationError(f"DATABASES[…]['PORT'] has {text!r}, which is no port number.")
+    return int(text)
 
 
 def _session_settings(options: str) -> dict[str, str]:

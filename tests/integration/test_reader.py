@@ -19,12 +19,15 @@ from djcrf_pg.exceptions import LeadershipLost, NotMigrated
 from djcrf_pg.listener.connection import asyncpg_arguments, connect
 from tests.servers import PgParams
 
+# The tests write in sessions of their own; without the mark pytest-django makes no database.
+pytestmark = pytest.mark.django_db
+
 Session = psycopg.Connection[Any]
 EVERYTHING = 1_000_000
 
 
 @pytest.fixture
-async def asyncpg(test_pg: PgParams) -> AsyncIterator[Connection]:
+async def asyncpg(db: None, test_pg: PgParams) -> AsyncIterator[Connection]:
     """A connection as the listener has it; what the test has written goes with it."""
     connection = await connect("default", "test")
     yield connection
@@ -562,7 +565,7 @@ async def test_columns_have_the_types_that_the_driver_would_see(log: ChangeLog, 
 async def test_options_are_split_as_the_server_would(test_pg: PgParams, asyncpg: Connection) -> None:
     """What libpq passes on in ``options`` and what we set mean the same to PostgreSQL."""
     for options in (
-        r"-c DateStyle=ISO,\ DMY -c statement_timeout=5s",
+        r"-c DateStyle=ISO,\ DMY -c work_mem=9MB",
         '-c search_path="My\\ Schema",public',
         "--search-path=x --work-mem=8MB",
     ):

@@ -187,7 +187,7 @@ def test_the_settings_are_not_changed() -> None:
         ("-c search_path=a,b", {"search_path": "a,b"}),
         ("-csearch_path=a", {"search_path": "a"}),
         ("--search-path=a", {"search_path": "a"}),
-        ("-c statement_timeout=5s  -c lock_timeout=1s", {"statement_timeout": "5s", "lock_timeout": "1s"}),
+        ("-c work_mem=8MB  -c x.y=1", {"work_mem": "8MB", "x.y": "1"}),
         (r"-c search_path=a\ b,c", {"search_path": "a b,c"}),
         (r"-c x.y=back\\slash", {"x.y": r"back\slash"}),
         ("-c x.y=a=b", {"x.y": "a=b"}),
@@ -215,9 +215,11 @@ def test_quotes_mean_nothing_to_postgresql_between_options(options: str, value: 
     assert session(options=options)[name] == value
 
 
-def test_options_of_the_user_win_over_ours() -> None:
-    assert session(options="-c tcp_keepalives_idle=60")["tcp_keepalives_idle"] == "60"
-    assert session()["tcp_keepalives_idle"] == "5"
+def test_what_a_project_sets_for_its_own_sessions_does_not_reach_what_the_listener_needs() -> None:
+    found = session(options="-c statement_timeout=5s -c default_transaction_isolation=serializable -c work_mem=8MB")
+    assert found["statement_timeout"] == "0"
+    assert found["default_transaction_isolation"] == "read committed"
+    assert found["work_mem"] == "8MB"
 
 
 @pytest.mark.parametrize("options", ["-c", "-c search_path", "-d 5", "--version", "search_path=a"])

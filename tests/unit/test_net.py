@@ -43,7 +43,7 @@ class Log:
     def truncate(self) -> None:
         """Log a TRUNCATE."""
         number = len(self.changes) + 1
-        self.changes.append(RowChange(number, XID, RELATION, None, None, None, NOON, truncated=True))
+        self.changes.append(RowChange(number, XID, RELATION, None, None, None, NOON, resync="truncate"))
 
     def net(self) -> list[RowChange]:
         """The net changes of a copy, for `net` folds in place."""
@@ -143,12 +143,12 @@ def test_a_truncate_takes_what_the_transaction_had_done_to_the_table_and_is_told
     log.write(row(4), row(4, 5), xid=XID + 1)
     log.truncate()
     log.write(None, row(6))
-    found = [(change.xid, change.relation, change.old, change.new, change.truncated) for change in log.net()]
+    found = [(change.xid, change.relation, change.old, change.new, change.resync) for change in log.net()]
     assert found == [
-        (XID, RELATION + 1, None, row(3), False),
-        (XID + 1, RELATION, row(4), row(4, 5), False),
-        (XID, RELATION, None, None, True),
-        (XID, RELATION, None, row(6), False),
+        (XID, RELATION + 1, None, row(3), None),
+        (XID + 1, RELATION, row(4), row(4, 5), None),
+        (XID, RELATION, None, None, "truncate"),
+        (XID, RELATION, None, row(6), None),
     ]
 
 
@@ -243,6 +243,11 @@ def run(statement: tuple[str, object, int], table: Table, log: Log, order: Itera
 @example(
     before={1: row(1, 1)},
     statements=[("insert", 2, 2), ("rekey", [0, 2, 1, 3, 4], 0)],
+    orders=[[0, 1, 2, 3, 4]] * 6,
+)
+@example(
+    before={1: row(1, 0), 2: row(2, 0)},
+    statements=[("update", frozenset({2}), 0), ("rekey", [0, 2, 1, 3, 4], 0)],
     orders=[[0, 1, 2, 3, 4]] * 6,
 )
 def test_the_net_effect_leads_from_the_state_before_to_the_state_after(

@@ -44,7 +44,14 @@ FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 JOIN pg_type AS t ON t.oid = a.atttypid
-LEFT JOIN pg_type AS base ON t.typtype = 'd' AND base.oid = t.typbasetype
+LEFT JOIN LATERAL (
+    WITH RECURSIVE bases AS (
+        SELECT t.typbasetype AS oid WHERE t.typtype = 'd'
+        UNION ALL
+        SELECT inner_type.typbasetype FROM bases JOIN pg_type AS inner_type USING (oid) WHERE inner_type.typtype = 'd'
+    )
+    SELECT base_type.* FROM bases JOIN pg_type AS base_type USING (oid) WHERE base_type.typtype <> 'd'
+) AS base ON true
 LEFT JOIN pg_type AS element
        ON element.oid = coalesce(base.typelem, t.typelem) AND coalesce(base.typcategory, t.typcategory) = 'A'
 WHERE c.oid = ANY ($1::oid[])
