@@ -8,12 +8,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test coverage demo lint format types wheel clean
+.PHONY: help venv test coverage bench demo lint format types wheel clean
 
 help:
 	@echo 'make demo      install and serve the example application'
 	@echo 'make test      run every test (ARGS="-k name" for some; DJCRF_PG_TEST_DSN for a server of yours)'
 	@echo 'make coverage  run the tests and report the branches they miss'
+	@echo 'make bench     what capture costs writers, as ratios measured in turns'
 	@echo 'make lint      ruff and the import contract; "make format" mends what can be mended'
 	@echo 'make types     mypy'
 	@echo 'make wheel     build the wheel and look into it'
@@ -28,6 +29,9 @@ coverage: $(VENV)/.installed-test
 	$(BIN)/coverage erase
 	VENV='$(VENV)' sh scripts/test.sh --cov --cov-append --cov-report= $(ARGS)
 	$(BIN)/coverage report
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks $(ARGS)
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python example/run.py $(ARGS)

@@ -1,0 +1,1 @@
+"""Speed, as ratios of two things measured in turns in the same run. Nothing here is a test."""
