@@ -41,18 +41,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="turns of each measurement (default 5)")
     parser.add_argument("--seconds", type=int, default=4, help="length of one pgbench run (default 4)")
     options = parser.parse_args()
-    with EmbeddedPostgres(settings={"fsync": "on", "full_page_writes": "on"}) as server:
-        with server.params.connect() as connection:
-            _set_up(connection)
-            print(f"PostgreSQL {connection.info.server_version // 10000}, {options.rounds} rounds in turns, fsync on\n")
-            print("| writes | against no trigger | median ratio | least | most |\n|---|---|---|---|---|")
-            for clients in (1, 8, 32):
-                _report(
-                    f"one-row UPDATE, {clients} clients, tps",
-                    _turns(options.rounds, lambda table, n=clients: _pgbench(server, table, n, options.seconds)),
-                )
-            bulk = _turns(max(3, options.rounds // 2), lambda table: _bulk(connection, table))
-            _report(f"UPDATE of {ROWS} rows, seconds", bulk)
+    settings = {"fsync": "on", "full_page_writes": "on"}
+    with EmbeddedPostgres(settings=settings) as server, server.params.connect() as connection:
+        _set_up(connection)
+        print(f"PostgreSQL {connection.info.server_version // 10000}, {options.rounds} rounds in turns, fsync on\n")
+        print("| writes | against no trigger | median ratio | least | most |\n|---|---|---|---|---|")
+        for clients in (1, 8, 32):
+            _report(
+                f"one-row UPDATE, {clients} clients, tps",
+                _turns(options.rounds, lambda table, n=clients: _pgbench(server, table, n, options.seconds)),
+            )
+        bulk = _turns(max(3, options.rounds // 2), lambda table: _bulk(connection, table))
+        _report(f"UPDATE of {ROWS} rows, seconds", bulk)
 
 
 def _set_up(connection: psycopg.Connection) -> None:

@@ -95,6 +95,16 @@ class LayerFailed(Observation):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LayerRefused(Observation):
+    """The channel layer will never take a message, so its events are lost to that group."""
+
+    level = logging.ERROR
+    template = "channel layer refused a message for group {group}: {error}"
+    group: str
+    error: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ObserverFailed(Observation):
     """User code (groups, serializer, handler) raised; the event is lost to this observer alone."""
 

@@ -11,7 +11,7 @@ class Change(NamedTuple):
         id: Rises with every change; for one row, in the order of the commits.
         xid: The transaction, as ``xid8``.
         relation: The oid of the table.
-        op: ``I``, ``U``, ``D`` or ``T`` (TRUNCATE).
+        op: ``I``, ``U``, ``D``, ``T`` (TRUNCATE) or ``R`` (a row whose image could not be written).
         old: The row before, as JSON text; None for inserts.
         new: The row after, as JSON text; None for deletes.
         context: What the writer said of itself, or None.

@@ -59,17 +59,18 @@ def net(changes: Iterable[RowChange], key_of: Callable[[int, Image], Key]) -> li
                     del rows[place]
             rows.setdefault((change.xid, change.relation, None), [change])
             continue
-        before, after = (
-            None if image is None else key_of(change.relation, image) for image in (change.old, change.new)
-        )
-        if before is not None and after is not None and before != after:
-            rows.setdefault((change.xid, change.relation, before), []).append(dataclasses.replace(change, new=None))
-            rows.setdefault((change.xid, change.relation, after), []).append(dataclasses.replace(change, old=None))
-        else:
-            key = after if before is None else before
-            rows.setdefault((change.xid, change.relation, key), []).append(change)
+        for key, part in by_key(change, key_of):
+            rows.setdefault((change.xid, change.relation, key), []).append(part)
     found = (path[0] if len(path) == 1 else _ends(path) for path in rows.values())
     return [row for row in found if row.old is not None or row.new is not None or row.resync]
+
+
+def by_key(change: RowChange, key_of: Callable[[int, Image], Key]) -> list[tuple[Key, RowChange]]:
+    """A change with the key of its row; a changed key is a delete of the old row and a create of the new one."""
+    before, after = (None if image is None else key_of(change.relation, image) for image in (change.old, change.new))
+    if before is None or after is None or before == after:
+        return [(after if before is None else before, change)]
+    return [(before, dataclasses.replace(change, new=None)), (after, dataclasses.replace(change, old=None))]
 
 
 def _ends(path: list[RowChange]) -> RowChange:

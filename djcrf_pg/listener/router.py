@@ -10,7 +10,7 @@ from django.db.models import Model
 from djcrf_pg.changelog.change import Change
 from djcrf_pg.changelog.decode import Hydrator, Relation, StaleRelation, raw_columns
 from djcrf_pg.changelog.image import parse
-from djcrf_pg.changelog.net import TRUNCATE, UNREADABLE, Image, RowChange, net
+from djcrf_pg.changelog.net import TRUNCATE, UNREADABLE, Image, RowChange, by_key, net
 from djcrf_pg.listener.inheritance import Heirs
 from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.listener.routes import Link, Route
@@ -69,6 +69,8 @@ class Router:
         row = RowChange(change.id, change.xid, relation.root, None, None, change.context, change.at)
         if change.op in _RESYNC_OPS:
             row.resync = _RESYNC_OPS[change.op]
+            if row.resync == UNREADABLE:
+                self._report(row, relation.name, ValueError("its image could not be written to the log"))
             return row
         raw = self._raw[relation.oid]
         try:
@@ -87,8 +89,10 @@ class Router:
         resyncs: dict[tuple[int, Observed], Occurrence] = {}
         touched: dict[tuple[int, Link, Any], RowChange] = {}
         for row in rows:
-            if row.resync is None:
-                found += self._guarded(row, partial(self._own, row, self._routes[row.relation].every), resyncs)
+            every = self._routes[row.relation].every
+            if every and row.resync is None:
+                for _, part in by_key(row, self._key):
+                    found += self._guarded(row, partial(self._own, part, every), resyncs)
         for row in net(rows, self._key):
             route = self._routes[row.relation]
             if row.resync is not None:

@@ -11,7 +11,7 @@ from djcrf_pg.exceptions import ChannelLayerError, LeadershipLost
 from djcrf_pg.listener.backoff import Backoff
 from djcrf_pg.listener.envelope import pack
 from djcrf_pg.listener.telling import Outgoing
-from djcrf_pg.observations import LayerFailed, emit
+from djcrf_pg.observations import LayerFailed, LayerRefused, emit
 
 #: Groups that are sent to at the same time; a message to Redis takes most of a millisecond, mostly waiting.
 _PARALLEL = 32
@@ -56,13 +56,18 @@ class Sender:
         Raises:
             LeadershipLost: The leadership ended meanwhile; the rest is for the next leader.
         """
+        # A subscriber that loads again on a resync must not hear afterwards of what came before it.
+        for last in (False, True):
+            await self._send_groups({place: events for place, events in outgoing.items() if place.resync is last})
+
+    async def _send_groups(self, outgoing: Outgoing) -> None:
         settings = get_settings()
         groups: dict[str, list[dict[str, Any]]] = {}
-        for (group, message_type), events in outgoing.items():
-            groups.setdefault(group, []).extend(
+        for place, events in outgoing.items():
+            groups.setdefault(place.group, []).extend(
                 pack(
-                    message_type,
-                    group,
+                    place.message_type,
+                    place.group,
                     events,
                     term=self._term,
                     max_events=settings.ENVELOPE_EVENTS,
@@ -88,6 +93,10 @@ class Sender:
                 raise LeadershipLost(f"the session of term {self._term} is gone")
             try:
                 await channel_layer().group_send(group, message)
+            except (TypeError, ValueError, AssertionError) as error:
+                # No outage: the layer will never take this message, and the others must not wait for it.
+                emit(LayerRefused(group=group, error=repr(error)), error)
+                return
             except Exception as error:
                 delay = backoff.delay()
                 emit(LayerFailed(error=repr(error), delay=delay))

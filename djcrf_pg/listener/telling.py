@@ -5,7 +5,7 @@ One failing observer harms no other.
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import InterfaceError, OperationalError, connections
 from django.db.models import Model
@@ -17,8 +17,20 @@ from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.observations import ObserverFailed, emit
 from djcrf_pg.registry import BATCH, Observed
 
-#: Where messages go, and of which type they are.
-Destination = tuple[str, str]
+
+class Destination(NamedTuple):
+    """Where messages go.
+
+    Attributes:
+        group: The channel-layer group.
+        message_type: What selects the consumer's handler.
+        resync: Whether it is the group of all subscribers, which has to hear last.
+    """
+
+    group: str
+    message_type: str
+    resync: bool = False
+
 
 #: Encoded events for each destination, in order.
 Outgoing = dict[Destination, list[str]]
@@ -60,7 +72,8 @@ def _events(occurrence: Occurrence) -> Iterable[tuple[Destination, str]]:
     observer, old, new = occurrence.observer, occurrence.old, occurrence.new
     if occurrence.resync is not None:
         body = {"reason": occurrence.resync, "model": observer.model_cls._meta.label}
-        yield (observer.resync_group(), observer.message_type), _encode(occurrence, RESYNC, body)
+        destination = Destination(observer.resync_group(), observer.message_type, resync=True)
+        yield destination, _encode(occurrence, RESYNC, body)
         return
     before = _groups(observer, old)
     after = before if new is old else _groups(observer, new)
@@ -74,7 +87,7 @@ def _events(occurrence: Occurrence) -> Iterable[tuple[Destination, str]]:
         if groups and instance is not None:
             event = _encode(occurrence, action.value, _body(occurrence, instance, action))
             for group in groups:
-                yield (group, observer.message_type), event
+                yield Destination(group, observer.message_type), event
 
 
 def _groups(observer: Observed, instance: Model | None) -> dict[str, None]:

@@ -174,9 +174,9 @@ class ModelObserver(DCRFModelObserver):
         """Use the decorated method when subscribers have to load their data again. Use it as a decorator.
 
         It is called as ``(self, reason, subscribing_request_ids, **kwargs)`` for every subscriber of the observer,
-        whatever its groups; ``reason`` is ``"truncate"``, and ``kwargs`` has ``model``, ``observer``, ``group`` and
-        what handlers may take. Without one, the consumer replies ``{"action": "resync", "response_status": 205,
-        "data": {"reason": …, "model": …}}`` to each request id.
+        whatever its groups; ``reason`` is ``"truncate"``, or ``"unreadable"`` where a row could not be told;
+        ``kwargs`` has ``model``, ``observer``, ``group`` and what handlers may take. Without one, the consumer replies
+        ``{"action": "resync", "response_status": 205, "data": {"reason": …, "model": …}}`` to each request id.
         """
         self._resync = func
         return self

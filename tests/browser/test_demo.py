@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.processes import ROOT, Process, remove_folder, temporary_folder
@@ -293,6 +294,10 @@ def test_200_commits_are_200_events(tabs: Tabs) -> None:
 def test_start_over(tabs: Tabs) -> None:
     before = tabs.reader.cards()
     pks = tabs.writer.press("reset")["pks"]
+    for pk in pks:
+        expect(tabs.reader.card(pk)).to_have_count(1)
+    for pk in before:
+        expect(tabs.reader.card(pk)).to_have_count(0)
     for status, count in {"todo": 12, "doing": 8, "done": 10}.items():
         column = tabs.reader.page.get_by_test_id(f"column-{status}")
         expect(column.get_by_test_id("task")).to_have_count(count)
@@ -351,6 +356,18 @@ def test_the_python_command_from_another_process(tabs: Tabs) -> None:
     _paste(tabs.writer, 2)
     for pk, card in before.items():
         expect(tabs.reader.card(pk)).to_have_attribute("data-points", str(int(card["points"]) + 10))
+
+
+def test_a_truncate_makes_every_tab_load_again(tabs: Tabs) -> None:
+    command = tabs.writer.page.locator(".command code").first.inner_text()
+    dsn = re.search(r"'(postgresql://[^']*)'", command)
+    assert dsn, command
+    with psycopg.connect(dsn[1], autocommit=True) as connection:
+        connection.execute("TRUNCATE board_task CASCADE")
+    for tab in (tabs.writer, tabs.reader):
+        expect(tab.page.get_by_test_id("task")).to_have_count(0)
+    tabs.writer.press("reset")
+    expect(tabs.reader.page.get_by_test_id("task")).to_have_count(30)
 
 
 # -- the page as a whole -------------------------------------------------------------------------------------

@@ -247,6 +247,7 @@ def test_another_vendor_is_refused():
 
 @autocommit
 def test_the_alias_is_the_routers_or_the_given_one(log: Log, other: Callable[..., Any]):
+    there = connections["second"]
     made = connections["second"] = other()
     try:
         with djcrf_pg.suspend(Task, using="second"):
@@ -257,7 +258,7 @@ def test_the_alias_is_the_routers_or_the_given_one(log: Log, other: Callable[...
             create("4")
     finally:
         made.close()
-        del connections["second"]
+        connections["second"] = there
     assert [change.new["title"] for change in log.take()] == ["1", "4"]
 
 
@@ -369,6 +370,7 @@ def test_garbage_in_the_setting_fails_no_write_and_hides_nothing(log: Log, garba
 
 @autocommit
 def test_it_works_with_a_context_and_with_other_ways_of_binding(log: Log, other: Callable[..., Any]):
+    there = connections["second"]
     made = connections["second"] = other(server_side_binding=True)
     try:
         with djcrf_pg.context(request=1), djcrf_pg.suspend(Task, using="second"):
@@ -376,5 +378,5 @@ def test_it_works_with_a_context_and_with_other_ways_of_binding(log: Log, other:
             Project.objects.using("second").create(name="2")
     finally:
         made.close()
-        del connections["second"]
+        connections["second"] = there
     assert log.contexts() == [{"request": 1}]

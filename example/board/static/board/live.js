@@ -91,6 +91,10 @@ export class Live {
       this.#handlers.change(message);
       return;
     }
+    if (message.action === "resync") {
+      this.#handlers.reload(this).catch(() => this.#socket?.close());
+      return;
+    }
     const call = this.#calls.get(message.request_id);
     if (!call) return;
     this.#calls.delete(message.request_id);

@@ -16,6 +16,11 @@ const lastWrite = document.getElementById("last-write");
 /** Subscribe first, then list: a change between the two is in both, and applying it twice does no harm. */
 async function load(live) {
   await live.call("subscribe");
+  await reload(live);
+}
+
+/** List alone: after a TRUNCATE, say, which no event of a row can tell, the subscriptions are still there. */
+async function reload(live) {
   const [tasks, labels, cells] = [await live.call("list"), await live.call("list_labels"), await live.call("list_cells")];
   cards.load(tasks, labels);
   grid.load(cells);
@@ -49,7 +54,7 @@ function state(name, text) {
   }
 }
 
-const live = new Live(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws/board/`, { load, change, state });
+const live = new Live(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws/board/`, { load, reload, change, state });
 live.connect();
 
 /* --- the way out: plain HTTP */
