@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -22,12 +22,16 @@ from django.db.models import DEFERRED, Field, Model
 from psycopg.adapt import Transformer
 from psycopg.pq import Format
 
+from djcrf_pg.changelog.image import elements
 from djcrf_pg.changelog.net import Image
 from djcrf_pg.observations import FieldDeferred, emit
 from djcrf_pg.registry import own_columns
 
 Convert = Callable[[Any], Any]
 
+
+#: Types whose values are JSON themselves.
+JSON = ("json", "jsonb")
 
 #: The kind of a generated column that is not stored: a trigger sees null, so its field is deferred.
 VIRTUAL = "virtual"
@@ -168,13 +172,19 @@ class Decoders:
         # Types that have no converter here are read by psycopg from the text that they have inside JSON.
         self._driver = Transformer(get_adapters_template(settings.USE_TZ, connection.timezone))
 
-    def converter(self, column: ColumnType) -> Convert:
+    def converter(self, column: ColumnType, depth: int = 1) -> Convert:
         """Return the function from a JSON value (never null) to the driver's value.
+
+        Args:
+            column: The type.
+            depth: Dimensions of an array, which matter where its elements may be arrays in JSON themselves.
 
         The function raises ValueError or TypeError for a value that is none of the type's.
         """
         if column.element is not None:
-            return self._array(self.converter(column.element), column.element)
+            if column.element.name in JSON:
+                return _json_array(self.converter(column.element), depth)
+            return _array(self.converter(column.element))
         if column.name == "timestamptz":
             return _timestamptz(settings.USE_TZ, self._zone)
         if column.kind == "e":
@@ -185,29 +195,32 @@ class Decoders:
             return json.loads
         return self._fallback(column)
 
-    def _array(self, convert: Convert, element: ColumnType) -> Convert:
-        if element.name in ("json", "jsonb"):
-            return _refuse("the digits of JSON inside an array are not kept")
-
-        def convert_list(value: Any) -> list[Any]:
-            return [
-                None if item is None else convert_list(item) if isinstance(item, list) else convert(item)
-                for item in _exactly(list)(value)
-            ]
-
-        return convert_list
-
     def _fallback(self, column: ColumnType) -> Convert:
         load = self._driver.get_loader(column.oid, Format.TEXT).load
         text = _exactly(str)
         return lambda value: load(text(value).encode())
 
 
-def _refuse(reason: str) -> Convert:
-    def refuse(value: Any) -> Any:
-        raise ValueError(reason)
+def _array(convert: Convert) -> Convert:
+    def convert_list(value: Any) -> list[Any]:
+        return [
+            None if item is None else convert_list(item) if isinstance(item, list) else convert(item)
+            for item in _exactly(list)(value)
+        ]
 
-    return refuse
+    return convert_list
+
+
+def _json_array(convert: Convert, depth: int) -> Convert:
+    """Elements stay the text they are, for somebody else parses them; SQL's null and JSON's look the same here."""
+
+    def convert_text(value: str, depth: int = depth) -> list[Any]:
+        return [
+            None if item == "null" else convert_text(item, depth - 1) if depth > 1 else convert(item)
+            for item in elements(value)
+        ]
+
+    return convert_text
 
 
 @dataclasses.dataclass(slots=True)
@@ -249,7 +262,10 @@ class Hydrator:
             *self._connection.ops.get_db_converters(expression),
             *expression.get_db_converters(self._connection),
         ]
-        convert = decoders.converter(kind)
+        depth, part = 0, cast(Any, field)
+        while (part := getattr(part, "base_field", None)) is not None:
+            depth += 1
+        convert = decoders.converter(kind, max(depth, 1))
         return _Column(field, name, kind, convert, [(function, expression) for function in functions])
 
     def instance(self, image: Image, *, lenient: bool = False) -> Model:
@@ -312,7 +328,7 @@ class Hydrator:
 
 def raw_columns(relation: Relation) -> frozenset[str]:
     """The columns whose JSON value must stay text, because Django or psycopg parses it."""
-    return frozenset(name for name, kind in relation.columns.items() if kind.name in ("json", "jsonb"))
+    return frozenset(name for name, kind in relation.columns.items() if (kind.element or kind).name in JSON)
 
 
 def relations_of(rows: list[Any]) -> dict[int, Relation]:

@@ -60,6 +60,19 @@ def _parse(text: str, raw: Collection[str], parser: json.JSONDecoder, scan_value
     return image
 
 
+def elements(text: str) -> list[str]:
+    """Part a JSON array into the texts of its elements."""
+    found: list[str] = []
+    place = _after_space(text, text.index("[") + 1)
+    while text[place] != "]":
+        if text[place] == ",":
+            place = _after_space(text, place + 1)
+        _, end = _scan_long_value(text, place)
+        found.append(text[place:end])
+        place = _after_space(text, end)
+    return found
+
+
 def _after_space(text: str, place: int) -> int:
     match = _SPACE.match(text, place)
     return match.end() if match else place

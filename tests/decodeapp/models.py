@@ -104,6 +104,9 @@ class Everything(models.Model):
     addresses = pg.ArrayField(models.GenericIPAddressField(), null=True)
     points = pg.ArrayField(PointField(), null=True)
 
+    documents = pg.ArrayField(models.JSONField(), null=True)
+    pages = pg.ArrayField(pg.ArrayField(models.JSONField(decoder=ExactDecoder), size=2), null=True)
+
     integer_range = pg.IntegerRangeField(null=True)
     big_range = pg.BigIntegerRangeField(null=True)
     decimal_range = pg.DecimalRangeField(null=True)

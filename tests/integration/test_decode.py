@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import math
+import os
 import string
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -140,6 +141,9 @@ def ranges(kind: Any, bound: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 POINTS = st.builds(Point, st.integers(), st.integers())
 INTEGER_RANGES = ranges(NumericRange, st.integers(-(2**31) + 1, 2**31 - 2))
 
+#: Null in an array is SQL's, and JSON's looks the same in an image.
+DOCUMENTS = json_values().filter(lambda value: value is not None)
+
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "small": st.integers(-(2**15), 2**15 - 1),
     "integer": st.integers(-(2**31), 2**31 - 1),
@@ -173,6 +177,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "binaries": st.lists(st.binary(max_size=10), max_size=3),
     "addresses": st.lists(ADDRESSES, max_size=3),
     "points": st.lists(POINTS, max_size=3),
+    "documents": st.lists(DOCUMENTS, max_size=3),
+    "pages": st.lists(st.lists(DOCUMENTS, min_size=2, max_size=2), max_size=2),
     "integer_range": INTEGER_RANGES,
     "big_range": ranges(NumericRange, st.integers(-(2**63) + 1, 2**63 - 2)),
     "decimal_range": ranges(NumericRange, decimals(30, 10)),
@@ -182,7 +188,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=500 if "CI" in os.environ else 100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     values=st.fixed_dictionaries({name: st.none() | strategy for name, strategy in VALUES.items()}),
     exact=exact_texts(),

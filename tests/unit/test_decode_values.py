@@ -185,10 +185,10 @@ def test_an_array_of_something_else_raises(value: Any) -> None:
         decode(value, "_int4", element=INT4)
 
 
-@pytest.mark.parametrize("name", ["json", "jsonb"])
-def test_json_inside_an_array_is_refused_for_its_digits_are_lost(name: str) -> None:
-    with pytest.raises(ValueError, match="digits"):
-        decode([{"a": Decimal("1.10")}], f"_{name}", element=ColumnType(114, name))
+def test_json_inside_an_array_keeps_its_digits() -> None:
+    element = ColumnType(3802, "jsonb")
+    assert decode('[{"a": 1.10}, null,[1, [2]]]', "_jsonb", element=element) == ['{"a": 1.10}', None, "[1, [2]]"]
+    assert decode("[ ]", "_jsonb", element=element) == []
 
 
 def test_ranges_are_read_by_the_driver() -> None:
