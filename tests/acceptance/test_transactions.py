@@ -159,3 +159,22 @@ def test_one_row_s_changes_keep_the_order_of_their_commits(board: Board, other: 
     other.execute("UPDATE testapp_task SET points = 2 WHERE id = %s", [task.pk])
     other.commit()
     assert [body["points"] for _, body in board.told("full")] == [1, 2]
+
+
+def test_a_serialization_failure_that_is_retried_is_told_once(
+    board: Board, other: psycopg.Connection, test_pg: PgParams
+):
+    task = Task.objects.create(title="a")
+    board.subscribe("full")
+    add = "UPDATE testapp_task SET points = points + 1 WHERE id = %s"
+    other.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
+    other.execute("SELECT points FROM testapp_task")
+    with psycopg.connect(test_pg.dsn()) as winner:
+        winner.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
+        winner.execute(add, [task.pk])
+    with pytest.raises(psycopg.errors.SerializationFailure):
+        other.execute(add, [task.pk])
+    other.rollback()
+    other.execute(add, [task.pk])
+    other.commit()
+    assert [(action, body["points"]) for action, body in board.told("full")] == [("update", 1), ("update", 2)]
