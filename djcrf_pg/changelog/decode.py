@@ -254,6 +254,8 @@ class Hydrator:
             if column in relation.columns and relation.columns[column].kind != VIRTUAL
         ]
         self._unknown = [column for column in own if column not in relation.columns]
+        keys = model._meta.pk_fields
+        self._keys = {field.attname for field in own.values() if field in keys}
         self._reported: set[str] = set()
 
     def _column(self, name: str, field: "Field[Any, Any]", kind: ColumnType, decoders: Decoders) -> _Column:
@@ -269,8 +271,17 @@ class Hydrator:
         return _Column(field, name, kind, convert, [(function, expression) for function in functions])
 
     def instance(self, image: Image, *, lenient: bool = False) -> Model:
-        """Make an instance of an image; see :meth:`values`."""
+        """Make an instance of an image; see :meth:`values`.
+
+        Raises:
+            StaleRelation: As :meth:`values` does.
+            ValueError: The key is not in the image, or cannot be decoded: nothing can be said of such a row.
+        """
         values = self.values(image, lenient=lenient)
+        if not self._keys <= values.keys():
+            raise ValueError(
+                f"the key of {self.model._meta.label} cannot be read from an image of {self.relation.name}"
+            )
         return self.model.from_db(self._alias, list(values), list(values.values()))
 
     def values(self, image: Image, *, lenient: bool = False) -> dict[str, Any]:

@@ -45,7 +45,9 @@ def parse(text: str, raw: Collection[str] = ()) -> dict[str, Any]:
 
 def _parse(text: str, raw: Collection[str], parser: json.JSONDecoder, scan_value: _Scan) -> dict[str, Any]:
     if not raw:
-        whole: dict[str, Any] = parser.decode(text)
+        whole = parser.decode(text)
+        if not isinstance(whole, dict):
+            raise TypeError(f"a row image is an object, not {text[:50]}")
         return whole
     image: dict[str, Any] = {}
     place = _after_space(text, text.index("{") + 1)

@@ -22,16 +22,3 @@ async def try_lead(connection: Connection) -> bool:
             CLASS_ID,
         )
     )
-
-
-async def holder(connection: Connection) -> str | None:
-    """Say who leads: application name and pid of its session, or None when nobody does."""
-    name: str | None = await connection.fetchval(
-        "SELECT concat_ws(' ', nullif(activity.application_name, ''), 'with server process ' || locks.pid) "
-        "FROM pg_locks AS locks LEFT JOIN pg_stat_activity AS activity USING (pid) "
-        "WHERE locks.locktype = 'advisory' AND locks.granted AND locks.classid = $1::int8::oid "
-        "AND locks.objid = 'djcrf_pg_change'::regclass::oid AND locks.objsubid = 2 "
-        "AND locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-        CLASS_ID,
-    )
-    return name

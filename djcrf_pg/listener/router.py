@@ -62,6 +62,16 @@ class Router:
         found.sort(key=lambda occurrence: occurrence.change.id)
         return found
 
+    def surrender(self, changes: Iterable[Change], error: Exception) -> list[Occurrence]:
+        """Tell all who hear of the tables to load again: what went wrong is not to keep the rest waiting for ever."""
+        resyncs: dict[tuple[int, Observed], Occurrence] = {}
+        rows = [row for change in changes if (row := self._row(change)) is not None]
+        for row in rows:
+            self._resync(row, UNREADABLE, resyncs)
+        if rows:
+            self._report(rows[0], f"{len(rows)} changes from this one on", error)
+        return list(resyncs.values())
+
     def _row(self, change: Change) -> RowChange | None:
         relation = self._relations.get(change.relation)
         if relation is None or relation.root not in self._routes:

@@ -304,6 +304,11 @@ class _Leadership:
                 lenient = error.oid in refreshed
                 refreshed.add(error.oid)
                 self._catalog.forget(error.oid)
+            except CONNECTION_ERRORS:
+                raise
+            except Exception as error:
+                # Foreseen faults are told row by row. This one would come back with each try.
+                return await self._listener.in_thread(partial(router.surrender, changes, error))
 
     async def _events(self, told: list[Occurrence]) -> Outgoing:
         return await self._with_database(partial(events, told), partial(events, told, forgiving=True))

@@ -132,13 +132,18 @@ def _context(text: str | None) -> Any:
         return None
 
 
+def _key(instance: Model) -> Any:
+    keys = [instance.__dict__.get(field.attname) for field in instance._meta.pk_fields]
+    return keys[0] if len(keys) == 1 else tuple(keys)
+
+
 def _report(occurrence: Occurrence, error: Exception) -> None:
     instance = occurrence.old if occurrence.new is None else occurrence.new
     emit(
         ObserverFailed(
             observer=occurrence.observer.label,
             model=occurrence.observer.model_cls._meta.label,
-            pk=None if instance is None else instance.pk,
+            pk=None if instance is None else _key(instance),
             change_id=occurrence.change.id,
             error=repr(error),
         ),

@@ -70,6 +70,25 @@ class BoardConsumer(GenericAsyncAPIConsumer):
     def by_status(self, instance: Task, action: Any, **kwargs: Any) -> dict[str, Any]:
         return {"id": instance.pk, "status": instance.status, "said": action.value}
 
+    @model_observer(Task)
+    async def moody(self, message: Any, **kwargs: Any) -> None:
+        """Raises when a title tells it to, in each of its parts."""
+        if message["title"] == "raise in handler":
+            raise RuntimeError(message["title"])
+        await self.tell("moody", message, **kwargs)
+
+    @moody.groups
+    def moody(self, instance: Task | None = None, **kwargs: Any):
+        if instance is not None and instance.title == "raise in groups":
+            raise RuntimeError(instance.title)
+        yield "everything"
+
+    @moody.serializer
+    def moody(self, instance: Task, action: Any, **kwargs: Any) -> dict[str, Any]:
+        if instance.title == "raise in serializer":
+            raise RuntimeError(instance.title)
+        return {"pk": instance.pk, "title": instance.title}
+
     @model_observer(Project)
     async def projects(self, message: Any, **kwargs: Any) -> None:
         """The parent of the cascade."""

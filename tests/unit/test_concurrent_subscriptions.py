@@ -1,0 +1,91 @@
+"""Two calls of ``subscribe`` at once, on one consumer: none undoes what the other has made."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from djcrf_pg.changelog.cursor import Snapshot
+from djcrf_pg.exceptions import ListenerUnavailable
+from djcrf_pg.listener import embedded, envelope
+from tests.testapp.consumers import BoardConsumer
+
+
+class Layer:
+    """Knows which groups the consumer is in."""
+
+    def __init__(self) -> None:
+        self.groups: set[str] = set()
+
+    async def group_add(self, group: str, channel: str) -> None:
+        self.groups.add(group)
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        self.groups.discard(group)
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> list["asyncio.Future[Snapshot]"]:
+    """What the gate answers to each call, in the order of the calls."""
+    waiting: list[asyncio.Future[Snapshot]] = []
+
+    async def ready(alias: str, tables: Any) -> Snapshot:
+        future = asyncio.get_running_loop().create_future()
+        waiting.append(future)
+        return await future
+
+    monkeypatch.setattr(embedded, "ready", ready)
+    return waiting
+
+
+@pytest.fixture
+def consumer(monkeypatch: pytest.MonkeyPatch) -> BoardConsumer:
+    consumer = BoardConsumer()
+    consumer.channel_layer, consumer.channel_name = Layer(), "channel"
+    consumer.sent = []
+
+    async def send_json(content: Any, close: bool = False) -> None:
+        consumer.sent.append(content)
+
+    monkeypatch.setattr(consumer, "send_json", send_json)
+    return consumer
+
+
+async def both(consumer: BoardConsumer, answers: list[Any], names: Callable[[int], str]) -> list[asyncio.Task[Any]]:
+    tasks = [asyncio.create_task(consumer.tasks.subscribe(request_id=names(number))) for number in range(2)]
+    while len(answers) < 2:  # noqa: ASYNC110 - each turn of the loop brings them one step on
+        await asyncio.sleep(0)
+    return tasks
+
+
+@pytest.mark.parametrize("same", [True, False])
+async def test_one_that_fails_leaves_the_other_s_group(consumer: BoardConsumer, answers: list[Any], same: bool):
+    failing, other = await both(consumer, answers, lambda number: "r" if same else f"r{number}")
+    answers[1].set_result(Snapshot(5, 5))
+    groups = set(await other)
+    answers[0].set_exception(ListenerUnavailable("gone"))
+    with pytest.raises(ListenerUnavailable):
+        await failing
+    assert groups <= consumer.channel_layer.groups
+    assert groups <= consumer.groups
+
+
+async def test_the_last_that_fails_leaves_nothing(consumer: BoardConsumer, answers: list[Any]):
+    tasks = await both(consumer, answers, lambda number: f"r{number}")
+    for answer in answers:
+        answer.set_exception(ListenerUnavailable("gone"))
+    assert all(isinstance(error, ListenerUnavailable) for error in await asyncio.gather(*tasks, return_exceptions=True))
+    assert consumer.channel_layer.groups == consumer.groups == set()
+
+
+async def test_what_was_committed_between_the_two_is_told(consumer: BoardConsumer, answers: list[Any]):
+    late, early = await both(consumer, answers, lambda number: f"r{number}")
+    answers[1].set_result(Snapshot(10, 10))
+    (group,) = await early
+    answers[0].set_result(Snapshot(20, 20))
+    await late
+    event = envelope.Event("create", {"pk": 1}, 1, 15, "2026-01-01T00:00:00+00:00").encode()
+    for message in envelope.pack("tasks", group, [event], term=1, max_events=10, max_bytes=1000):
+        await consumer.tasks(message)
+    assert [sent["body"] for sent in consumer.sent] == [{"pk": 1}]
