@@ -69,6 +69,7 @@ class Listener:
         self.error: str | None = None
         self.session: int | None = None
         self._caught_up = asyncio.Event()
+        self._worked = False
         self._stop = asyncio.Event()
         self._bell: Bell | None = None
         # User code runs in a thread of our own: a consumer's slow query must not hold up everybody's events.
@@ -97,11 +98,14 @@ class Listener:
         try:
             while not self.stopping:
                 try:
-                    await self._session(backoff)
+                    await self._session()
                 except (ConfigurationError, ChannelLayerError):
                     raise
                 except Exception as error:
                     # Whatever it was, the next session reads from the saved cursor: a listener that ends is a hole.
+                    if self._worked:
+                        backoff.reset()
+                    self._worked = False
                     delay = backoff.delay()
                     self.error = str(error) or repr(error)
                     expected = isinstance(error, (*CONNECTION_ERRORS, LeadershipLost, NotMigrated))
@@ -112,14 +116,13 @@ class Listener:
             await self._close_thread()
         emit(Stopped(alias=self.alias))
 
-    async def _session(self, backoff: Backoff) -> None:
+    async def _session(self) -> None:
         connection = await connect(self.alias)
         self.session = connection.get_server_pid()
         try:
             log = await ChangeLog.open(connection)
             self.error = None
             if await self._stand_by(connection):
-                backoff.reset()
                 await self._lead(log)
         finally:
             self._caught_up.clear()
@@ -186,6 +189,7 @@ class Listener:
 
     def caught_up(self) -> None:
         """Note that everything that was there at the start has been sent."""
+        self._worked = True
         self._caught_up.set()
 
 
@@ -198,7 +202,7 @@ class _Leadership:
         self._bell = bell
         self._term = term
         self._position = position
-        self._unsaved = False
+        self._unsaved = self._pruning = False
         self._saved_at = self._pruned_at = time.monotonic()
         self._catalog = Catalog(listener.alias, log)
         self._sender = Sender(term, lambda: not log.connection.is_closed())
@@ -247,7 +251,7 @@ class _Leadership:
                 await self._log.set_flag(1)
                 return
             patience = doze.patience(get_settings().SAFETY_POLL)
-            if self._unsaved:
+            if self._unsaved or self._pruning:
                 patience = min(patience, _SAVE)
             await self._bell.wait(patience)
 
@@ -271,7 +275,7 @@ class _Leadership:
         now = time.monotonic()
         if self._unsaved and now - self._saved_at >= _SAVE:
             await self._save()
-        if now - self._pruned_at >= _PRUNE:
+        if self._pruning or now - self._pruned_at >= _PRUNE:
             await self._prune()
         return piece
 
@@ -340,8 +344,8 @@ class _Leadership:
 
     async def _prune(self) -> None:
         keep = get_settings().RETENTION
-        if await self._log.prune(self._position, keep, _PRUNE_ROWS) < _PRUNE_ROWS:
-            self._pruned_at = time.monotonic()
+        self._pruning = await self._log.prune(self._position, keep, _PRUNE_ROWS) == _PRUNE_ROWS
+        self._pruned_at = time.monotonic()
 
 
 async def _close(connection: Connection) -> None:
