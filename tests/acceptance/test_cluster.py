@@ -10,7 +10,7 @@ import pytest
 
 from tests.acceptance.board import Board
 from tests.processes import wait_until
-from tests.servers import AsgiServer, ManagePy, PgParams
+from tests.servers import AsgiServer, ManagePy, PgParams, RedisServer
 from tests.testapp.models import Remote, Task
 
 LEADS, STANDS_BY = r"listener of database 'default' leads", r"listener of database 'default' stands by"
@@ -177,3 +177,23 @@ def test_listen_serves_every_database_of_an_observed_model(listen, serve, open_b
     remote = Remote.objects.create(text="there")
     assert board.told("remotes") == [("create", {"pk": remote.pk})]
     assert board.told("tasks") == []
+
+
+_DELIVERED = (
+    "SELECT bool_and(pg_visible_in_snapshot(change.xid, cursor.snapshot)) "
+    "FROM djcrf_pg_change AS change, djcrf_pg_cursor AS cursor "
+    "WHERE change.relation = 'testapp_task'::regclass AND change.op = 'I'"
+)
+
+
+def test_a_channel_layer_that_is_down_holds_the_cursor_back(transactional_db, start_command, test_pg):
+    with RedisServer() as layer, test_pg.connect() as admin:
+        leader = start_command("djcrf_pg", "listen", redis=layer.url)
+        leader.wait_for(LEADS)
+        layer.terminate()
+        Task.objects.create(title="while it is down")
+        leader.wait_for("channel layer: .* sends again")
+        leader.wait_for("channel layer: .* sends again", after=leader.position)
+        assert admin.execute(_DELIVERED).fetchone() == (False,)
+        layer.start()
+        wait_until(lambda: admin.execute(_DELIVERED).fetchone() == (True,))
