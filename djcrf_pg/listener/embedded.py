@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 from collections.abc import Iterable
 
-from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.conf import get_settings
 from djcrf_pg.discovery import discover
 from djcrf_pg.exceptions import (
@@ -20,7 +19,7 @@ from djcrf_pg.exceptions import (
     SubscribeError,
     TriggersMissing,
 )
-from djcrf_pg.listener.gate import Gate, Probe
+from djcrf_pg.listener.gate import Gate, Moment, Probe
 from djcrf_pg.listener.sender import channel_layer, is_in_memory
 from djcrf_pg.listener.service import CONNECTION_ERRORS, Listener
 
@@ -110,7 +109,7 @@ async def close_all() -> None:
         await closing.close()
 
 
-async def ready(alias: str, tables: Iterable[str]) -> Snapshot:
+async def ready(alias: str, tables: Iterable[str]) -> Moment:
     """Wait until changes of these tables, committed from now on, will be delivered to this process.
 
     Args:
@@ -118,7 +117,7 @@ async def ready(alias: str, tables: Iterable[str]) -> Snapshot:
         tables: ``db_table`` of each table that must have triggers.
 
     Returns:
-        What had been committed: events of those transactions are not for the subscriber.
+        From when on: what had been committed by then is not for the subscriber.
 
     Raises:
         SubscribeError: They will not be; the subclass and the message say why and what mends it.
@@ -150,7 +149,7 @@ async def ready(alias: str, tables: Iterable[str]) -> Snapshot:
                 else:
                     _require(probe, alias)
                     if _served(here, probe, in_memory):
-                        return probe.snapshot
+                        return probe.moment
                     why = _obstacle(here, probe, in_memory)
                 pause = min(pause * 2, 0.25)
                 await asyncio.sleep(pause)

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 from collections.abc import Iterable
+from datetime import datetime
 
 from django.db import connections
 
@@ -15,18 +16,43 @@ from djcrf_pg.listener.leader import CLASS_ID
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Moment:
+    """When a subscription began.
+
+    Attributes:
+        snapshot: What had been committed.
+        at: What the server's clock said.
+    """
+
+    snapshot: Snapshot
+    at: datetime
+
+    def sees(self, xid: int, written: str) -> bool:
+        """Whether a change had been committed by then, so that it is not for the subscription.
+
+        A change that was written later cannot have been, whatever its transaction id says: after a restore, another
+        server counts them from elsewhere.
+
+        Args:
+            xid: The transaction.
+            written: When the row was written, ISO 8601.
+        """
+        return self.snapshot.sees(xid) and datetime.fromisoformat(written) <= self.at
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Probe:
     """How the database stood when it was asked.
 
     Attributes:
-        snapshot: What had been committed.
+        moment: What had been committed, and when.
         migrated: Whether the change log is there.
         leader: Who leads, or None.
         absent: Tables that do not exist.
         bare: Tables without our triggers, or with disabled ones.
     """
 
-    snapshot: Snapshot
+    moment: Moment
     migrated: bool
     leader: str | None
     absent: frozenset[str]
@@ -89,7 +115,7 @@ class Gate:
         row = await connection.fetchrow(self._sql["probe"], CLASS_ID, tables, TRIGGERS)
         assert row is not None
         return Probe(
-            Snapshot.parse(row["snapshot"]),
+            Moment(Snapshot.parse(row["snapshot"]), row["at"]),
             row["migrated"],
             row["leader"],
             frozenset(row["absent"]),

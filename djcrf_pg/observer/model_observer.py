@@ -17,10 +17,10 @@ from djangochannelsrestframework.observer.base_observer import BaseObserver
 from rest_framework.fields import Field
 from rest_framework.serializers import BaseSerializer, HyperlinkedModelSerializer, ModelSerializer, Serializer
 
-from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import ChannelLayerError, MalformedRequestId, ObserverError
 from djcrf_pg.listener import embedded, envelope, portable
+from djcrf_pg.listener.gate import Moment
 from djcrf_pg.observations import ObserverFailed, emit
 from djcrf_pg.observer.dcrf import DCRFModelObserver
 from djcrf_pg.registry import (
@@ -43,11 +43,11 @@ class _Subscriptions:
     """What a consumer has of one observer.
 
     Attributes:
-        since: Group to what had been committed when it was joined: not for it, however late it arrives.
+        since: Group to when it was joined: what had been committed by then is not for it, however late it arrives.
         waiting: Group to the number of calls of ``subscribe`` that wait for a listener.
     """
 
-    since: dict[str, Snapshot] = dataclasses.field(default_factory=dict)
+    since: dict[str, Moment] = dataclasses.field(default_factory=dict)
     waiting: Counter[str] = dataclasses.field(default_factory=Counter)
 
 
@@ -245,7 +245,7 @@ class ModelObserver(DCRFModelObserver):
         try:
             groups = list(await super().subscribe(consumer, *args, request_id=request_id, **kwargs))
             await consumer.add_group(self.resync_group())
-            snapshot = await embedded.ready(router.db_for_write(self.model_cls), self.tables)
+            moment = await embedded.ready(router.db_for_write(self.model_cls), self.tables)
         except BaseException:
             state.waiting.subtract([*names, self.resync_group()])
             for group in fresh:
@@ -254,7 +254,7 @@ class ModelObserver(DCRFModelObserver):
             raise
         state.waiting.subtract([*names, self.resync_group()])
         for group in (*groups, self.resync_group()):
-            state.since.setdefault(group, snapshot)
+            state.since.setdefault(group, moment)
         return groups
 
     async def _leave_unused(self, consumer: AsyncAPIConsumer, groups: Iterable[str]) -> None:
@@ -304,7 +304,7 @@ class ModelObserver(DCRFModelObserver):
         group = message["group"]
         since = None if consumer is None else self._state(consumer).since.get(group)
         for event in envelope.unpack(message):
-            if since is None or not since.sees(event.xid):
+            if since is None or not since.sees(event.xid, event.committed_at):
                 await self._handle(event, consumer, group=group, message_type=message["type"], **kwargs)
         return None
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -9,7 +10,15 @@ import pytest
 from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.exceptions import ListenerUnavailable
 from djcrf_pg.listener import embedded, envelope
+from djcrf_pg.listener.gate import Moment
 from tests.testapp.consumers import BoardConsumer
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def moment(xid: int) -> Moment:
+    """At noon, when every transaction below ``xid`` had ended."""
+    return Moment(Snapshot(xid, xid), NOON)
 
 
 class Layer:
@@ -26,11 +35,11 @@ class Layer:
 
 
 @pytest.fixture
-def answers(monkeypatch: pytest.MonkeyPatch) -> list["asyncio.Future[Snapshot]"]:
+def answers(monkeypatch: pytest.MonkeyPatch) -> list["asyncio.Future[Moment]"]:
     """What the gate answers to each call, in the order of the calls."""
-    waiting: list[asyncio.Future[Snapshot]] = []
+    waiting: list[asyncio.Future[Moment]] = []
 
-    async def ready(alias: str, tables: Any) -> Snapshot:
+    async def ready(alias: str, tables: Any) -> Moment:
         future = asyncio.get_running_loop().create_future()
         waiting.append(future)
         return await future
@@ -62,7 +71,7 @@ async def both(consumer: BoardConsumer, answers: list[Any], names: Callable[[int
 @pytest.mark.parametrize("same", [True, False])
 async def test_one_that_fails_leaves_the_other_s_group(consumer: BoardConsumer, answers: list[Any], same: bool):
     failing, other = await both(consumer, answers, lambda number: "r" if same else f"r{number}")
-    answers[1].set_result(Snapshot(5, 5))
+    answers[1].set_result(moment(5))
     groups = set(await other)
     answers[0].set_exception(ListenerUnavailable("gone"))
     with pytest.raises(ListenerUnavailable):
@@ -81,11 +90,27 @@ async def test_the_last_that_fails_leaves_nothing(consumer: BoardConsumer, answe
 
 async def test_what_was_committed_between_the_two_is_told(consumer: BoardConsumer, answers: list[Any]):
     late, early = await both(consumer, answers, lambda number: f"r{number}")
-    answers[1].set_result(Snapshot(10, 10))
+    answers[1].set_result(moment(10))
     (group,) = await early
-    answers[0].set_result(Snapshot(20, 20))
+    answers[0].set_result(moment(20))
     await late
     event = envelope.Event("create", {"pk": 1}, 1, 15, "2026-01-01T00:00:00+00:00").encode()
     for message in envelope.pack("tasks", group, [event], term=1, max_events=10, max_bytes=1000):
         await consumer.tasks(message)
     assert [sent["body"] for sent in consumer.sent] == [{"pk": 1}]
+
+
+@pytest.mark.parametrize(("xid", "minutes", "told"), [(5, -1, False), (15, -1, True), (5, 1, True), (15, 1, True)])
+async def test_a_change_that_was_written_later_is_told_whatever_its_xid(
+    consumer: BoardConsumer, answers: list[Any], xid: int, minutes: int, told: bool
+):
+    task = asyncio.create_task(consumer.tasks.subscribe(request_id="r"))
+    while not answers:  # noqa: ASYNC110 - each turn of the loop brings it one step on
+        await asyncio.sleep(0)
+    answers[0].set_result(moment(10))
+    (group,) = await task
+    written = (NOON + timedelta(minutes=minutes)).isoformat()
+    event = envelope.Event("create", {"pk": 1}, 1, xid, written).encode()
+    for message in envelope.pack("tasks", group, [event], term=1, max_events=10, max_bytes=1000):
+        await consumer.tasks(message)
+    assert bool(consumer.sent) is told

@@ -1,6 +1,6 @@
 -- name: probe
 -- $1 class of the leader's lock, $2 quoted table names, $3 names of our triggers.
-SELECT pg_current_snapshot()::text AS snapshot,
+SELECT pg_current_snapshot()::text AS snapshot, clock_timestamp() AS at,
        to_regclass('djcrf_pg_change') IS NOT NULL AS migrated,
        (
            SELECT concat_ws(' ', nullif(activity.application_name, ''), '(server process ' || locks.pid || ')')
