@@ -236,12 +236,10 @@ def excluded_columns(model: type[Model]) -> tuple[str, ...]:
 
 def as_of_now(model: type[Model], alias: str) -> "QuerySet[Model]":
     """The rows of a model as they are now, without the columns that must not leave their tables."""
-    hidden = [
-        field.name
-        for part in family_of(model)
-        for column, field in own_columns(part).items()
-        if column in excluded_columns(part)
-    ]
+    hidden = []
+    for part in family_of(model):
+        excluded = excluded_columns(part)
+        hidden += [field.name for column, field in own_columns(part).items() if column in excluded]
     return model._base_manager.using(alias).defer(*hidden)
 
 

@@ -239,6 +239,9 @@ class Hydrator:
         model: The model, whose own table it is.
         relation: The table.
         alias: The database that the instances say they come from.
+
+    Attributes:
+        names: Column to field name, for the columns of the model's own table.
     """
 
     def __init__(self, model: type[Model], relation: Relation, alias: str) -> None:
@@ -248,6 +251,7 @@ class Hydrator:
         self._connection = connections[alias]
         decoders = Decoders(alias)
         own = own_columns(model)
+        self.names = {column: field.name for column, field in own.items()}
         self._columns = [
             self._column(column, field, relation.columns[column], decoders)
             for column, field in own.items()

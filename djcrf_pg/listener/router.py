@@ -15,7 +15,7 @@ from djcrf_pg.listener.inheritance import Heirs
 from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.listener.routes import Link, Route
 from djcrf_pg.observations import RowUnreadable, emit
-from djcrf_pg.registry import Observed, as_of_now, own_columns
+from djcrf_pg.registry import Observed, as_of_now
 
 #: Entries of the log that have no row: TRUNCATE, and a row whose image could not be written.
 _RESYNC_OPS = {"T": TRUNCATE, "R": UNREADABLE}
@@ -170,7 +170,7 @@ class Router:
             model = observer.model_cls
             if model not in made:
                 old, new = self._instance(model, row, row.old), self._instance(model, row, row.new)
-                made[model] = (old, new, _changed(model, row))
+                made[model] = (old, new, _changed(self._hydrator(model, row).names, row))
             old, new, changed = made[model]
             if old is not None or new is not None:
                 yield Occurrence(row, observer, old, new, list(changed))
@@ -225,13 +225,9 @@ class Router:
         return self._hydrators[place]
 
 
-def _changed(model: type[Model], row: RowChange) -> list[str]:
+def _changed(names: Mapping[str, str], row: RowChange) -> list[str]:
     """The names of the fields whose columns differ."""
     old, new = row.old, row.new
     if old is None or new is None or old == new:
         return []
-    return [
-        field.name
-        for column, field in own_columns(model).items()
-        if column in old and column in new and old[column] != new[column]
-    ]
+    return [name for column, name in names.items() if column in old and column in new and old[column] != new[column]]
