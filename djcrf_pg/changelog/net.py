@@ -36,13 +36,14 @@ class RowChange:
 def net(changes: Iterable[RowChange], key_of: Callable[[int, Image], Key]) -> list[RowChange]:
     """Fold the changes of each transaction into one for each row.
 
-    create + update = create, update + delete = delete, create + delete = nothing, delete + create = update. A
-    changed key is a delete of the old row and a create of the new one. A TRUNCATE takes what the transaction had
-    done to the table before it.
+    create + update = create, update + delete = delete, create + delete = nothing, delete + create = update, a change
+    and its undoing = nothing. A changed key is a delete of the old row and a create of the new one. A TRUNCATE takes
+    what the transaction had done to the table before it.
 
     The order of the log is not always the order of a row's changes: a statement of a user's AFTER trigger is logged
     before the statement that fired it, and a statement that swaps two keys is logged row by row. But each change leads
-    from an image to another, so together they are a path, and its ends do not depend on the order.
+    from an image to another, so together they are a path, and its ends do not depend on the order. Of a path that
+    ends where it began they do, and the log does not say which of its images was stored; but then nothing came of it.
 
     Args:
         changes: In the order of their ids.
@@ -81,11 +82,13 @@ def _ends(path: list[RowChange]) -> RowChange:
         ends = Counter(_text(change.new) for change in path)
         start, end = starts - ends, ends - starts
         if not start and not end:
-            new = old  # It ends where it began.
+            new = old
         # More than one of either is no path: the table was altered between two changes, say.
         if start.total() == end.total() == 1:
             old = next(change.old for change in path if _text(change.old) in start)
             new = next(change.new for change in path if _text(change.new) in end)
+    if old == new and any(change.new != new for change in path):
+        old = new = None
     return dataclasses.replace(first, old=old, new=new, context=last.context, at=last.at)
 
 

@@ -58,7 +58,7 @@ def things(transactional_db: None, test_pg: PgParams) -> Iterator[None]:
         before = admin.execute(_SHAPE).fetchall()
         yield
         admin.execute("DROP VIEW IF EXISTS zoo_view; DROP TABLE IF EXISTS zoo_root CASCADE")
-        for function in ("again", "twice", "no_odd"):
+        for function in ("again", "twice", "no_odd", "back"):
             admin.execute(f"DROP FUNCTION IF EXISTS {function} CASCADE")
         for rule in ("quiet", "loud"):
             admin.execute(f"DROP RULE IF EXISTS {rule} ON zoo_thing")
