@@ -34,7 +34,8 @@ class Settings:
         SUBSCRIBE_TIMEOUT: Seconds that ``subscribe()`` waits for a listener.
         LOCK_TIMEOUT: Seconds that an install waits for the lock on a table.
         RETENTION: Seconds that delivered changes stay in the log.
-        SAFETY_POLL: Seconds between the reads of a listener that nobody wakes.
+        SAFETY_POLL: Seconds between the reads of a listener that nobody wakes; so long it does not notice a
+            connection that has gone silent.
         POLL_INTERVAL: Seconds between reads when ``NOTIFY`` is ``"never"``.
         BATCH_SIZE: Changes read and sent at a time.
         ENVELOPE_EVENTS: Events in one channel-layer message, at most.
@@ -51,7 +52,7 @@ class Settings:
     SUBSCRIBE_TIMEOUT: float = 10.0
     LOCK_TIMEOUT: float = 5.0
     RETENTION: float = 86_400.0
-    SAFETY_POLL: float = 60.0
+    SAFETY_POLL: float = 5.0
     POLL_INTERVAL: float = 0.1
     BATCH_SIZE: int = 10_000
     ENVELOPE_EVENTS: int = 1_000

@@ -41,6 +41,16 @@ class StandingBy(Observation):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LeaderEnded(Observation):
+    """A standby ended the session of a leader that left work unread and gave no sign of life."""
+
+    level = logging.WARNING
+    template = "listener of database {alias!r}: {message}"
+    alias: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Stopped(Observation):
     """A listener ended as asked; its cursor is saved when it led."""
 

@@ -1,7 +1,7 @@
 """Read windows of the change log over an asyncpg connection, and keep the cursor."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncpg
 
@@ -11,7 +11,7 @@ from djcrf_pg.changelog.cursor import BEGINNING, Position, Snapshot
 from djcrf_pg.exceptions import LeadershipLost, NotMigrated
 
 #: A piece of a window holds at most so many bytes of images, and one row more.
-PIECE_BYTES = 16 * 1024 * 1024
+PIECE_BYTES = 8 * 1024 * 1024
 
 #: More rows than any batch has.
 _MANY = 1_000_000
@@ -22,6 +22,26 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[Any]
 else:
     Connection = asyncpg.Connection
+
+
+class Asks(Protocol):
+    """What asks the server: an asyncpg connection, or what stands before one."""
+
+    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
+        """Return the rows."""
+        ...
+
+    async def fetchrow(self, query: str, *args: Any) -> asyncpg.Record | None:
+        """Return the first row."""
+        ...
+
+    async def fetchval(self, query: str, *args: Any) -> Any:
+        """Return the first value of the first row."""
+        ...
+
+    async def execute(self, query: str, *args: Any) -> str:
+        """Return the command's status."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,18 +78,18 @@ class ChangeLog:
     """The change log of one database, by way of one connection.
 
     Args:
-        connection: An asyncpg connection in READ COMMITTED and outside of any transaction.
+        connection: Asks the server, in READ COMMITTED and outside of any transaction.
         schema: The schema of the log, quoted and with its dot.
     """
 
-    def __init__(self, connection: Connection, schema: str) -> None:
+    def __init__(self, connection: Asks, schema: str) -> None:
         self.connection = connection
         self.schema = schema
         self._sql = sql.queries("djcrf_pg.changelog", "reader.sql", schema=schema)
         self._rows = _MANY
 
     @classmethod
-    async def open(cls, connection: Connection) -> "ChangeLog":
+    async def open(cls, connection: Asks) -> "ChangeLog":
         """Find the log by the connection's search_path.
 
         Raises:
@@ -137,22 +157,30 @@ class ChangeLog:
             self._sql["save"], _CURSOR, str(position.last), target, position.after_id, term
         )
         if status.endswith(" 0"):
-            raise LeadershipLost(f"term {term} is over: another listener leads")
+            raise _lost(term)
 
     async def set_flag(self, value: int) -> None:
         """Set the doorbell flag: 0 ring, 1 awake, 2 never ring."""
         await self.connection.execute(self._sql["flag"].replace("$1", str(int(value))))
 
-    async def fall_asleep(self, position: Position, term: int) -> None:
-        """Ask to be rung for, and save the cursor, in a transaction that has an xid.
+    async def beat(self, term: int) -> None:
+        """Say that the leader lives, though it has nothing to save yet.
 
-        The xid makes every transaction that may have read "awake" appear as in progress in later snapshots:
-        ``xmax`` of a snapshot is the latest *completed* xid + 1, so older ones that run are in its ``xip``.
+        Raises:
+            LeadershipLost: A later term owns the cursor.
         """
-        async with self.connection.transaction():
-            await self.set_flag(0)
-            await self.connection.fetchval(self._sql["assign_xid"])
-            await self.save(position, term)
+        status = await self.connection.execute(self._sql["beat"], _CURSOR, term)
+        if status.endswith(" 0"):
+            raise _lost(term)
+
+    async def fall_asleep(self, position: Position, term: int) -> None:
+        """Ask to be rung for, and save the cursor, in this order and in two transactions.
+
+        The save takes an xid after the flag was set. A writer that read "awake" before took its own before that, so
+        later snapshots list it as in progress: their ``xmax`` is the latest *completed* xid + 1.
+        """
+        await self.set_flag(0)
+        await self.save(position, term)
 
     async def prune(self, position: Position, keep: float, limit: int) -> int:
         """Delete up to ``limit`` of the oldest changes, delivered ones older than ``keep`` seconds.
@@ -171,3 +199,7 @@ class ChangeLog:
         """The oids of tables by quoted name; those that do not exist are left out."""
         rows = await self.connection.fetch(self._sql["oids"], names)
         return {row["name"]: row["oid"] for row in rows if row["oid"] is not None}
+
+
+def _lost(term: int) -> LeadershipLost:
+    return LeadershipLost(f"term {term} is over: another listener leads")

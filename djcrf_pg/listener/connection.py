@@ -63,7 +63,8 @@ def asyncpg_arguments(config: Mapping[str, Any], role: str = "listener") -> dict
     options.pop("assume_role", None)
     session = {**_session_settings(options.pop("options", "")), **_SESSION}
     name = options.pop("application_name", None) or "djcrf_pg"
-    session["application_name"] = f"{name} {role} {socket.gethostname()}:{os.getpid()}"[:63]
+    session["application_name"] = _session_name(name, role)
+    session["djcrf_pg.leader"] = _session_name(name, "leader")
     arguments: dict[str, Any] = {"server_settings": session}
     for theirs, ours in (("HOST", "host"), ("USER", "user"), ("PASSWORD", "password"), ("NAME", "database")):
         if config.get(theirs):
@@ -92,6 +93,11 @@ def asyncpg_arguments(config: Mapping[str, Any], role: str = "listener") -> dict
             f"(asyncpg) cannot use. Name an alias without it in DJCRF_PG['LISTENER_DATABASE']."
         )
     return arguments
+
+
+def _session_name(name: str, role: str) -> str:
+    """An ``application_name``, which has 63 bytes; the role is never what is cut off."""
+    return f"{name[:30]} {role} {socket.gethostname()}:{os.getpid()}"[:63]
 
 
 def _port(text: str) -> int:

@@ -20,7 +20,7 @@ import dataclasses
 from typing import Any
 
 from djcrf_pg.changelog.cursor import Snapshot
-from djcrf_pg.changelog.reader import Connection
+from djcrf_pg.listener.session import Session
 
 CHANNEL = "djcrf_pg"
 
@@ -40,13 +40,14 @@ class Bell:
     Use as an asynchronous context manager: LISTEN has been committed when the block begins.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._connection = session.connection
         self._rung = asyncio.Event()
 
     async def __aenter__(self) -> "Bell":
         self._connection.add_termination_listener(self._on_end)
-        await self._connection.add_listener(CHANNEL, self._on_notify)
+        await self._session.run(lambda connection: connection.add_listener(CHANNEL, self._on_notify))
         return self
 
     async def __aexit__(self, *exc: Any) -> None:

@@ -21,7 +21,8 @@ from djcrf_pg.exceptions import (
 )
 from djcrf_pg.listener.gate import Gate, Moment, Probe
 from djcrf_pg.listener.sender import channel_layer, is_in_memory
-from djcrf_pg.listener.service import CONNECTION_ERRORS, Listener
+from djcrf_pg.listener.service import Listener
+from djcrf_pg.listener.session import CONNECTION_ERRORS
 
 
 class Runtime:

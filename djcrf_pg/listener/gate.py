@@ -10,9 +10,8 @@ from django.db import connections
 from djcrf_pg import sql
 from djcrf_pg.capture.plan import TRIGGERS
 from djcrf_pg.changelog.cursor import Snapshot
-from djcrf_pg.changelog.reader import Connection
-from djcrf_pg.listener.connection import connect
 from djcrf_pg.listener.leader import CLASS_ID
+from djcrf_pg.listener.session import Session
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ class Gate:
     def __init__(self, alias: str) -> None:
         self._alias = alias
         self._sql = sql.queries("djcrf_pg.listener", "gate.sql")
-        self._connection: Connection | None = None
+        self._session: Session | None = None
         self._asking = asyncio.Lock()
         self._next: _Round | None = None
         self._task: asyncio.Task[None] | None = None
@@ -111,8 +110,8 @@ class Gate:
             turn.answer.set_result(answer)
 
     async def _query(self, tables: list[str]) -> Probe:
-        connection = await self._connected()
-        row = await connection.fetchrow(self._sql["probe"], CLASS_ID, tables, TRIGGERS)
+        session = await self._connected()
+        row = await session.fetchrow(self._sql["probe"], CLASS_ID, tables, TRIGGERS)
         assert row is not None
         return Probe(
             Moment(Snapshot.parse(row["snapshot"]), row["at"]),
@@ -122,21 +121,21 @@ class Gate:
             frozenset(row["bare"]),
         )
 
-    async def _connected(self) -> Connection:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(self._alias, "gate")
-        return self._connection
+    async def _connected(self) -> Session:
+        if self._session is None or self._session.is_closed():
+            self._session = await Session.open(self._alias, "gate")
+        return self._session
 
     async def end_sessions(self, pids: list[int]) -> None:
         """End listener sessions of this process that nobody will close any more."""
         async with self._asking:
-            connection = await self._connected()
-            await connection.execute(self._sql["end_sessions"], pids)
+            session = await self._connected()
+            await session.execute(self._sql["end_sessions"], pids)
 
     async def close(self) -> None:
         """Close the connection."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        if self._connection is not None and not self._connection.is_closed():
-            await self._connection.close(timeout=2)
+        if self._session is not None:
+            await self._session.close()

@@ -1,7 +1,7 @@
 """Send messages through the channel layer, in order for each group, and never skip one."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from channels.layers import InMemoryChannelLayer, get_channel_layer
@@ -42,10 +42,10 @@ class Sender:
 
     Args:
         term: Of the leadership.
-        leads: Says whether it still lasts; asked before each message.
+        leads: Says whether it still lasts; asked before each message, and again after each wait.
     """
 
-    def __init__(self, term: int, leads: Callable[[], bool]) -> None:
+    def __init__(self, term: int, leads: Callable[[], Awaitable[bool]]) -> None:
         self._term = term
         self._leads = leads
         self._parallel = asyncio.Semaphore(_PARALLEL)
@@ -89,7 +89,7 @@ class Sender:
     async def _send(self, group: str, message: dict[str, Any]) -> None:
         backoff = Backoff(0.05, 5.0)
         while True:
-            if not self._leads():
+            if not await self._leads():
                 raise LeadershipLost(f"the session of term {self._term} is gone")
             try:
                 await channel_layer().group_send(group, message)

@@ -1,35 +1,42 @@
 """The listener of one database: it supervises itself, stands by, leads, and assumes loss after each reconnect."""
 
 import asyncio
-import random
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import asyncpg
 from django.db import InterfaceError, OperationalError, connections
 
 from djcrf_pg.changelog.change import Change
 from djcrf_pg.changelog.cursor import Position
 from djcrf_pg.changelog.decode import StaleRelation
-from djcrf_pg.changelog.reader import ChangeLog, Connection, Piece
+from djcrf_pg.changelog.reader import ChangeLog, Piece
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import ChannelLayerError, ConfigurationError, LeadershipLost, NotMigrated
 from djcrf_pg.listener.backoff import Backoff
 from djcrf_pg.listener.catalog import Catalog
-from djcrf_pg.listener.connection import connect
 from djcrf_pg.listener.doorbell import BUSY, LINGER, LOOK, Bell, Doze
-from djcrf_pg.listener.leader import try_lead
+from djcrf_pg.listener.leader import LEASE, stand_by, try_lead
 from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.listener.sender import Sender
+from djcrf_pg.listener.session import CONNECTION_ERRORS, Session
 from djcrf_pg.listener.telling import Outgoing, events
-from djcrf_pg.observations import ConnectionFailed, CursorReset, DatabaseFailed, Leading, StandingBy, Stopped, emit
+from djcrf_pg.observations import (
+    ConnectionFailed,
+    CursorReset,
+    DatabaseFailed,
+    LeaderEnded,
+    Leading,
+    StandingBy,
+    Stopped,
+    emit,
+)
 
-#: Seconds between a standby's tries, between saves of the cursor under load, and between prunings.
-_STANDBY, _SAVE, _PRUNE = 1.0, 1.0, 60.0
+#: Seconds between saves of the cursor under load, or signs of life while a delivery lasts; and between prunings.
+_SAVE, _PRUNE = 1.0, 60.0
 
 #: Rows that one DELETE of the retention takes: short enough to be in nobody's way.
 _PRUNE_ROWS = 5_000
@@ -39,16 +46,6 @@ _PART = 1_000
 
 #: Tries of a part whose user code finds its database gone while ours is there.
 _TRIES = 5
-
-#: What ends a connection, or keeps one from being made.
-CONNECTION_ERRORS = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # what a session that was terminated in the middle of a query may end in
-)
-
 
 T = TypeVar("T")
 
@@ -117,29 +114,39 @@ class Listener:
         emit(Stopped(alias=self.alias))
 
     async def _session(self) -> None:
-        connection = await connect(self.alias)
-        self.session = connection.get_server_pid()
+        session = await Session.open(self.alias)
+        self.session = session.pid
         try:
-            log = await ChangeLog.open(connection)
+            log = await ChangeLog.open(session)
             self.error = None
-            if await self._stand_by(connection):
-                await self._lead(log)
+            if await self._stand_by(session, log.schema):
+                await self._lead(session, log)
         finally:
             self._caught_up.clear()
-            await _close(connection)
+            await session.close()
             self.session = None
 
-    async def _stand_by(self, connection: Connection) -> bool:
+    async def _stand_by(self, session: Session, schema: str) -> bool:
         """Wait for the lock; False when asked to stop."""
-        told = False
-        while not self.stopping:
-            if await try_lead(connection):
-                return True
-            if not told:
-                emit(StandingBy(alias=self.alias))
-                told = True
-            await self._pause(_STANDBY * random.uniform(0.8, 1.0))
-        return False
+        if await try_lead(session, schema):
+            return True
+        emit(StandingBy(alias=self.alias))
+        session.connection.add_log_listener(self._on_notice)
+        leading = asyncio.create_task(_until_leading(session, schema))
+        stopped = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait([leading, stopped], return_when=asyncio.FIRST_COMPLETED)
+            if not leading.done():
+                return False
+            leading.result()
+            return True
+        finally:
+            for task in (leading, stopped):
+                task.cancel()
+            await asyncio.gather(leading, stopped, return_exceptions=True)
+
+    def _on_notice(self, connection: Any, notice: object) -> None:
+        emit(LeaderEnded(alias=self.alias, message=str(notice)))
 
     async def _pause(self, seconds: float) -> None:
         """Sleep, but no longer than until :meth:`stop`."""
@@ -147,15 +154,15 @@ class Listener:
             async with asyncio.timeout(seconds):
                 await self._stop.wait()
 
-    async def _lead(self, log: ChangeLog) -> None:
+    async def _lead(self, session: Session, log: ChangeLog) -> None:
         taken = await log.take()
         if taken.reset is not None:
             emit(CursorReset(alias=self.alias, snapshot=taken.reset))
         emit(Leading(alias=self.alias, term=taken.term))
-        async with Bell(log.connection) as bell:
+        async with Bell(session) as bell:
             self._bell = bell
             try:
-                await _Leadership(self, log, bell, taken.term, taken.position).run()
+                await _Leadership(self, session, log, bell, taken.term, taken.position).run()
             finally:
                 self._bell = None
 
@@ -193,11 +200,19 @@ class Listener:
         self._caught_up.set()
 
 
+async def _until_leading(session: Session, schema: str) -> None:
+    while not await stand_by(session, schema):
+        pass
+
+
 class _Leadership:
     """One term: read, deliver, advance; sleep when there is nothing to read."""
 
-    def __init__(self, listener: Listener, log: ChangeLog, bell: Bell, term: int, position: Position) -> None:
+    def __init__(
+        self, listener: Listener, session: Session, log: ChangeLog, bell: Bell, term: int, position: Position
+    ) -> None:
         self._listener = listener
+        self._session = session
         self._log = log
         self._bell = bell
         self._term = term
@@ -205,7 +220,7 @@ class _Leadership:
         self._unsaved = self._pruning = False
         self._saved_at = self._pruned_at = time.monotonic()
         self._catalog = Catalog(listener.alias, log)
-        self._sender = Sender(term, lambda: not log.connection.is_closed())
+        self._sender = Sender(term, self._leads)
         self._mode = get_settings().NOTIFY
 
     async def run(self) -> None:
@@ -279,8 +294,40 @@ class _Leadership:
             await self._prune()
         return piece
 
+    async def _leads(self) -> bool:
+        """Whether nobody else can lead: our session lives, by an answer that is not old."""
+        if time.monotonic() - self._session.confirmed > LEASE:
+            with suppress(*CONNECTION_ERRORS):
+                await self._log.beat(self._term)
+        return not self._session.is_closed() and time.monotonic() - self._session.confirmed <= LEASE
+
+    @asynccontextmanager
+    async def _beating(self) -> AsyncIterator[None]:
+        """Give signs of life: whoever delivers for long saves nothing, and a standby might take it for frozen."""
+        done = asyncio.Event()
+
+        async def beat() -> None:
+            with suppress(*CONNECTION_ERRORS, LeadershipLost):  # the sender asks for itself
+                while True:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_SAVE):
+                            await done.wait()
+                        return
+                    await self._log.beat(self._term)
+
+        beating = asyncio.create_task(beat())
+        try:
+            yield
+        finally:
+            done.set()
+            await beating
+
     async def _deliver(self, changes: list[Change]) -> None:
         """Make events of changes and send them; when this returns, the channel layer has taken all."""
+        async with self._beating():
+            await self._tell(changes)
+
+    async def _tell(self, changes: list[Change]) -> None:
         told = await self._occurrences(changes)
         sending: asyncio.Task[None] | None = None
         try:
@@ -331,7 +378,7 @@ class _Leadership:
                 delay = backoff.delay()
                 emit(DatabaseFailed(alias=self._listener.alias, error=str(error).strip(), number=number, delay=delay))
                 await asyncio.sleep(delay)
-                await self._log.connection.fetchval("SELECT 1")
+                await self._session.fetchval("SELECT 1")
         return await self._listener.in_thread(last)
 
     async def _save(self) -> None:
@@ -346,10 +393,3 @@ class _Leadership:
         keep = get_settings().RETENTION
         self._pruning = await self._log.prune(self._position, keep, _PRUNE_ROWS) == _PRUNE_ROWS
         self._pruned_at = time.monotonic()
-
-
-async def _close(connection: Connection) -> None:
-    try:
-        await connection.close(timeout=2)
-    except CONNECTION_ERRORS:
-        connection.terminate()

@@ -45,10 +45,20 @@ class _Subscriptions:
     Attributes:
         since: Group to when it was joined: what had been committed by then is not for it, however late it arrives.
         waiting: Group to the number of calls of ``subscribe`` that wait for a listener.
+        terms: Group to the leadership that sent to it last. What an older one still sends when it continues after it
+            was taken for dead has been sent again by the newer one.
     """
 
     since: dict[str, Moment] = dataclasses.field(default_factory=dict)
     waiting: Counter[str] = dataclasses.field(default_factory=Counter)
+    terms: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def takes(self, group: str, term: int) -> bool:
+        """Whether a message of this leadership is news."""
+        if term < self.terms.get(group, 0):
+            return False
+        self.terms[group] = term
+        return True
 
 
 class ModelObserver(DCRFModelObserver):
@@ -284,8 +294,10 @@ class ModelObserver(DCRFModelObserver):
         for group in groups:
             if request_id is None or group not in consumer.groups:
                 state.since.pop(group, None)
+                state.terms.pop(group, None)
         if state.since.keys() <= {self.resync_group()}:
             state.since.clear()
+            state.terms.clear()
         await self._leave_unused(consumer, [*groups, self.resync_group()])
         return groups
 
@@ -302,7 +314,12 @@ class ModelObserver(DCRFModelObserver):
         if envelope.KEY not in message:
             return await super().__call__(message, consumer=consumer, **kwargs)
         group = message["group"]
-        since = None if consumer is None else self._state(consumer).since.get(group)
+        since = None
+        if consumer is not None:
+            state = self._state(consumer)
+            if not state.takes(group, message[envelope.KEY]["term"]):
+                return None
+            since = state.since.get(group)
         for event in envelope.unpack(message):
             if since is None or not since.sees(event.xid, event.committed_at):
                 await self._handle(event, consumer, group=group, message_type=message["type"], **kwargs)

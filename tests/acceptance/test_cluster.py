@@ -33,8 +33,8 @@ def serve(redis_url: str, start_asgi_server: Callable[..., AsgiServer]) -> Calla
 
 
 @contextmanager
-def writing(test_pg: PgParams, first: int) -> Iterator[list[int]]:
-    """Write rows for as long as the block lasts; the list holds those that were committed."""
+def writing(test_pg: PgParams, first: int, pause: float = 0.0) -> Iterator[list[int]]:
+    """Write rows for as long as the block lasts, ``pause`` seconds apart; the list holds those that were committed."""
     done = threading.Event()
     written: list[int] = []
 
@@ -47,6 +47,7 @@ def writing(test_pg: PgParams, first: int) -> Iterator[list[int]]:
                     [number, f"w{number}"],
                 )
                 written.append(number)
+                done.wait(pause)
 
     thread = threading.Thread(target=work)
     thread.start()

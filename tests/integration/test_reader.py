@@ -339,8 +339,8 @@ async def test_a_piece_is_cut_by_bytes_too_and_a_row_over_the_limit_travels_alon
 
 async def test_each_leadership_has_a_higher_term_and_the_first_begins_at_the_beginning(log: ChangeLog) -> None:
     first, second = await log.take(), await log.take()
-    assert (first.term, first.position, first.reset) == (1, Position(BEGINNING), None)
-    assert second.term == 2
+    assert (first.position, first.reset) == (Position(BEGINNING), None)
+    assert second.term > first.term
 
 
 @pytest.mark.parametrize(("target", "after_id"), [(None, None), ("3:9:3,5", 17)])
@@ -356,7 +356,7 @@ async def test_an_older_term_can_save_no_more(log: ChangeLog) -> None:
     former, present = await log.take(), await log.take()
     position = Position(Snapshot.parse("3:7:3"))
     await log.save(position, present.term)
-    with pytest.raises(LeadershipLost, match="term 1 is over"):
+    with pytest.raises(LeadershipLost, match=f"term {former.term} is over"):
         await log.save(Position(Snapshot.parse("9:9:")), former.term)
     assert (await log.take()).position == position
 
@@ -378,7 +378,7 @@ async def test_a_cursor_from_the_future_is_reset_to_the_beginning_of_the_log(
     await log.take()
     await asyncpg.execute(f"UPDATE djcrf_pg_cursor SET {column} = '99999999:99999999:', after_id = 5")
     taken = await log.take()
-    assert (taken.position, taken.term) == (Position(BEGINNING), 2)
+    assert taken.position == Position(BEGINNING)
     assert taken.reset is not None
     assert "kept" in names((await log.read(taken.position, EVERYTHING)).changes)
     await log.save(now, taken.term)

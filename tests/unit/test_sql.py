@@ -13,7 +13,7 @@ PACKAGE = Path(str(files(djcrf_pg)))
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.sql"))
 
 #: What the code fills in.
-PLACES = {"schema"}
+PLACES = {"schema", "class", "wait"}
 
 
 def test_there_are_sql_files() -> None:

@@ -74,9 +74,11 @@ WHERE change.xid = oldest.xid AND change.id = oldest.id
   AND change.at < clock_timestamp() - make_interval(secs => $2)
 
 -- name: take
--- A cursor that is not there starts at the beginning of the log: twice is allowed, a hole never.
-INSERT INTO /* :schema */djcrf_pg_cursor AS cursor (name, snapshot, term) VALUES ($1, '1:1:', 1)
-ON CONFLICT (name) DO UPDATE SET term = cursor.term + 1, saved_at = clock_timestamp()
+-- A cursor that is not there starts at the beginning of the log: twice is allowed, a hole never. Terms are
+-- milliseconds, or one more than the last: so they rise also where the cursor was lost or is from a dump.
+INSERT INTO /* :schema */djcrf_pg_cursor AS cursor (name, snapshot, term)
+VALUES ($1, '1:1:', extract(epoch FROM clock_timestamp()) * 1000)
+ON CONFLICT (name) DO UPDATE SET term = greatest(cursor.term + 1, excluded.term), saved_at = clock_timestamp()
 RETURNING snapshot::text AS snapshot, target::text AS target, after_id, term,
           pg_snapshot_xmax(coalesce(target, snapshot)) > pg_snapshot_xmax(pg_current_snapshot()) AS future
 
@@ -95,8 +97,8 @@ SET snapshot = excluded.snapshot, target = excluded.target, after_id = excluded.
     saved_at = clock_timestamp()
 WHERE cursor.term = excluded.term
 
+-- name: beat
+UPDATE /* :schema */djcrf_pg_cursor SET saved_at = clock_timestamp() WHERE name = $1 AND term = $2
+
 -- name: flag
 SELECT setval('/* :schema */djcrf_pg_listener_awake', $1)
-
--- name: assign_xid
-SELECT pg_current_xact_id()::text

@@ -26,4 +26,6 @@ SELECT pg_current_snapshot()::text AS snapshot, clock_timestamp() AS at,
 -- now: the application name of our own session, which has our host and process in it, tells.
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE pid = ANY ($1::int[])
-  AND application_name = replace(current_setting('application_name'), ' gate ', ' listener ')
+  AND application_name IN (
+      replace(current_setting('application_name'), ' gate ', ' listener '), current_setting('djcrf_pg.leader')
+  )

@@ -1,0 +1,144 @@
+"""A connection that is known to be alive: an answer that does not come is either slow or lost.
+
+A peer that vanishes without a word (a cut cable, a proxy that stops forwarding, a frozen host) leaves a socket that
+looks healthy for ever. TCP keepalives find a dead host, but not a proxy that still acknowledges. So an answer that
+takes long is asked after, over a second connection: a server that works on it has nothing to hide.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import asyncpg
+
+from djcrf_pg import sql
+from djcrf_pg.changelog.reader import Connection
+from djcrf_pg.listener.connection import connect
+
+#: Seconds that an answer may take before it is asked after, and that this question may take.
+PATIENCE = 4.0
+_CHECK = 3.0
+
+#: What ends a connection, or keeps one from being made.
+CONNECTION_ERRORS = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what a session that was terminated in the middle of a query may end in
+)
+
+
+T = TypeVar("T")
+
+
+class Session:
+    """One asyncpg connection, for one question at a time.
+
+    Attributes:
+        connection: The connection, for what is no question.
+        pid: The server process.
+        confirmed: When the server last answered, in seconds of ``time.monotonic()``.
+    """
+
+    def __init__(self, connection: Connection, alias: str) -> None:
+        self.connection = connection
+        self.pid: int = connection.get_server_pid()
+        self._name = self._named()
+        self._sql = sql.queries("djcrf_pg.listener", "session.sql")
+        self.confirmed = time.monotonic()
+        self._alias = alias
+        self._turn = asyncio.Lock()
+
+    @classmethod
+    async def open(cls, alias: str, role: str = "listener") -> "Session":
+        """Connect to the server that the listener of a database reads.
+
+        Args:
+            alias: The Django database alias.
+            role: What the connection is for.
+
+        Raises:
+            ConfigurationError: The settings cannot be translated.
+            OSError, TimeoutError, asyncpg.PostgresError: The server cannot be reached, or refuses.
+        """
+        return cls(await connect(alias, role), alias)
+
+    async def run(self, work: Callable[[Connection], Awaitable[T]], expected: float = 0.0) -> T:
+        """Do something with the connection that ends with an answer of the server.
+
+        Args:
+            work: Makes the awaitable.
+            expected: Seconds that the server is asked to wait before it answers.
+
+        Raises:
+            ConnectionError: The answer is lost; the connection is closed.
+        """
+        async with self._turn:
+            answer = asyncio.ensure_future(work(self.connection))
+            try:
+                await asyncio.wait([answer], timeout=PATIENCE + expected)
+                while not answer.done() and await self._ask_elsewhere("at_work"):
+                    await asyncio.wait([answer], timeout=PATIENCE)
+                if not answer.done():
+                    # It may have come while we asked.
+                    await asyncio.wait([answer], timeout=0.5)
+                if not answer.done():
+                    self.connection.terminate()
+                    # Nobody hears from it any more, and it may hold the leader's lock.
+                    await self._ask_elsewhere("end")
+                    raise ConnectionError("the server does not answer, and works on no question of ours")
+                result = answer.result()
+            finally:
+                if not answer.done():
+                    answer.cancel()
+                    await asyncio.wait([answer], timeout=_CHECK)
+            self.confirmed = time.monotonic()
+            return result
+
+    async def _ask_elsewhere(self, query: str) -> bool:
+        try:
+            async with asyncio.timeout(_CHECK):
+                other = await connect(self._alias, "watch")
+                try:
+                    return bool(await other.fetchval(self._sql[query], self.pid))
+                finally:
+                    other.terminate()
+        except CONNECTION_ERRORS:
+            return False
+
+    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
+        """As asyncpg's."""
+        return await self.run(lambda connection: connection.fetch(query, *args))
+
+    async def fetchrow(self, query: str, *args: Any) -> asyncpg.Record | None:
+        """As asyncpg's."""
+        return await self.run(lambda connection: connection.fetchrow(query, *args))
+
+    async def fetchval(self, query: str, *args: Any) -> Any:
+        """As asyncpg's."""
+        return await self.run(lambda connection: connection.fetchval(query, *args))
+
+    async def execute(self, query: str, *args: Any) -> str:
+        """As asyncpg's."""
+        return await self.run(lambda connection: connection.execute(query, *args))
+
+    @property
+    def leads(self) -> bool:
+        """Whether it has the leader's lock, as the server said when it gave it (see ``try_lead.sql``)."""
+        return self._named() != self._name
+
+    def _named(self) -> str:
+        return str(self.connection.get_settings().application_name)
+
+    def is_closed(self) -> bool:
+        """Whether the connection is known to have ended."""
+        return self.connection.is_closed()
+
+    async def close(self) -> None:
+        """Close the connection; one that does not answer is cut."""
+        try:
+            await self.connection.close(timeout=2)
+        except CONNECTION_ERRORS:
+            self.connection.terminate()

@@ -1,0 +1,45 @@
+-- :schema of the log, :class of the leader's lock, :wait milliseconds. One command that waits for the lock, and before that ends a leader
+-- that is frozen: a stopped process keeps its session, and the server cannot know.
+-- Two looks in a row must find unread work and the same time of the cursor, which a living leader saves or touches each
+-- second while there is work. A server process that is at work is no frozen leader's, unless it has answered and
+-- nobody takes the answer (wait event ClientWrite).
+-- The COMMIT gives the tables back before the wait: nobody who would TRUNCATE or DROP them has to wait for us.
+DO $do$
+DECLARE
+    look text;
+    leader int;
+BEGIN
+    PERFORM set_config('lock_timeout', '/* :wait */', false);
+    SELECT coalesce(cursor.saved_at::text, 'never') INTO look
+    FROM (VALUES ('leader')) AS wanted (name) LEFT JOIN /* :schema */djcrf_pg_cursor AS cursor USING (name)
+    WHERE EXISTS (
+        SELECT FROM /* :schema */djcrf_pg_change AS change
+        WHERE change.xid >= pg_snapshot_xmax(coalesce(cursor.snapshot, '1:1:'))
+    ) OR EXISTS (
+        SELECT FROM /* :schema */djcrf_pg_change AS change
+        WHERE change.xid = ANY (ARRAY(SELECT pg_snapshot_xip(cursor.snapshot)))
+    );
+    IF look = current_setting('djcrf_pg.look', true) THEN
+        SELECT activity.pid INTO leader
+        FROM pg_locks AS locks JOIN pg_stat_activity AS activity USING (pid)
+        WHERE locks.locktype = 'advisory' AND locks.granted AND locks.objsubid = 2
+          AND locks.classid = /* :class */::int8::oid AND locks.objid = '/* :schema */djcrf_pg_change'::regclass::oid
+          AND locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND (activity.state <> 'active' OR activity.wait_event = 'ClientWrite');
+        IF pg_terminate_backend(leader) THEN
+            RAISE WARNING 'the leader (server process %) does nothing about unread changes since %: its session is ended',
+                leader, look;
+        END IF;
+    END IF;
+    PERFORM set_config('djcrf_pg.look', look, false);
+    COMMIT;
+    BEGIN
+        PERFORM pg_advisory_lock(/* :class */, '/* :schema */djcrf_pg_change'::regclass::oid::int8::bit(32)::int);
+        PERFORM set_config('application_name', current_setting('djcrf_pg.leader'), false);
+    EXCEPTION WHEN lock_not_available THEN
+        -- Caught, it is no error in the server's log every few seconds.
+        NULL;
+    END;
+    PERFORM set_config('lock_timeout', '0', false);
+END
+$do$

@@ -1,0 +1,151 @@
+"""Leaders that are neither dead nor alive: frozen sockets and stopped processes."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from channels_redis.core import RedisChannelLayer
+
+from djcrf_pg.listener.envelope import Event, pack
+from tests.acceptance.test_cluster import LEADS, STANDS_BY, created, writing
+from tests.processes import wait_until
+from tests.proxy import Proxy
+from tests.servers import DSN, AsgiServer, ManagePy, PgParams
+from tests.testapp.consumers import BoardConsumer
+from tests.testapp.models import Task
+
+#: What the documentation promises, and what a busy machine may add to it.
+NOTICED, FENCED, GRACE = 15.0, 10.0, 5.0
+
+
+@pytest.fixture
+def proxy(test_pg: PgParams) -> Iterator[Proxy]:
+    """What stands between one listener and the server."""
+    with Proxy(test_pg) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def listen(redis_url: str, start_command: Callable[..., ManagePy]) -> Callable[..., ManagePy]:
+    """Starts ``manage.py djcrf_pg listen``."""
+
+    def start(server: PgParams | None = None, state: str = LEADS) -> ManagePy:
+        env = None if server is None else {DSN: server.dsn("postgres")}
+        listener = start_command("djcrf_pg", "listen", redis=redis_url, env=env)
+        listener.wait_for(state)
+        return listener
+
+    return start
+
+
+@pytest.fixture
+def serve(redis_url: str, start_asgi_server: Callable[..., AsgiServer]) -> AsgiServer:
+    """An ASGI server without a listener of its own."""
+    return start_asgi_server(redis=redis_url, settings={"EMBEDDED": False})
+
+
+def test_a_frozen_socket_is_noticed_by_the_leader_itself(transactional_db, proxy, listen, serve, open_board):
+    leader = listen(proxy.params)
+    board = open_board(serve)
+    board.subscribe("tasks")
+    before = Task.objects.create(title="before")
+    assert created(board) == [before.pk]
+    proxy.freeze_present()
+    frozen, start = leader.position, time.monotonic()
+    after = Task.objects.create(title="after")
+    leader.wait_for("the server does not answer", after=frozen, timeout=NOTICED + GRACE)
+    leader.wait_for(LEADS, after=frozen, timeout=GRACE)
+    assert time.monotonic() - start < NOTICED + GRACE
+    assert after.pk in created(board)
+
+
+def test_a_standby_takes_over_from_a_leader_whose_socket_is_frozen(
+    transactional_db, proxy, listen, serve, open_board, test_pg
+):
+    leader = listen(proxy.params)
+    standby = listen(state=STANDS_BY)
+    board = open_board(serve)
+    board.subscribe("tasks")
+    with writing(test_pg, 1, pause=0.01) as written:
+        wait_until(lambda: len(written) >= 100)
+        proxy.freeze()
+        frozen = len(written)
+        standby.wait_for("does nothing about unread changes", timeout=FENCED + GRACE)
+        standby.wait_for(LEADS)
+        wait_until(lambda: len(written) >= frozen + 100)
+    arrived = created(board)
+    assert sorted(set(arrived)) == written
+    assert list(dict.fromkeys(arrived)) == written
+    # The former leader comes back, and does not lead.
+    thawed = leader.position
+    proxy.thaw()
+    leader.wait_for(STANDS_BY, after=thawed)
+
+
+def test_a_stopped_leader_is_fenced_and_disturbs_nobody_when_it_continues(
+    transactional_db, listen, serve, open_board, test_pg
+):
+    leader, standby = listen(), listen(state=STANDS_BY)
+    board = open_board(serve)
+    board.subscribe("full")
+    row = Task.objects.create(title="row", points=0)
+
+    def write(number: int) -> None:
+        Task.objects.filter(pk=row.pk).update(points=number)
+
+    write(1)
+    board.told("full")
+    leader.send_signal(signal.SIGSTOP)
+    try:
+        for number in range(2, 100):
+            write(number)
+        standby.wait_for("does nothing about unread changes", timeout=FENCED + GRACE)
+        standby.wait_for(LEADS)
+        write(100)
+        points = [body["points"] for _, body in board.told("full")]
+        assert list(dict.fromkeys(points))[-99:] == list(range(2, 101))
+        stopped = leader.position
+    finally:
+        leader.send_signal(signal.SIGCONT)
+    leader.wait_for(STANDS_BY, after=stopped)
+    assert board.told("full") == []
+
+
+def test_an_idle_leader_is_left_alone(transactional_db, listen, serve, open_board, test_pg):
+    leader, standby = listen(), listen(state=STANDS_BY)
+    board = open_board(serve)
+    board.subscribe("tasks")
+    with test_pg.connect() as admin:
+        look = "SELECT query_start FROM pg_stat_activity WHERE wait_event = 'advisory'"
+        for number in range(3):
+            last = admin.execute(look).fetchone()
+            task = Task.objects.create(title=f"now and then {number}")
+            assert created(board) == [task.pk]
+            wait_until(lambda last=last: admin.execute(look).fetchone() not in (last, None))
+    assert "does nothing" not in standby.output
+    assert leader.output.count("leads") == 1
+
+
+async def test_what_an_older_term_still_sends_is_dropped(
+    transactional_db, redis_url, listen, start_asgi_server, connect
+):
+    listen()
+    server = start_asgi_server(redis=redis_url, settings={"EMBEDDED": False})
+    client = await connect(server, "board")
+    await client.call("subscribe", name="tasks", request_id="tasks")
+    layer = RedisChannelLayer(hosts=[redis_url])
+    observer = BoardConsumer.tasks
+    (group,) = observer.group_names_for_signal(instance=Task())
+
+    async def send(term: int, pk: int) -> None:
+        event = Event("update", {"pk": pk}, 1, 2**62, "9999-01-01T00:00:00+00:00").encode()
+        for message in pack(observer.message_type, group, [event], term=term, max_events=1, max_bytes=1):
+            await layer.group_send(group, message)
+
+    newest = 9_999_999_999_999
+    for term, pk in ((newest - 1, 1), (newest, 2), (newest - 1, 3), (newest, 4)):
+        await send(term, pk)
+    assert [event["body"]["pk"] for event in await client.events(3)] == [1, 2, 4]
+    await layer.flush()
+    await layer.close_pools()
