@@ -34,6 +34,11 @@ class Settings:
         SUBSCRIBE_TIMEOUT: Seconds that ``subscribe()`` waits for a listener.
         LOCK_TIMEOUT: Seconds that an install waits for the lock on a table.
         RETENTION: Seconds that delivered changes stay in the log.
+        LOG_MAX_AGE: Seconds that changes stay in the log at most, delivered or not.
+        LOG_MAX_ROWS: Changes in the log at most, delivered or not; about, as the log is not counted.
+        LOG_MAX_BYTES: Bytes of the log at most; estimated.
+        MASS_CHANGE: Tell a transaction that changes more than so many rows of a table as one resync; None
+            tells each row.
         SAFETY_POLL: Seconds between the reads of a listener that nobody wakes; so long it does not notice a
             connection that has gone silent.
         POLL_INTERVAL: Seconds between reads when ``NOTIFY`` is ``"never"``.
@@ -52,6 +57,10 @@ class Settings:
     SUBSCRIBE_TIMEOUT: float = 10.0
     LOCK_TIMEOUT: float = 5.0
     RETENTION: float = 86_400.0
+    LOG_MAX_AGE: float = 604_800.0
+    LOG_MAX_ROWS: int = 10_000_000
+    LOG_MAX_BYTES: int = 4_294_967_296
+    MASS_CHANGE: int | None = None
     SAFETY_POLL: float = 5.0
     POLL_INTERVAL: float = 0.1
     BATCH_SIZE: int = 10_000
@@ -69,6 +78,10 @@ _POSITIVE = (
     "SUBSCRIBE_TIMEOUT",
     "LOCK_TIMEOUT",
     "RETENTION",
+    "LOG_MAX_AGE",
+    "LOG_MAX_ROWS",
+    "LOG_MAX_BYTES",
+    "MASS_CHANGE",
     "SAFETY_POLL",
     "POLL_INTERVAL",
     "BATCH_SIZE",
@@ -120,6 +133,8 @@ def _complaint(name: str, value: Any) -> str | None:
                 aliases = [*value.keys(), *value.values()]
             good = all(isinstance(alias, str) and alias in django_settings.DATABASES for alias in aliases)
             return None if good else "must name an alias in DATABASES, or map alias to alias"
+    if name == "MASS_CHANGE" and value is None:
+        return None
     if name in _POSITIVE:
         kinds = (int, float) if isinstance(getattr(Settings(), name), float) else (int,)
         good = isinstance(value, kinds) and not isinstance(value, bool) and value > 0

@@ -69,6 +69,7 @@ class Change(models.Model):
     xid = XidField()
     relation = RegclassField()
     op = OpField()
+    depth = models.SmallIntegerField(default=0)
     old = PlainJSONField(null=True)
     new = PlainJSONField(null=True)
     context = models.TextField(null=True)  # noqa: DJ001 - NULL says that the writer set none

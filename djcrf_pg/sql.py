@@ -32,7 +32,13 @@ def load(package: str, name: str) -> str:
 
 
 @cache
+def texts(package: str, name: str) -> dict[str, str]:
+    """Return the named queries of a SQL file, with their places."""
+    parts = _NAME.split(load(package, name))
+    return {key: body.strip() for key, body in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+@cache
 def queries(package: str, name: str, **values: str) -> dict[str, str]:
     """Return the named queries of a SQL file, rendered with ``values``."""
-    parts = _NAME.split(load(package, name))
-    return {key: render(body, **values).strip() for key, body in zip(parts[1::2], parts[2::2], strict=True)}
+    return {key: render(body, **values) for key, body in texts(package, name).items()}

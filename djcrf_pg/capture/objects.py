@@ -14,7 +14,9 @@ _NEVER = 2
 
 
 def prepare(alias: str) -> None:
-    """Make the functions where migrations are switched off, and mute the doorbell where ``NOTIFY`` is ``"never"``.
+    """Make the functions where migrations are switched off, and hand on the settings that writers go by.
+
+    Those are the caps of the log, and whether to ring the doorbell at all.
 
     Args:
         alias: The database.
@@ -28,6 +30,7 @@ def prepare(alias: str) -> None:
             editor.execute(f"DROP TABLE {schema}djcrf_pg_change, {schema}djcrf_pg_cursor")
             RunSQLFile("0001_forwards.sql", "0001_backwards.sql").database_forwards("djcrf_pg", editor, None, None)
     _set_flag(connection, schema)
+    _set_caps(connection, schema)
 
 
 def _has_functions(connection: Any, schema: str) -> bool:
@@ -44,3 +47,14 @@ def _set_flag(connection: Any, schema: str) -> None:
         (flag,) = cursor.fetchone()
         if never != (flag == _NEVER):
             cursor.execute("SELECT setval(%s, %s)", [f"{schema}djcrf_pg_listener_awake", _NEVER if never else 0])
+
+
+def _set_caps(connection: Any, schema: str) -> None:
+    settings = get_settings()
+    values = [settings.LOG_MAX_AGE, settings.LOG_MAX_ROWS, settings.LOG_MAX_BYTES]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {schema}djcrf_pg_cap SET max_age = make_interval(secs => %s), max_rows = %s, max_bytes = %s "
+            f"WHERE (max_age, max_rows, max_bytes) IS DISTINCT FROM (make_interval(secs => %s), %s, %s)",
+            [*values, *values],
+        )

@@ -3,6 +3,11 @@
 from datetime import datetime
 from typing import NamedTuple
 
+#: What stands in ``op`` where no row is told: a TRUNCATE; a row whose image could not be written; changes that were
+#: deleted before they were read, because the log was over its cap; more rows in a transaction than MASS_CHANGE; rows
+#: of a transaction whose order the log does not say.
+TRUNCATED, UNWRITABLE, OVERFLOWN, MASS, UNORDERED = "T", "R", "O", "M", "N"
+
 
 class Change(NamedTuple):
     """What a statement did to one row.
@@ -11,18 +16,22 @@ class Change(NamedTuple):
         id: Rises with every change; for one row, in the order of the commits.
         xid: The transaction, as ``xid8``.
         relation: The oid of the table.
-        op: ``I``, ``U``, ``D``, ``T`` (TRUNCATE) or ``R`` (a row whose image could not be written).
+        op: ``I``, ``U``, ``D``, or what stands for changes that are not told row by row: :data:`TRUNCATED` and others.
+        depth: Of the statement in triggers: 1 for one of the client's.
         old: The row before, as JSON text; None for inserts.
         new: The row after, as JSON text; None for deletes.
         context: What the writer said of itself, or None.
         at: When the statement wrote the row.
+        rows: For :data:`MASS`, how many.
     """
 
     id: int
     xid: int
     relation: int
     op: str
+    depth: int
     old: str | None
     new: str | None
     context: str | None
     at: datetime
+    rows: int | None = None

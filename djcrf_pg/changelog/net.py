@@ -8,8 +8,10 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-#: Reasons to load again: the table was emptied; a row that the log or we could not read.
-TRUNCATE, UNREADABLE = "truncate", "unreadable"
+#: Reasons to load again: the table was emptied; a row that the log or we could not read; changes that the log lost
+#: before they were read; more rows in a transaction than MASS_CHANGE; rows whose order the log does not say.
+TRUNCATE, UNREADABLE, OVERFLOW = "truncate", "unreadable", "overflow"
+MASS_CHANGE, UNORDERED = "mass_change", "unordered"
 
 Image = dict[str, Any]
 Key = Hashable
@@ -20,7 +22,7 @@ class RowChange:
     """A change with its images parsed.
 
     ``old`` and ``new`` are the row before and after; both None is a row that came and went, or what cannot be told
-    row by row when ``resync`` says why.
+    row by row when ``resync`` says why; ``count`` is then the number of rows, if it is known.
     """
 
     id: int
@@ -31,6 +33,7 @@ class RowChange:
     context: str | None
     at: datetime
     resync: str | None = None
+    count: int | None = None
 
 
 def net(changes: Iterable[RowChange], key_of: Callable[[int, Image], Key]) -> list[RowChange]:

@@ -1,6 +1,8 @@
 """Read windows of the change log over an asyncpg connection, and keep the cursor."""
 
 import dataclasses
+from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncpg
@@ -8,15 +10,18 @@ import asyncpg
 from djcrf_pg import sql
 from djcrf_pg.changelog.change import Change
 from djcrf_pg.changelog.cursor import BEGINNING, Position, Snapshot
+from djcrf_pg.changelog.window import Window, crowds
 from djcrf_pg.exceptions import LeadershipLost, NotMigrated
 
 #: A piece of a window holds at most so many bytes of images, and one row more.
 PIECE_BYTES = 8 * 1024 * 1024
 
-#: More rows than any batch has.
-_MANY = 1_000_000
+#: Keys of a window that are fetched at a time, ahead of their images.
+_KEYS = 50_000
 
 _CURSOR = "leader"
+
+_IS_OPEN = "SELECT true FROM pg_cursors WHERE name = 'djcrf_pg_window'"
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[Any]
@@ -85,8 +90,12 @@ class ChangeLog:
     def __init__(self, connection: Asks, schema: str) -> None:
         self.connection = connection
         self.schema = schema
-        self._sql = sql.queries("djcrf_pg.changelog", "reader.sql", schema=schema)
-        self._rows = _MANY
+        window = self._window("$1::text::pg_snapshot", "pg_current_snapshot()")
+        self._sql = sql.queries("djcrf_pg.changelog", "reader.sql", schema=schema, window=window)
+        self._pieces: _Pieces | None = None
+
+    def _window(self, last: str, target: str) -> str:
+        return sql.render(sql.load("djcrf_pg.changelog", "window.sql"), schema=self.schema, last=last, target=target)
 
     @classmethod
     async def open(cls, connection: Asks) -> "ChangeLog":
@@ -103,35 +112,53 @@ class ChangeLog:
             raise NotMigrated("The change log djcrf_pg_change does not exist: run `manage.py migrate`.")
         return cls(connection, f"{name}.")
 
-    async def read(self, position: Position, limit: int) -> Piece:
+    async def read(self, position: Position, limit: int, mass: int | None = None) -> Piece:
         """Read what was committed since ``position``, up to ``limit`` changes.
 
         Costs two index scans, whatever the length of the log: the transactions from the old snapshot's xmax
-        on, and those that were in progress then.
+        on, and those that were in progress then. A window that is larger than a piece is sorted once.
+
+        Args:
+            position: Where to go on.
+            limit: Rows.
+            mass: Put one change in place of more than so many rows of a table in a transaction.
         """
-        target = position.target
-        # Wide rows are weighed before they are read, so a piece that was cut by bytes makes the next one short.
-        limit = min(limit, self._rows)
-        rows = await self.connection.fetch(
-            self._sql["read"],
-            str(position.last),
-            target and str(target),
-            position.after_id or 0,
-            limit,
-            PIECE_BYTES,
-        )
-        snapshot = Snapshot.parse(rows[0]["snapshot"])
-        found = rows[0]["found"] or 0
-        changes = [
-            Change(id, int(xid), relation, op, old, new, context, at)
-            for _, id, xid, relation, op, old, new, context, at, _ in rows[:limit]
-            if id is not None
-        ]
-        cut_by_bytes = len(changes) < min(found, limit)
-        self._rows = 2 * (len(changes) if cut_by_bytes else min(self._rows, _MANY))
-        if found > len(changes):
-            return Piece(changes, Position(position.last, target or snapshot, changes[-1].id), snapshot)
-        return Piece(changes, Position(target or snapshot), snapshot)
+        if position.target is not None:
+            if self._pieces is None or self._pieces.position != position:
+                self._pieces = await self._cut(position, mass, resumed=True)
+            piece = await self._pieces.read(limit)
+            if piece.position.target is None:
+                self._pieces = None
+            return piece
+        rows = await self.connection.fetch(self._sql["read"], str(position.last), limit, PIECE_BYTES)
+        snapshot, found = Snapshot.parse(rows[0]["snapshot"]), rows[0]["found"] or 0
+        changes = [_change(row[2:]) for row in rows[:limit] if row["id"] is not None]
+        if found <= len(changes):
+            window = Window() if mass is None else Window(mass=crowds(changes, mass))
+            return Piece(window.fold(changes), Position(snapshot), snapshot)
+        after = Position(position.last, snapshot, changes[-1].id)
+        self._pieces = await self._cut(after, mass)
+        return Piece(self._pieces.window.fold(changes), after, snapshot)
+
+    async def _cut(self, position: Position, mass: int | None, *, resumed: bool = False) -> "_Pieces":
+        """Sort the rest of a window, for it to be read piece by piece."""
+        last, target, after = str(position.last), str(position.target), str(position.after_id or 0)
+        part = self._window(f"'{last}'::pg_snapshot", f"'{target}'::pg_snapshot")
+        texts = sql.texts("djcrf_pg.changelog", "pieces.sql")
+        window = Window()
+        if mass is not None:
+            rows = await self.connection.fetch(sql.render(texts["crowds"], window=part, most=str(mass)))
+            window.mass = {(int(row["xid"]), row["relation"]): row["count"] for row in rows}
+        if resumed:
+            rows = await self.connection.fetch(sql.render(texts["nested"], window=part, after=after))
+            window.nested = {(int(row["xid"]), row["relation"]): row["depth"] for row in rows}
+        xids = ",".join(str(xid) for xid, _ in window.mass)
+        relations = ",".join(str(relation) for _, relation in window.mass)
+        if await self.connection.fetchval(_IS_OPEN):
+            await self.connection.execute(texts["close"])
+        declare = sql.render(texts["declare"], window=part, after=after, xids=xids, relations=relations)
+        await self.connection.execute(declare)
+        return _Pieces(self.connection, self._sql["images"], position, window)
 
     async def take(self) -> Taken:
         """Begin a new term, and load the cursor that the former one left.
@@ -182,6 +209,18 @@ class ChangeLog:
         await self.set_flag(0)
         await self.save(position, term)
 
+    async def set_caps(self, age: float, rows: int, size: int) -> None:
+        """Tell the writers how large the log may grow: seconds, rows, bytes."""
+        await self.connection.execute(self._sql["caps"], age, rows, size)
+
+    async def trim(self, limit: int) -> int:
+        """Delete up to ``limit`` of the oldest changes, delivered or not, if the log is over a cap.
+
+        Returns:
+            How many were deleted.
+        """
+        return int(await self.connection.fetchval(self._sql["trim"], limit))
+
     async def prune(self, position: Position, keep: float, limit: int) -> int:
         """Delete up to ``limit`` of the oldest changes, delivered ones older than ``keep`` seconds.
 
@@ -199,6 +238,51 @@ class ChangeLog:
         """The oids of tables by quoted name; those that do not exist are left out."""
         rows = await self.connection.fetch(self._sql["oids"], names)
         return {row["name"]: row["oid"] for row in rows if row["oid"] is not None}
+
+
+class _Pieces:
+    """The rest of a window, sorted and kept by the server.
+
+    Attributes:
+        position: What the next read goes on from.
+        window: What its pieces have in common.
+    """
+
+    def __init__(self, connection: Asks, images: str, position: Position, window: Window) -> None:
+        self.position = position
+        self.window = window
+        self._connection = connection
+        self._images = images
+        self._keys: deque[asyncpg.Record] = deque()
+        self._more = True
+
+    async def read(self, limit: int) -> Piece:
+        """Read the next piece."""
+        target = self.position.target
+        assert target is not None
+        texts = sql.texts("djcrf_pg.changelog", "pieces.sql")
+        while self._more and len(self._keys) <= limit:
+            keys = await self._connection.fetch(sql.render(texts["fetch"], count=str(_KEYS)))
+            self._keys.extend(keys)
+            self._more = len(keys) == _KEYS
+        chosen: list[asyncpg.Record] = []
+        size = 0
+        while self._keys and len(chosen) < limit and (not chosen or size < PIECE_BYTES):
+            chosen.append(self._keys.popleft())
+            size += chosen[-1]["bytes"]
+        ids = [key["id"] for key in chosen]
+        rows = await self._connection.fetch(self._images, [key["xid"] for key in chosen], ids)
+        if self._keys:
+            self.position = Position(self.position.last, target, ids[-1])
+        else:
+            await self._connection.execute(texts["close"])
+            self.position = Position(target)
+        return Piece(self.window.fold([_change(row) for row in rows]), self.position, target)
+
+
+def _change(fields: Iterable[Any]) -> Change:
+    id, xid, *others = fields
+    return Change(id, int(xid), *others)
 
 
 def _lost(term: int) -> LeadershipLost:

@@ -7,18 +7,25 @@ from typing import Any
 from django.db import InterfaceError, OperationalError, connections
 from django.db.models import Model
 
-from djcrf_pg.changelog.change import Change
+from djcrf_pg.changelog import net as reasons
+from djcrf_pg.changelog.change import MASS, OVERFLOWN, TRUNCATED, UNORDERED, UNWRITABLE, Change
 from djcrf_pg.changelog.decode import Hydrator, Relation, StaleRelation, raw_columns
 from djcrf_pg.changelog.image import parse
-from djcrf_pg.changelog.net import TRUNCATE, UNREADABLE, Image, RowChange, by_key, net
+from djcrf_pg.changelog.net import UNREADABLE, Image, RowChange, by_key, net
 from djcrf_pg.listener.inheritance import Heirs
 from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.listener.routes import Link, Route
 from djcrf_pg.observations import RowUnreadable, emit
 from djcrf_pg.registry import Observed, as_of_now
 
-#: Entries of the log that have no row: TRUNCATE, and a row whose image could not be written.
-_RESYNC_OPS = {"T": TRUNCATE, "R": UNREADABLE}
+#: What stands in the log for changes that are not told row by row.
+_RESYNC_OPS = {
+    TRUNCATED: reasons.TRUNCATE,
+    UNWRITABLE: reasons.UNREADABLE,
+    OVERFLOWN: reasons.OVERFLOW,
+    MASS: reasons.MASS_CHANGE,
+    UNORDERED: reasons.UNORDERED,
+}
 
 
 class Router:
@@ -78,7 +85,7 @@ class Router:
             return None
         row = RowChange(change.id, change.xid, relation.root, None, None, change.context, change.at)
         if change.op in _RESYNC_OPS:
-            row.resync = _RESYNC_OPS[change.op]
+            row.resync, row.count = _RESYNC_OPS[change.op], change.rows
             if row.resync == UNREADABLE:
                 self._report(row, relation.name, ValueError("its image could not be written to the log"))
             return row

@@ -158,6 +158,8 @@ class Listener:
         taken = await log.take()
         if taken.reset is not None:
             emit(CursorReset(alias=self.alias, snapshot=taken.reset))
+        settings = get_settings()
+        await log.set_caps(settings.LOG_MAX_AGE, settings.LOG_MAX_ROWS, settings.LOG_MAX_BYTES)
         emit(Leading(alias=self.alias, term=taken.term))
         async with Bell(session) as bell:
             self._bell = bell
@@ -280,7 +282,8 @@ class _Leadership:
 
     async def _step(self) -> Piece:
         """Read a piece, send it, advance."""
-        piece = await self._log.read(self._position, get_settings().BATCH_SIZE)
+        settings = get_settings()
+        piece = await self._log.read(self._position, settings.BATCH_SIZE, settings.MASS_CHANGE)
         if piece.changes:
             await self._deliver(piece.changes)
             self._unsaved = True
@@ -390,6 +393,7 @@ class _Leadership:
         self._unsaved, self._saved_at = False, time.monotonic()
 
     async def _prune(self) -> None:
-        keep = get_settings().RETENTION
-        self._pruning = await self._log.prune(self._position, keep, _PRUNE_ROWS) == _PRUNE_ROWS
+        pruned = await self._log.prune(self._position, get_settings().RETENTION, _PRUNE_ROWS)
+        trimmed = await self._log.trim(_PRUNE_ROWS)
+        self._pruning = _PRUNE_ROWS in (pruned, trimmed)
         self._pruned_at = time.monotonic()

@@ -71,7 +71,9 @@ def _events(occurrence: Occurrence) -> Iterable[tuple[Destination, str]]:
     """
     observer, old, new = occurrence.observer, occurrence.old, occurrence.new
     if occurrence.resync is not None:
-        body = {"reason": occurrence.resync, "model": observer.model_cls._meta.label}
+        body: dict[str, Any] = {"reason": occurrence.resync, "model": observer.model_cls._meta.label}
+        if occurrence.change.count is not None:
+            body["count"] = occurrence.change.count
         destination = Destination(observer.resync_group(), observer.message_type, resync=True)
         yield destination, _encode(occurrence, RESYNC, body)
         return

@@ -35,6 +35,7 @@ class Migration(migrations.Migration):
                         ("xid", djcrf_pg.models.XidField()),
                         ("relation", djcrf_pg.models.RegclassField()),
                         ("op", djcrf_pg.models.OpField()),
+                        ("depth", models.SmallIntegerField(default=0)),
                         ("old", djcrf_pg.models.PlainJSONField(null=True)),
                         ("new", djcrf_pg.models.PlainJSONField(null=True)),
                         ("context", models.TextField(null=True)),

@@ -22,6 +22,8 @@ GOOD: list[dict[str, Any]] = [
     {"LISTENER_DATABASE": "default"},
     {"LISTENER_DATABASE": {"default": "default"}},
     {"BATCH_SIZE": 1, "ENVELOPE_EVENTS": 5, "ENVELOPE_BYTES": 100},
+    {"LOG_MAX_AGE": 60, "LOG_MAX_ROWS": 1_000, "LOG_MAX_BYTES": 1_000_000, "MASS_CHANGE": 1},
+    {"MASS_CHANGE": None},
     {"RETENTION": 1, "SAFETY_POLL": 0.5, "LOCK_TIMEOUT": 2},
 ]
 
@@ -50,6 +52,9 @@ BAD: list[tuple[str, Any]] = [
     ("RETENTION", "3600"),
     ("RETENTION", True),
     ("RETENTION", float("nan")),
+    ("MASS_CHANGE", 0),
+    ("MASS_CHANGE", "many"),
+    ("LOG_MAX_ROWS", 1.5),
     ("BATCH_SIZE", 1.5),
     ("ENVELOPE_EVENTS", 10.0),
     ("ENVELOPE_BYTES", None),

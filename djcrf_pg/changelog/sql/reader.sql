@@ -1,21 +1,11 @@
 -- name: read
--- $1 last snapshot, $2 target snapshot or null, $3 after id, $4 rows, $5 bytes.
+-- $1 last snapshot, $2 rows, $3 bytes; :window goes from there to what is visible now.
 -- One statement, one snapshot (READ COMMITTED): what it sees and its pg_current_snapshot() agree. The first
--- row always passes the limit of bytes; `found` tells whether the limits cut something off. A log restored from
--- another cluster may hold transaction ids of the future, which belong to nobody here.
+-- row always passes the limit of bytes; `found` tells whether the limits cut something off.
 WITH piece AS (
-    SELECT part.*
-    FROM (
-        SELECT * FROM /* :schema */djcrf_pg_change
-        WHERE xid >= pg_snapshot_xmax($1::text::pg_snapshot)
-          AND xid < pg_snapshot_xmax(coalesce($2::text::pg_snapshot, pg_current_snapshot()))
-        UNION ALL
-        SELECT * FROM /* :schema */djcrf_pg_change
-        WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot)))
-    ) AS part
-    WHERE part.id > $3 AND pg_visible_in_snapshot(part.xid, coalesce($2::text::pg_snapshot, pg_current_snapshot()))
+    /* :window */
     ORDER BY part.id
-    LIMIT $4 + 1
+    LIMIT $2 + 1
 ), weighed AS (
     SELECT piece.*, count(*) OVER () AS found,
            sum(bytes) OVER (ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
@@ -27,11 +17,19 @@ WITH piece AS (
         FROM (VALUES (old), (new)) AS images (image)
     ) AS weight
 )
-SELECT s.snapshot, w.id, w.xid::text AS xid, w.relation::oid AS relation, w.op::text AS op, w.old::text AS old,
-       w.new::text AS new, w.context, w.at, w.found
+SELECT s.snapshot, w.found, w.id, w.xid::text AS xid, w.relation::oid AS relation, w.op::text AS op, w.depth,
+       w.old::text AS old, w.new::text AS new, w.context, w.at
 FROM (SELECT pg_current_snapshot()::text AS snapshot) AS s
-LEFT JOIN weighed AS w ON w.before IS NULL OR w.before < $5
+LEFT JOIN weighed AS w ON w.before IS NULL OR w.before < $3
 ORDER BY w.id
+
+-- name: images
+-- $1 transactions and $2 ids: what may have been deleted meanwhile is left out.
+SELECT id, xid::text AS xid, relation::oid AS relation, op::text AS op, depth, old::text AS old, new::text AS new,
+       context, at
+FROM unnest($1::text[]::xid8[], $2::bigint[]) AS key (xid, id)
+JOIN /* :schema */djcrf_pg_change AS change USING (xid, id)
+ORDER BY id
 
 -- name: relations
 -- The columns of tables as the driver would see their types: a domain is its base type.
@@ -67,6 +65,7 @@ WITH oldest AS (
     WHERE xid < pg_snapshot_xmin($1::text::pg_snapshot)
     ORDER BY xid, id
     LIMIT $3
+    FOR UPDATE SKIP LOCKED  -- writers trim the log too
 )
 DELETE FROM /* :schema */djcrf_pg_change AS change
 USING oldest
@@ -99,6 +98,15 @@ WHERE cursor.term = excluded.term
 
 -- name: beat
 UPDATE /* :schema */djcrf_pg_cursor SET saved_at = clock_timestamp() WHERE name = $1 AND term = $2
+
+-- name: caps
+-- $1 seconds, $2 rows, $3 bytes.
+UPDATE /* :schema */djcrf_pg_cap SET max_age = make_interval(secs => $1), max_rows = $2, max_bytes = $3
+WHERE (max_age, max_rows, max_bytes) IS DISTINCT FROM (make_interval(secs => $1), $2, $3)
+
+-- name: trim
+-- $1 rows.
+SELECT /* :schema */djcrf_pg_trim_v1($1)
 
 -- name: flag
 SELECT setval('/* :schema */djcrf_pg_listener_awake', $1)
