@@ -46,7 +46,7 @@ def asking(
     server = start_asgi_server()
     board = open_board(server)
     board.subscribe("tasks", "tagged", "asking")
-    task = Task.objects.create(title="before")
+    task = Task.objects.create(title="ask before")
     assert board.told("asking") == [("create", {"pk": task.pk, "labels": 0})]
     return server, board
 
@@ -54,7 +54,7 @@ def asking(
 def test_the_same_events_are_made_again_on_a_new_connection(asking: tuple[AsgiServer, Board], test_pg: PgParams):
     server, board = asking
     end_sessions_of_user_code(test_pg)
-    task = Task.objects.create(title="after")
+    task = Task.objects.create(title="ask after")
     assert ("create", {"pk": task.pk}) in board.told("tasks")
     assert board.told("asking") == [("create", {"pk": task.pk, "labels": 0})]
     server.wait_for(FAILED)
@@ -70,19 +70,19 @@ def test_the_same_events_are_made_again_on_a_new_connection(asking: tuple[AsgiSe
 
 def test_others_do_not_wait_for_ever_where_it_stays_gone(asking: tuple[AsgiServer, Board], test_pg: PgParams):
     server, board = asking
-    task, label = Task.objects.get(title="before"), Label.objects.create(name="a")
+    task, label = Task.objects.get(title="ask before"), Label.objects.create(name="a")
     board.messages("tagged")
     with closed_to_new_sessions(test_pg):
         end_sessions_of_user_code(test_pg)
         with transaction.atomic():
             task.labels.add(label)
-            other = Task.objects.create(title="while it is gone")
+            other = Task.objects.create(title="ask while it is gone")
         assert ("create", {"pk": other.pk}) in board.told("tasks")
         resync = board.runner.run(board.client.until(lambda message: message.get("action") == "resync"))
         assert (resync["request_id"], resync["data"]["reason"]) == ("tagged", "unreadable")
     assert server.find(rf"BoardConsumer\.asking failed on testapp\.Task pk={other.pk}")
     assert server.output.count("(try 4)") >= 1
-    later = Task.objects.create(title="when it is back")
+    later = Task.objects.create(title="ask when it is back")
     assert ("create", {"pk": later.pk, "labels": 0}) in board.told("asking")
 
 
@@ -91,7 +91,7 @@ def test_nothing_is_lost_where_the_listener_s_own_session_ends_too(asking: tuple
     before = server.position
     with closed_to_new_sessions(test_pg), test_pg.connect("postgres") as admin:
         end_sessions_of_user_code(test_pg)
-        task = Task.objects.create(title="while both are gone")
+        task = Task.objects.create(title="ask while both are gone")
         server.wait_for(FAILED, after=before)
         admin.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"

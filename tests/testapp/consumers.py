@@ -91,8 +91,13 @@ class BoardConsumer(GenericAsyncAPIConsumer):
 
     @model_observer(Task)
     async def asking(self, message: Any, **kwargs: Any) -> None:
-        """Its serializer asks the database."""
+        """Its serializer asks the database, of tasks whose title says so: other tests open no connection for it."""
         await self.tell("asking", message, **kwargs)
+
+    @asking.groups
+    def asking(self, instance: Task | None = None, **kwargs: Any):
+        if instance is None or instance.title.startswith("ask"):
+            yield "asked"
 
     @asking.serializer
     def asking(self, instance: Task, action: Any, **kwargs: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Sending: in order for each group, never a skip while the layer is down, and nothing after the lead is lost."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,7 +60,8 @@ def place(group: str, *, resync: bool = False) -> Destination:
 
 
 async def received(layer: Any, channel: str, count: int) -> list[Any]:
-    return [unpack(await layer.receive(channel))[0].body for _ in range(count)]
+    async with asyncio.timeout(10):
+        return [unpack(await layer.receive(channel))[0].body for _ in range(count)]
 
 
 async def test_while_the_layer_is_down_it_waits_and_nothing_is_skipped(observed: list[Observation]) -> None:
