@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 help:
 	@echo 'make demo      install and serve the example application'
 	@echo 'make test      run every test (ARGS="-k name" for some; DJCRF_PG_TEST_DSN for a server of yours)'
-	@echo 'make coverage  run the tests and report the branches they miss'
+	@echo 'make coverage  run the tests, report the branches they miss, and fail below 95 %'
 	@echo 'make bench     what capture costs writers, as ratios measured in turns'
 	@echo 'make lint      ruff and the import contract; "make format" mends what can be mended'
 	@echo 'make types     mypy'
@@ -25,9 +25,10 @@ venv: $(VENV)/.installed-test $(VENV)/.installed-lint
 test: $(VENV)/.installed-test
 	VENV='$(VENV)' sh scripts/test.sh $(ARGS)
 
+# Each of the two runs has only its part; the report of both decides by `fail_under`.
 coverage: $(VENV)/.installed-test
 	$(BIN)/coverage erase
-	VENV='$(VENV)' sh scripts/test.sh --cov --cov-append --cov-report= $(ARGS)
+	VENV='$(VENV)' sh scripts/test.sh --cov --cov-append --cov-report= --cov-fail-under=0 $(ARGS)
 	$(BIN)/coverage report
 
 bench: $(VENV)/.installed-test

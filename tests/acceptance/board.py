@@ -56,6 +56,8 @@ class Board:
                 return Project.objects.create(pk=1_000_000 + number, name="fence")
             case "remotes":
                 return Remote.objects.create(pk=1_000_000 + number, text="fence")
+            case "asking":
+                return Task.objects.create(pk=1_000_000 + number, title=f"ask fence {number}")
             case "awkward":
                 return Awkward.objects.create(pk=1_000_000 + number)
         return Task.objects.create(pk=1_000_000 + number, title=f"fence {number}", status="todo")

@@ -198,3 +198,19 @@ def test_a_channel_layer_that_is_down_holds_the_cursor_back(transactional_db, st
         assert admin.execute(_DELIVERED).fetchone() == (False,)
         layer.start()
         wait_until(lambda: admin.execute(_DELIVERED).fetchone() == (True,))
+
+
+def test_a_standby_ends_when_asked(transactional_db, listen):
+    leader = listen()
+    leader.wait_for(LEADS)
+    standby = listen()
+    standby.wait_for(STANDS_BY)
+    assert standby.terminate() == 0
+    assert not standby.find(LEADS)
+    assert standby.find("listener of database 'default' stopped")
+
+
+def test_listen_ends_with_what_no_retry_can_mend(transactional_db, run_command, redis_url, test_pg):
+    dsn = f"{test_pg.dsn()} channel_binding=prefer"
+    with pytest.raises(AssertionError, match=r"CommandError: .*\['OPTIONS'\] has 'channel_binding'"):
+        run_command("djcrf_pg", "listen", redis=redis_url, env={"DJCRF_PG_TEST_DSN": dsn})

@@ -5,7 +5,7 @@ from django.db import connection
 from tests.acceptance.board import Board
 from tests.acceptance.test_cluster import created, writing
 from tests.processes import wait_until
-from tests.servers import PgParams
+from tests.servers import AsgiServer, PgParams
 from tests.testapp.models import Task
 
 
@@ -74,3 +74,22 @@ def test_a_subscription_without_a_request_id_ends_without_one(board: Board):
     board.subscribe("full")
     assert board.told("full") == []
     assert board.client.take(lambda message: message.get("observer") == "tasks") == []
+
+
+def test_a_leader_that_another_has_overtaken_begins_again_with_a_new_term(board: Board, asgi_server: AsgiServer):
+    board.subscribe("tasks")
+    first = Task.objects.create(title="first")
+    assert board.told("tasks") == [("create", {"pk": first.pk})]
+    before = asgi_server.position
+    with connection.cursor() as cursor:
+
+        def overtake() -> tuple[int] | None:
+            cursor.execute("UPDATE djcrf_pg_cursor SET term = term + 10 RETURNING term")
+            return cursor.fetchone()
+
+        # The flush before the test has taken the cursor away; with its next save the leader makes it again.
+        (term,) = wait_until(overtake)
+    task = Task.objects.create(title="a")
+    asgi_server.wait_for(rf"leads \(term {term + 1}\)", after=before)
+    assert "another listener leads; next try in" in asgi_server.output[before:]
+    assert ("create", {"pk": task.pk}) in board.told("tasks")

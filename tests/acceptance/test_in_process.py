@@ -8,8 +8,11 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.db import connection, connections
+from django.test import override_settings
 
-from djcrf_pg.listener import embedded
+from djcrf_pg.listener import embedded, router, service
+from tests.processes import until
+from tests.servers import PgParams
 from tests.testapp.consumers import BoardConsumer
 from tests.testapp.models import Task
 
@@ -84,3 +87,63 @@ def test_writers_in_the_same_process_need_no_event_loop():
             "SELECT op, new->>'title' FROM djcrf_pg_change WHERE op <> 'T' AND relation = 'testapp_task'::regclass"
         )
         assert cursor.fetchall() == [("I", "nobody listens")]
+
+
+async def refusal() -> str:
+    """What a subscription is refused with."""
+    communicator = WebsocketCommunicator(BoardConsumer.as_asgi(), "/ws/board/")
+    await communicator.connect()
+    await communicator.send_json_to({"action": "subscribe", "name": "tasks", "request_id": "r"})
+    reply = await communicator.receive_json_from(timeout=10)
+    await communicator.disconnect()
+    assert reply["response_status"] == 503, reply
+    (error,) = reply["errors"]
+    return str(error)
+
+
+async def test_a_wrong_setting_refuses_and_is_named():
+    with override_settings(DJCRF_PG={"BATCHSIZE": 1}):
+        assert "no setting 'BATCHSIZE': did you mean 'BATCH_SIZE'" in await refusal()
+    await talk("and with good ones it goes on")
+
+
+async def test_consumers_that_cannot_be_imported_refuse_and_are_named():
+    with override_settings(ASGI_APPLICATION="tests.nowhere.application"):
+        error = await refusal()
+    assert "ASGI_APPLICATION = 'tests.nowhere.application', which cannot be imported" in error
+    await talk("and when they can it goes on")
+
+
+async def test_the_leader_deletes_what_is_delivered_and_older_than_the_retention(
+    monkeypatch: pytest.MonkeyPatch, test_pg: PgParams
+):
+    # The intervals alone are other than in production.
+    monkeypatch.setattr(service, "_PRUNE", 0.0)
+    monkeypatch.setattr(service, "_PRUNE_ROWS", 25)
+    await Task.objects.abulk_create([Task(title=f"old {number}") for number in range(17)])
+    with override_settings(DJCRF_PG={"RETENTION": 0.001}):
+        await talk("new")
+        with test_pg.connect() as admin:
+            await until(lambda: admin.execute("SELECT count(*) FROM djcrf_pg_change").fetchone() == (0,))
+    await sync_to_async(connections.close_all)()
+
+
+async def test_a_fault_that_nobody_foresaw_is_a_resync_and_holds_nobody_up(monkeypatch: pytest.MonkeyPatch):
+    def failing(rows: Any, key: Any) -> Any:
+        monkeypatch.undo()
+        raise ArithmeticError("unforeseen")
+
+    communicator = WebsocketCommunicator(BoardConsumer.as_asgi(), "/ws/board/")
+    await communicator.connect()
+    await communicator.send_json_to({"action": "subscribe", "name": "tasks", "request_id": "r"})
+    assert (await communicator.receive_json_from(timeout=10))["response_status"] == 201
+    monkeypatch.setattr(router, "net", failing)
+    await Task.objects.abulk_create([Task(title="one"), Task(title="two")])
+    resync = await communicator.receive_json_from(timeout=10)
+    assert (resync["action"], resync["request_id"]) == ("resync", "r")
+    assert resync["data"] == {"reason": "unreadable", "model": "testapp.Task"}
+    task = await Task.objects.acreate(title="three")
+    event = await communicator.receive_json_from(timeout=10)
+    assert (event["action"], event["body"]) == ("create", {"pk": task.pk})
+    await communicator.disconnect()
+    await sync_to_async(connections.close_all)()

@@ -7,7 +7,7 @@ import pytest
 from django.db import connection
 
 from tests.acceptance.board import Board
-from tests.servers import AsgiServer, free_port
+from tests.servers import AsgiServer, PgParams, free_port
 from tests.testapp.models import Task
 
 
@@ -136,3 +136,15 @@ def test_an_in_memory_layer_hears_nothing_of_another_process(
     assert "another process leads" in error
     task = Task.objects.create(title="a")
     assert board.told("tasks") == [("create", {"pk": task.pk})]
+
+
+def test_options_that_the_listener_cannot_use_are_named_each_time(
+    transactional_db, start_asgi_server: Callable[..., AsgiServer], open_board, test_pg: PgParams
+):
+    # Django's driver knows it, asyncpg does not.
+    server = start_asgi_server(env={"DJCRF_PG_TEST_DSN": f"{test_pg.dsn()} channel_binding=prefer"})
+    board = open_board(server)
+    for _ in range(3):
+        error = refusal(board)
+        assert "OPTIONS'] has 'channel_binding'" in error
+        assert "LISTENER_DATABASE" in error

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.processes import wait_until
-from tests.project import Project
+from tests.project import SETTINGS, Project
 from tests.servers import ManagePy
 
 pytestmark = pytest.mark.slow
@@ -85,6 +85,32 @@ def test_errors_name_what_is_wrong_and_what_mends(migrated: Project) -> None:
         assert "Traceback" not in result.stderr
 
 
+def test_a_database_that_cannot_be_reached_is_no_traceback(project: Project) -> None:
+    project.write("shelf_settings.py", f"{SETTINGS}\nDATABASES['default']['HOST'] = '/nowhere'\n")
+    result = project.manage("djcrf_pg", "status", check=False)
+    assert result.returncode == 1
+    assert "CommandError: The database did not do it: " in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_nothing_observed_is_said(project: Project, redis_url: str) -> None:
+    project.write("shelf/consumers.py", "")
+    layers = {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [redis_url]}}}
+    project.write("shelf_settings.py", f"{SETTINGS}\nCHANNEL_LAYERS = {layers!r}\n")
+    assert project.manage("djcrf_pg", "status", "--check").stdout.startswith("Nothing is observed in any PostgreSQL")
+    result = project.manage("djcrf_pg", "listen", check=False)
+    assert "there is nothing to listen for" in result.stderr
+
+
+def test_listen_says_when_it_leads_whatever_logging_says(migrated: Project, redis_url: str) -> None:
+    layers = {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [redis_url]}}}
+    migrated.write("shelf_settings.py", f"{SETTINGS}\nCHANNEL_LAYERS = {layers!r}\nLOGGING = {{}}\n")
+    with ManagePy("djcrf_pg", "listen", env=migrated.env()) as listener:
+        listener.wait_for(r"djcrf_pg: listener of database 'default' leads \(term 1\)")
+        assert listener.terminate() == 0
+        assert listener.find("listener of database 'default' stopped")
+
+
 # -- install -------------------------------------------------------------------------------------------------
 
 
@@ -111,6 +137,13 @@ def test_a_dry_run_prints_sql_that_works_and_touches_nothing(migrated: Project) 
     assert migrated.triggers() == BOOKS | JOINS
     migrated.rows(output)
     assert migrated.triggers() == set()
+
+
+def test_install_names_observed_tables_that_do_not_exist(project: Project) -> None:
+    project.manage("migrate", "djcrf_pg", "--verbosity", "0")
+    result = project.manage("djcrf_pg", "install")
+    assert "default: shelf_book is observed and does not exist; `manage.py migrate` makes tables." in result.stderr
+    assert result.stdout == "default: nothing to do\n"
 
 
 def test_install_without_a_change_log_says_so(project: Project) -> None:

@@ -197,6 +197,31 @@ def test_squashed_migrations_install_the_same(written: Project) -> None:
     assert written.rows(DEFINITIONS) == before
 
 
+def test_several_leaves_are_named(project: Project) -> None:
+    for name in ("0002_a", "0002_b"):
+        project.write(
+            f"shelf/migrations/{name}.py",
+            "from django.db import migrations\n"
+            "class Migration(migrations.Migration):\n"
+            "    dependencies = [('shelf', '0001_initial')]\n",
+        )
+    result = project.manage("djcrf_pg", "makemigrations", "shelf", settings=OFF, check=False)
+    assert "The app 'shelf' has several leaf migrations (0002_a, 0002_b): merge them first." in result.stderr
+
+
+def test_its_sql_can_be_shown_without_a_database_and_does_what_the_migration_does(project: Project) -> None:
+    make(project)
+    statements = project.manage("sqlmigrate", "shelf", "0002", settings=OFF).stdout
+    assert "lock_timeout" not in statements
+    migrate(project, "djcrf_pg")
+    migrate(project, "shelf", "0001")
+    assert project.triggers() == set()
+    project.rows(statements)
+    project.manage("djcrf_pg", "status", "--check", settings=OFF)
+    project.rows(project.manage("sqlmigrate", "shelf", "0002", "--backwards", settings=OFF).stdout)
+    assert project.triggers() == set()
+
+
 ROUTERS = """
 class Router:
     def allow_migrate(self, db, app_label, model_name=None, **hints):

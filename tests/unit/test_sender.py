@@ -1,0 +1,107 @@
+"""Sending: in order for each group, never a skip while the layer is down, and nothing after the lead is lost."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from channels.layers import InMemoryChannelLayer
+from django.test import override_settings
+
+from djcrf_pg.exceptions import ChannelLayerError, LeadershipLost
+from djcrf_pg.listener.envelope import RESYNC, Event, unpack
+from djcrf_pg.listener.sender import Sender, channel_layer
+from djcrf_pg.listener.telling import Destination
+from djcrf_pg.observations import LayerFailed, LayerRefused, Observation, add_sink
+
+
+class MoodyLayer(InMemoryChannelLayer):  # type: ignore[misc]
+    """A layer with a limit of its own, that is down twice before it takes a message that says so."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.down = 2
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        """As every layer's."""
+        text = message["djcrf_pg"]["events"]
+        if "too large" in text:
+            raise ValueError("over the limit of 1 MB")
+        if "outage" in text and self.down:
+            self.down -= 1
+            raise ConnectionError("down")
+        await super().group_send(group, message)
+
+
+LAYER = {"default": {"BACKEND": f"{__name__}.MoodyLayer"}}
+
+
+@pytest.fixture(autouse=True)
+def _layer() -> Iterator[None]:
+    with override_settings(CHANNEL_LAYERS=LAYER, DJCRF_PG={"ENVELOPE_EVENTS": 1}):
+        yield
+
+
+@pytest.fixture
+def observed() -> Iterator[list[Observation]]:
+    """What operators are told."""
+    told: list[Observation] = []
+    remove = add_sink(lambda observation, error: told.append(observation))
+    yield told
+    remove()
+
+
+def event(body: str, action: str = "update") -> str:
+    return Event(action, body, change_id=1, xid=1, committed_at="2026-01-01T00:00:00+00:00").encode()
+
+
+def place(group: str, *, resync: bool = False) -> Destination:
+    return Destination(group, "tell", resync=resync)
+
+
+async def received(layer: Any, channel: str, count: int) -> list[Any]:
+    async with asyncio.timeout(10):
+        return [unpack(await layer.receive(channel))[0].body for _ in range(count)]
+
+
+async def test_while_the_layer_is_down_it_waits_and_nothing_is_skipped(observed: list[Observation]) -> None:
+    layer = channel_layer()
+    await layer.group_add("g", "c")
+    await Sender(1, lambda: True).send({place("g"): [event("first"), event("outage"), event("last")]})
+    assert await received(layer, "c", 3) == ["first", "outage", "last"]
+    assert [type(one) for one in observed] == [LayerFailed, LayerFailed]
+
+
+async def test_a_message_that_the_layer_refuses_is_reported_and_the_rest_goes_on(observed: list[Observation]) -> None:
+    layer = channel_layer()
+    await layer.group_add("g", "c")
+    await Sender(1, lambda: True).send({place("g"): [event("first"), event("too large"), event("last")]})
+    assert await received(layer, "c", 2) == ["first", "last"]
+    (refused,) = observed
+    assert isinstance(refused, LayerRefused)
+    assert (refused.group, refused.error) == ("g", "ValueError('over the limit of 1 MB')")
+
+
+async def test_a_resync_comes_after_what_it_makes_void() -> None:
+    layer = channel_layer()
+    for group in ("rows", "all"):
+        await layer.group_add(group, "c")
+    resync = {place("all", resync=True): [event("again", RESYNC)]}
+    await Sender(1, lambda: True).send({**resync, place("rows"): [event("outage"), event("row")]})
+    assert await received(layer, "c", 3) == ["outage", "row", "again"]
+
+
+async def test_who_leads_no_more_sends_nothing_more() -> None:
+    layer = channel_layer()
+    await layer.group_add("g", "c")
+    answers = iter([True, False])
+    with pytest.raises(LeadershipLost, match="term 7"):
+        await Sender(7, lambda: next(answers)).send({place("g"): [event("first"), event("second")]})
+    assert await received(layer, "c", 1) == ["first"]
+    assert not layer.channels  # it forgets a channel that is empty
+
+
+@pytest.mark.parametrize("layers", [{}, {"other": LAYER["default"]}])
+def test_no_layer_is_told_with_the_setting(layers: Any) -> None:
+    with override_settings(CHANNEL_LAYERS=layers), pytest.raises(ChannelLayerError, match="CHANNEL_LAYERS"):
+        channel_layer()
