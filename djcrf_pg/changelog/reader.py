@@ -144,15 +144,18 @@ class ChangeLog:
         await self.connection.execute(self._sql["flag"].replace("$1", str(int(value))))
 
     async def fall_asleep(self, position: Position, term: int) -> None:
-        """Ask to be rung for, and save the cursor, in a transaction that has an xid.
+        """Ask to be rung for, and save the cursor in a later transaction.
 
-        The xid makes every transaction that may have read "awake" appear as in progress in later snapshots:
-        ``xmax`` of a snapshot is the latest *completed* xid + 1, so older ones that run are in its ``xip``.
+        Saving takes an xid, later than that of any transaction that may have read "awake", so those appear as in
+        progress in later snapshots: ``xmax`` of a snapshot is the latest *completed* xid + 1, and older ones that run
+        are in its ``xip``. In one transaction the order would be wrong: ``setval`` itself takes an xid, and only then
+        sets the value.
+
+        Raises:
+            LeadershipLost: A later term owns the cursor.
         """
-        async with self.connection.transaction():
-            await self.set_flag(0)
-            await self.connection.fetchval(self._sql["assign_xid"])
-            await self.save(position, term)
+        await self.set_flag(0)
+        await self.save(position, term)
 
     async def prune(self, position: Position, keep: float, limit: int) -> int:
         """Delete up to ``limit`` of the oldest changes, delivered ones older than ``keep`` seconds.

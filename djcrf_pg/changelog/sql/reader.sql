@@ -97,6 +97,3 @@ WHERE cursor.term = excluded.term
 
 -- name: flag
 SELECT setval('/* :schema */djcrf_pg_listener_awake', $1)
-
--- name: assign_xid
-SELECT pg_current_xact_id()::text
