@@ -8,13 +8,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test coverage bench demo lint format types wheel clean
+.PHONY: help venv test coverage bench model demo lint format types wheel clean
 
 help:
 	@echo 'make demo      install and serve the example application'
 	@echo 'make test      run every test (ARGS="-k name" for some; DJCRF_PG_TEST_DSN for a server of yours)'
 	@echo 'make coverage  run the tests, report the branches they miss, and fail below 95 %'
 	@echo 'make bench     what capture costs writers, as ratios measured in turns'
+	@echo 'make model     check the model of the doorbell with spin, which it needs beside gcc'
 	@echo 'make lint      ruff and the import contract; "make format" mends what can be mended'
 	@echo 'make types     mypy'
 	@echo 'make wheel     build the wheel and look into it'
@@ -33,6 +34,9 @@ coverage: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks $(ARGS)
+
+model:
+	$(PYTHON) models/check.py $(ARGS)
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python example/run.py $(ARGS)

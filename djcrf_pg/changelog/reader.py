@@ -201,10 +201,15 @@ class ChangeLog:
             raise _lost(term)
 
     async def fall_asleep(self, position: Position, term: int) -> None:
-        """Ask to be rung for, and save the cursor, in this order and in two transactions.
+        """Ask to be rung for, and save the cursor in a later transaction.
 
-        The save takes an xid after the flag was set. A writer that read "awake" before took its own before that, so
-        later snapshots list it as in progress: their ``xmax`` is the latest *completed* xid + 1.
+        Saving takes an xid, later than that of any transaction that may have read "awake", so those appear as in
+        progress in later snapshots: ``xmax`` of a snapshot is the latest *completed* xid + 1, and older ones that run
+        are in its ``xip``. In one transaction the order would be wrong: ``setval`` itself takes an xid, and only then
+        sets the value.
+
+        Raises:
+            LeadershipLost: A later term owns the cursor.
         """
         await self.set_flag(0)
         await self.save(position, term)

@@ -4,9 +4,9 @@ NOTIFY takes a database-wide lock at commit, so writers ring only while a flag s
 flag is a sequence: shared state outside of transactions for the price of a page read.
 
 - A writer inserts into the log first, so that its transaction has an xid, and *then* reads the flag.
-- A listener that falls asleep sets the flag to 0 in a transaction of its own that takes an xid. A writer that read
-  "awake" before that is older, so any later snapshot shows it as ended (its changes are visible) or lists it among
-  those in progress.
+- A listener that falls asleep sets the flag to 0, and then takes an xid in a transaction of its own. A writer that read
+  "awake" is older, so any snapshot after that transaction shows it as ended (its changes are visible) or lists it
+  among those in progress.
 - So the listener reads once more, and as long as a transaction that was in progress in that snapshot still
   runs, it keeps looking with a growing delay. Only then may it sleep until it is rung for.
 

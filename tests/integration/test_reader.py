@@ -436,6 +436,23 @@ async def test_falling_asleep_saves_the_cursor_and_shows_every_transaction_that_
     assert (await log.take()).position == now
 
 
+async def test_who_has_an_xid_by_the_time_the_flag_is_set_is_in_progress_for_the_next_read(
+    log: ChangeLog, now: Position, session: Callable[[], Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`setval` takes an xid before it sets the value: a writer with the next one may still have read "awake"."""
+    taken = await log.take()
+    writer = session()
+    set_flag = log.set_flag
+
+    async def set_while_a_writer_writes(value: int) -> None:
+        await set_flag(value)
+        write(writer, "while the flag was set")
+
+    monkeypatch.setattr(log, "set_flag", set_while_a_writer_writes)
+    await log.fall_asleep(now, taken.term)
+    assert xid_of(writer) in (await log.read(now, EVERYTHING)).snapshot.xip
+
+
 async def test_who_leads_no_more_does_not_fall_asleep(log: ChangeLog, now: Position) -> None:
     former = await log.take()
     await log.take()

@@ -1,0 +1,139 @@
+"""Checks the model of the doorbell: as it is it must hold, and with each mistake it must be found wrong.
+
+    python models/check.py                    all of it, less than a minute
+    python models/check.py --trace NO_XID     the shortest way to the fault that a mistake leads to
+
+Needs spin and gcc.
+"""
+
+import argparse
+import dataclasses
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+MODEL = Path(__file__).with_name("doorbell.pml")
+
+#: All of it at once would be too many states. The model must hold in each of these.
+SIZES = {
+    "a leader that dies": "-DWRITERS=2 -DTRANSACTIONS=1 -DSTATEMENTS=2 -DBUSY=1 -DDEATHS=1",
+    "two transactions": "-DWRITERS=2 -DTRANSACTIONS=2 -DSTATEMENTS=1 -DBUSY=0 -DDEATHS=0",
+    "three writers": "-DWRITERS=3 -DTRANSACTIONS=1 -DSTATEMENTS=1 -DBUSY=0 -DDEATHS=0",
+}
+
+#: Each is an ``#ifdef`` of the model.
+MISTAKES = {
+    "FLAG_FIRST": "a writer reads the flag before its transaction has an id",
+    "NO_XID": "the leader takes no transaction id after it has set the flag to 0",
+    "XID_FIRST": "the leader takes that id before it sets the flag",
+    "NO_LAST_READ": "the leader does not read after it has set the flag to 0",
+    "NO_PENDING": "the leader does not wait for transactions that are in progress",
+    "PENDING_OF_READ": "the leader waits for those of its last read, not for those of its position",
+    "LISTEN_LATE": "LISTEN comes after the last read",
+    "MUFFLE_LATE": "the leader forgets the rings after the read, not before",
+    "TRUST_FLAG": "a new leader goes to sleep with the flag as it finds it",
+}
+
+#: A size that is enough for all of them to show.
+MISTAKEN = "-DWRITERS=2 -DTRANSACTIONS=2 -DDEATHS=0"
+
+_NEEDED = ("spin", "gcc")
+
+#: The model's own lines among those of spin.
+_TOLD = re.compile(r"(writer|leader|the leader|a ring|overslept)\b")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the checker says.
+
+    Attributes:
+        holds: Whether it went through every state and found no fault.
+        overslept: Whether it found a state that breaks the claim.
+        states: How many states it went through.
+        output: All that it said.
+        trace: What happened on the way to the fault.
+    """
+
+    holds: bool
+    overslept: bool
+    states: int
+    output: str
+    trace: str = ""
+
+
+def missing() -> list[str]:
+    """The programs that are needed and not there."""
+    return [name for name in _NEEDED if shutil.which(name) is None]
+
+
+def check(size: str, mistake: str | None = None, shortest: bool = False) -> Verdict:
+    """Go through every state of the model, or up to the first fault.
+
+    Args:
+        size: Macros of the model, as for the C preprocessor.
+        mistake: One of `MISTAKES`.
+        shortest: Find the shortest way to the fault, which takes longer.
+    """
+    macros = [*size.split(), *([f"-D{mistake}"] if mistake else [])]
+    # A fault is found sooner than an optimizing compiler is done.
+    options = ["-DBFS", "-O2"] if shortest else ["-O0" if mistake else "-O2"]
+    with tempfile.TemporaryDirectory(prefix="doorbell-") as folder:
+        shutil.copy(MODEL, folder)
+        _run(folder, "spin", *macros, "-a", MODEL.name)
+        _run(folder, "gcc", "-DSAFETY", "-DCOLLAPSE", "-DMEMLIM=2000", *options, "-o", "pan", "pan.c")
+        output = _run(folder, "./pan", "-m10000")
+        trace = ""
+        if Path(folder, f"{MODEL.name}.trail").exists():
+            lines = _run(folder, "spin", *macros, "-T", "-t", MODEL.name).splitlines()
+            trace = "\n".join(
+                line for line in lines if re.match(r"(writer|leader|a ring|the leader|overslept)\b", line)
+            )
+    errors, states = re.search(r"errors: (\d+)", output), re.search(r"(\d+) states, stored", output)
+    # "Warning: Search not completed", "max search depth too small" and the like.
+    whole = not re.search(r"warning|not completed|truncated|too small|out of memory", output, re.IGNORECASE)
+    return Verdict(
+        holds=whole and errors is not None and errors[1] == "0",
+        overslept="assertion violated 0" in output,
+        states=int(states[1]) if states else 0,
+        output=output,
+        trace=trace,
+    )
+
+
+def _run(folder: str, *command: str) -> str:
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode and "pan:1:" not in done.stdout:
+        raise SystemExit(f"{' '.join(command)}: {done.stdout}")
+    return done.stdout
+
+
+def main() -> int:
+    """Check everything, or show one mistake; the exit code says whether all is as it should be."""
+    parser = argparse.ArgumentParser(description="Check the model of the doorbell.")
+    parser.add_argument(
+        "--trace", choices=MISTAKES, metavar="MISTAKE", help=f"show what {', '.join(MISTAKES)} leads to"
+    )
+    trace: str | None = parser.parse_args().trace
+    if programs := missing():
+        raise SystemExit(f"not on the PATH: {', '.join(programs)} (apt-get install {' '.join(programs)})")
+    if trace is not None:
+        print(check(MISTAKEN, trace, shortest=True).trace)
+        return 0
+    failures = 0
+    for what, size in SIZES.items():
+        verdict = check(size)
+        failures += not verdict.holds
+        print(f"{'holds' if verdict.holds else 'DOES NOT HOLD':15} {what}: {verdict.states:,} states", flush=True)
+    for mistake, what in MISTAKES.items():
+        verdict = check(MISTAKEN, mistake)
+        failures += not verdict.overslept
+        print(f"{'found' if verdict.overslept else 'NOT FOUND':15} {mistake}: {what}", flush=True)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
