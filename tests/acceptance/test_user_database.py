@@ -95,7 +95,7 @@ def test_nothing_is_lost_where_the_listener_s_own_session_ends_too(asking: tuple
         server.wait_for(FAILED, after=before)
         admin.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-            " WHERE datname = %s AND application_name LIKE 'djcrf_pg listener%%'",
+            " WHERE datname = %s AND application_name LIKE 'djcrf_pg leader%%'",
             [test_pg.dbname],
         )
         server.wait_for("not currently accepting connections; next try in", after=before)

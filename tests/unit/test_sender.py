@@ -64,10 +64,15 @@ async def received(layer: Any, channel: str, count: int) -> list[Any]:
         return [unpack(await layer.receive(channel))[0].body for _ in range(count)]
 
 
+async def yes() -> bool:
+    """Says that it leads."""
+    return True
+
+
 async def test_while_the_layer_is_down_it_waits_and_nothing_is_skipped(observed: list[Observation]) -> None:
     layer = channel_layer()
     await layer.group_add("g", "c")
-    await Sender(1, lambda: True).send({place("g"): [event("first"), event("outage"), event("last")]})
+    await Sender(1, yes).send({place("g"): [event("first"), event("outage"), event("last")]})
     assert await received(layer, "c", 3) == ["first", "outage", "last"]
     assert [type(one) for one in observed] == [LayerFailed, LayerFailed]
 
@@ -75,7 +80,7 @@ async def test_while_the_layer_is_down_it_waits_and_nothing_is_skipped(observed:
 async def test_a_message_that_the_layer_refuses_is_reported_and_the_rest_goes_on(observed: list[Observation]) -> None:
     layer = channel_layer()
     await layer.group_add("g", "c")
-    await Sender(1, lambda: True).send({place("g"): [event("first"), event("too large"), event("last")]})
+    await Sender(1, yes).send({place("g"): [event("first"), event("too large"), event("last")]})
     assert await received(layer, "c", 2) == ["first", "last"]
     (refused,) = observed
     assert isinstance(refused, LayerRefused)
@@ -87,7 +92,7 @@ async def test_a_resync_comes_after_what_it_makes_void() -> None:
     for group in ("rows", "all"):
         await layer.group_add(group, "c")
     resync = {place("all", resync=True): [event("again", RESYNC)]}
-    await Sender(1, lambda: True).send({**resync, place("rows"): [event("outage"), event("row")]})
+    await Sender(1, yes).send({**resync, place("rows"): [event("outage"), event("row")]})
     assert await received(layer, "c", 3) == ["outage", "row", "again"]
 
 
@@ -95,8 +100,12 @@ async def test_who_leads_no_more_sends_nothing_more() -> None:
     layer = channel_layer()
     await layer.group_add("g", "c")
     answers = iter([True, False])
+
+    async def answer() -> bool:
+        return next(answers)
+
     with pytest.raises(LeadershipLost, match="term 7"):
-        await Sender(7, lambda: next(answers)).send({place("g"): [event("first"), event("second")]})
+        await Sender(7, answer).send({place("g"): [event("first"), event("second")]})
     assert await received(layer, "c", 1) == ["first"]
     assert not layer.channels  # it forgets a channel that is empty
 
