@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from djcrf_pg.changelog import reader as module
-from djcrf_pg.changelog.change import Change
+from djcrf_pg.changelog.change import MASS, UNORDERED, Change
 from djcrf_pg.changelog.cursor import BEGINNING, Position, Snapshot
 from djcrf_pg.changelog.decode import ColumnType, relations_of
 from djcrf_pg.changelog.image import parse
@@ -306,6 +306,47 @@ async def test_after_a_crash_the_rest_of_the_window_is_read_from_the_saved_curso
         assert names([change for piece in pieces for change in piece.changes]) == ["3", "4", "5", "6"]
     finally:
         await another.close()
+
+
+async def test_a_window_that_is_taken_up_again_knows_what_its_former_pieces_had(
+    log: ChangeLog, now: Position, session: Callable[[], Session], asyncpg: Connection
+) -> None:
+    """A piece has rows of a trigger's statement; after another leader took over come those of the one that fired it."""
+    writer = session()
+    commit(writer, *map(str, range(4)))
+    await asyncpg.execute(
+        "UPDATE djcrf_pg_change SET depth = CASE WHEN new->>'name' IN ('0', '1') THEN 2 ELSE 1 END, "
+        "xid = pg_current_xact_id() WHERE relation = 'testapp_project'::regclass AND new->>'name' ~ '^[0-3]$'"
+    )
+    piece = await log.read(now, 2)
+    assert [change.op for change in piece.changes] == ["I", "I"]
+    another = await connect("default", "test")
+    try:
+        rest = await (await ChangeLog.open(another)).read(reopened(piece.position), 2)
+    finally:
+        await another.close()
+    assert [change.op for change in rest.changes] == [UNORDERED]
+    assert [change.op for change in (await log.read(piece.position, 2)).changes] == [UNORDERED]
+
+
+@pytest.mark.parametrize("limit", [2, 100])
+async def test_a_crowd_is_one_change_wherever_the_window_is_cut(
+    limit: int, log: ChangeLog, now: Position, session: Callable[[], Session]
+) -> None:
+    writer, other = session(), session()
+    for number in range(5):
+        write(writer, f"crowd {number}")
+    commit(other, "few")
+    writer.commit()
+    changes, position = [], now
+    while True:
+        piece = await log.read(position, limit, mass=4)
+        changes += piece.changes
+        position = piece.position
+        if position.target is None:
+            break
+    assert [(change.op, change.rows) for change in changes] == [(MASS, 5), ("I", None)]
+    assert names(changes) == ["few"]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 6, 9])

@@ -63,14 +63,18 @@ AS $function$
 DECLARE
     caps record;
     oldest record;
-    newest bigint;
+    excess numeric;
     before timestamptz := 'infinity';
     width numeric;
     trimmed bigint;
 BEGIN
     SELECT * INTO caps FROM /* :schema */djcrf_pg_cap;
     SELECT xid, id, at INTO oldest FROM /* :schema */djcrf_pg_change
-    WHERE xid >= (SELECT last_value::text::xid8 FROM /* :schema */djcrf_pg_floor)
+    WHERE xid >= (
+        -- A dump of another cluster may bring one of the future.
+        SELECT CASE WHEN floor < pg_snapshot_xmax(pg_current_snapshot()) THEN floor ELSE '0' END
+        FROM (SELECT last_value::text::xid8 AS floor FROM /* :schema */djcrf_pg_floor) AS hint
+    )
     ORDER BY xid, id LIMIT 1;
     IF caps IS NULL OR oldest IS NULL THEN
         RETURN 0;
@@ -81,18 +85,20 @@ BEGIN
         UNION ALL
         (SELECT old, new FROM /* :schema */djcrf_pg_change ORDER BY xid DESC, id DESC LIMIT 200)
     ) AS sample;
-    newest := pg_sequence_last_value(pg_get_serial_sequence('/* :schema */djcrf_pg_change', 'id'));
-    IF newest - oldest.id < caps.max_rows AND (newest - oldest.id) * width < caps.max_bytes THEN
+    excess := pg_sequence_last_value(pg_get_serial_sequence('/* :schema */djcrf_pg_change', 'id')) - oldest.id + 1;
+    excess := ceil(excess - least(caps.max_rows, caps.max_bytes / width));
+    IF excess <= 0 THEN
         before := clock_timestamp() - caps.max_age;
         IF oldest.at >= before THEN
             RETURN 0;
         END IF;
+        excess := most;
     END IF;
     PERFORM setval('/* :schema */djcrf_pg_floor', oldest.xid::text::bigint);
     WITH doomed AS (
         -- Whoever trims at the same time takes others, and nobody waits.
         SELECT xid, id FROM /* :schema */djcrf_pg_change
-        WHERE xid >= oldest.xid AND at < before ORDER BY xid, id LIMIT most FOR UPDATE SKIP LOCKED
+        WHERE xid >= oldest.xid AND at < before ORDER BY xid, id LIMIT least(most, excess) FOR UPDATE SKIP LOCKED
     ), gone AS (
         DELETE FROM /* :schema */djcrf_pg_change AS change USING doomed
         WHERE change.xid = doomed.xid AND change.id = doomed.id

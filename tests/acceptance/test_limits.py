@@ -1,0 +1,110 @@
+"""What is too much to be told row by row is told as a resync: a log over its caps, crowds, cut transactions."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+
+from tests.acceptance.board import Board
+from tests.acceptance.test_cluster import LEADS
+from tests.client import Message
+from tests.servers import AsgiServer, ManagePy
+from tests.testapp.models import Task
+
+ENTRIES = "INSERT INTO testapp_task (id, title, status, points, body) SELECT i, 't' || i, 'todo', 0, '' FROM "
+
+
+@pytest.fixture
+def board(transactional_db: None, redis_url: str, start_asgi_server: Callable[..., AsgiServer], open_board) -> Board:
+    """A client of a server without a listener of its own."""
+    return open_board(start_asgi_server(redis=redis_url, settings={"EMBEDDED": False}))
+
+
+@pytest.fixture
+def listen(redis_url: str, start_command: Callable[..., ManagePy]) -> Callable[..., ManagePy]:
+    """Starts a listener with settings, and returns when it leads."""
+
+    def start(**settings: Any) -> ManagePy:
+        leader = start_command("djcrf_pg", "listen", redis=redis_url, settings=settings)
+        leader.wait_for(LEADS)
+        return leader
+
+    return start
+
+
+def write(sql: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+
+
+def resync(board: Board, name: str) -> Message:
+    """The next resync of an observer."""
+    found = board.runner.run(
+        board.client.until(lambda message: message.get("action") == "resync" and message["request_id"] == name)
+    )
+    assert found["response_status"] == 205
+    return found["data"]
+
+
+def told(board: Board, name: str) -> list[tuple[str, int]]:
+    """What was told row by row."""
+    return [(action, body["pk"]) for action, body in board.told(name)]
+
+
+def test_what_the_log_lost_is_a_resync_and_the_rest_is_told(board: Board, listen: Callable[..., ManagePy]) -> None:
+    leader = listen(LOG_MAX_ROWS=2_000)
+    board.subscribe("tasks", "projects")
+    board.subscribe("by_status", status="elsewhere")
+    leader.terminate()
+    for first in range(0, 8_000, 500):
+        write(f"{ENTRIES} generate_series({first + 1}, {first + 500}) AS i")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM djcrf_pg_change")
+        assert cursor.fetchone()[0] < 4_500
+    last = Task.objects.create(pk=50_000, title="last")
+    listen(LOG_MAX_ROWS=2_000)
+    for name in ("tasks", "by_status"):
+        assert resync(board, name) == {"reason": "overflow", "model": "testapp.Task"}
+    assert told(board, "tasks")[-1] == ("create", last.pk)
+    assert board.told("projects") == []
+
+
+@pytest.mark.parametrize("batch", [10_000, 50], ids=["whole", "cut"])
+def test_a_crowd_is_one_resync_with_its_number(board: Board, listen: Callable[..., ManagePy], batch: int) -> None:
+    listen(MASS_CHANGE=100, BATCH_SIZE=batch)
+    board.subscribe("tasks")
+    with transaction.atomic():
+        write(f"{ENTRIES} generate_series(1, 60) AS i")
+        write("UPDATE testapp_task SET points = 1")
+        write(f"{ENTRIES} generate_series(61, 130) AS i")
+    assert resync(board, "tasks") == {"reason": "mass_change", "model": "testapp.Task", "count": 190}
+    assert told(board, "tasks") == []
+    write("UPDATE testapp_task SET points = 2 WHERE id <= 100")
+    assert told(board, "tasks") == [("update", pk) for pk in range(1, 101)]
+
+
+@pytest.fixture
+def rewriting(transactional_db: None) -> Iterator[None]:
+    """A trigger that writes each updated row again, before the statement that fired it is logged."""
+    write(
+        "CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "UPDATE testapp_task SET points = -NEW.points WHERE id = NEW.id; RETURN NULL; END $$;"
+        "CREATE TRIGGER aaa AFTER UPDATE ON testapp_task FOR EACH ROW WHEN (pg_trigger_depth() = 0) "
+        "EXECUTE FUNCTION again()"
+    )
+    yield
+    write("DROP FUNCTION again() CASCADE")
+
+
+def test_a_trigger_s_rows_and_its_statement_s_in_two_pieces_are_a_resync(
+    rewriting: None, board: Board, listen: Callable[..., ManagePy]
+) -> None:
+    write(f"{ENTRIES} generate_series(1, 30) AS i")
+    listen(BATCH_SIZE=10)
+    board.subscribe("full")
+    write("UPDATE testapp_task SET points = 5")
+    assert resync(board, "full") == {"reason": "unordered", "model": "testapp.Task"}
+    # In one piece the images tell the order.
+    write("UPDATE testapp_task SET points = 7 WHERE id = 1")
+    assert board.told("full")[-1][1]["points"] == -7
