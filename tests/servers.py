@@ -430,6 +430,7 @@ class AsgiServer(Process):
         env: Its environment, see `app_env`.
         server: ``uvicorn`` or ``daphne``.
         port: 0 for a free one, which the operating system chooses.
+        application: Another application, as ``module:name``.
     """
 
     _COMMANDS: Mapping[str, tuple[str, ...]] = {
@@ -441,9 +442,15 @@ class AsgiServer(Process):
         "daphne": r"Listening on TCP address 127\.0\.0\.1:(\d+)",
     }
 
-    def __init__(self, env: Mapping[str, str | None], server: str = "uvicorn", port: int = 0) -> None:
+    def __init__(
+        self,
+        env: Mapping[str, str | None],
+        server: str = "uvicorn",
+        port: int = 0,
+        application: str = "tests.testapp.asgi:application",
+    ) -> None:
         command = [sys.executable, "-m", server, *self._COMMANDS[server], "--port", str(port)]
-        super().__init__([*command, "tests.testapp.asgi:application"], name=server, env=env)
+        super().__init__([*command, application], name=server, env=env)
         self.server = server
         self.port = port
 
@@ -460,7 +467,7 @@ class AsgiServer(Process):
         return f"ws://127.0.0.1:{self.port}"
 
     def consumer_url(self, consumer: str) -> str:
-        """Returns the address of a consumer of `tests.testapp.consumers.CONSUMERS`."""
+        """Returns the address of a consumer, ``board`` for example."""
         return f"{self.url}/ws/{consumer}/"
 
 
