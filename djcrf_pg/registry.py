@@ -3,7 +3,7 @@
 import dataclasses
 import threading
 import weakref
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -90,9 +90,14 @@ class Registry:
             if (observer := reference()) is not None:
                 yield observer
 
-    def on(self, alias: str) -> list[Observed]:
-        """The observers whose model lives in database ``alias``."""
-        return [observer for observer in self if lives_on(observer.model_cls, alias)]
+    def on(self, *aliases: str) -> list[Observed]:
+        """The observers whose model lives in, or is written to, the database that has these aliases."""
+        return [
+            observer
+            for observer in self
+            if router.db_for_write(observer.model_cls) in aliases
+            or any(lives_on(observer.model_cls, alias) for alias in aliases)
+        ]
 
     def problems(self) -> list[str]:
         """What ``OBSERVE`` and ``EXCLUDE`` name that does not exist; one sentence each."""
@@ -120,8 +125,9 @@ class Registry:
             ConfigurationError: ``OBSERVE`` or ``EXCLUDE`` name something that does not exist.
         """
         models: dict[type[Model], None] = {}
-        for observer in self.on(alias):
-            models |= dict.fromkeys(observed_tables(observer))
+        for observer in self:
+            if lives_on(observer.model_cls, alias):
+                models |= dict.fromkeys(observed_tables(observer))
         for label in get_settings().OBSERVE:
             model = model_of(label, "OBSERVE")
             if lives_on(model, alias):
@@ -199,6 +205,15 @@ def is_postgresql(model: type[Model]) -> bool:
 def lives_on(model: type[Model], alias: str) -> bool:
     """Whether ``migrate`` makes the model's table in database ``alias``, and that is PostgreSQL."""
     return connections[alias].vendor == "postgresql" and router.allow_migrate_model(alias, model)
+
+
+def alias_of(model: type[Model], aliases: Sequence[str]) -> str:
+    """The alias that instances of a model come from, in a database that has these aliases.
+
+    It is the one that the model is written to; the first, for a model that is written to another database.
+    """
+    written = router.db_for_write(model)
+    return written if written in aliases else aliases[0]
 
 
 def model_of(label: str, setting: str) -> type[Model]:

@@ -12,12 +12,23 @@ def _query(name: str) -> str:
     return sql.queries("djcrf_pg.capture", "catalog.sql")[name]
 
 
+#: What the change log that a connection reaches has to itself: its server, its database, its table.
+IDENTITY = _query("identity")
+
+
 def schema_of_log(connection: Any) -> str | None:
     """The schema of the change log as an identifier with its dot; None before it is migrated."""
     with connection.cursor() as cursor:
         cursor.execute(_query("schema"))
         row = cursor.fetchone()
     return None if row is None else f"{connection.ops.quote_name(row[0])}."
+
+
+def identity(connection: Any) -> tuple[Any, ...]:
+    """The row of :data:`IDENTITY`."""
+    with connection.cursor() as cursor:
+        cursor.execute(IDENTITY)
+        return tuple(cursor.fetchone())
 
 
 def tables(connection: Any, wanted: Mapping[str, tuple[str, ...]]) -> list[Table]:

@@ -6,6 +6,7 @@ from django.db import DatabaseError, connections, transaction
 
 from djcrf_pg.capture import catalog
 from djcrf_pg.capture.plan import Step, Table, drops, steps
+from djcrf_pg.capture.siblings import siblings
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import InstallError
 from djcrf_pg.observations import Installed, emit
@@ -22,7 +23,8 @@ def plan(alias: str) -> list[Step]:
     """What there is to do in database ``alias``; reads the catalog alone.
 
     Returns:
-        One step for each table that wants triggers or has them; empty where the change log is not migrated.
+        One step for each table that wants triggers or has them; empty where the change log is not migrated. What
+        only another alias of the same database wants is not among them.
 
     Raises:
         InstallError: An observed name is no table, or the catalog cannot be read.
@@ -32,12 +34,25 @@ def plan(alias: str) -> list[Step]:
         if (schema := log_schema(alias)) is None:
             return []
         wanted = catalog.tables(connection, registry.tables(alias))
-        return steps(wanted, catalog.triggers(connection, schema), schema)
+        found = steps(wanted, catalog.triggers(connection, schema), schema)
+        if any(step.state == "unwanted" for step in found):
+            theirs = _wanted_by_siblings(alias)
+            found = [step for step in found if step.state != "unwanted" or step.table.oid not in theirs]
+        return found
     except DatabaseError as error:
         raise InstallError(
             f"The triggers of database {alias!r} cannot be looked at: {str(error).strip()}. The database user needs "
             f"USAGE on the schemas of the observed tables."
         ) from error
+
+
+def _wanted_by_siblings(alias: str) -> set[int]:
+    """The tables that other aliases of the same database want: routers may have placed their models there alone."""
+    return {
+        table.oid
+        for other in siblings(alias)[1:]
+        for table in catalog.tables(connections[other], registry.tables(other))
+    }
 
 
 def install_plan(alias: str) -> list[Step]:
@@ -50,7 +65,7 @@ def install_plan(alias: str) -> list[Step]:
         InstallError: An observed name is no table.
     """
     work = [step for step in plan(alias) if step.statements]
-    if work and absent(alias):
+    if any(step.state == "unwanted" for step in work) and any(absent(other) for other in siblings(alias)):
         work = [step for step in work if step.state != "unwanted"]
     return work
 

@@ -1,11 +1,12 @@
 """What the leader knows of tables: which routes there are, and how the tables look."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from django.db import connections
 
 from djcrf_pg.changelog.decode import Relation, relations_of
 from djcrf_pg.changelog.reader import ChangeLog
+from djcrf_pg.listener.identity import aliases_of
 from djcrf_pg.listener.router import Router
 from djcrf_pg.listener.routes import Routes
 from djcrf_pg.registry import registry
@@ -15,17 +16,22 @@ class Catalog:
     """Keeps a router that fits the registry and the tables, and makes a new one when they change.
 
     Args:
-        alias: The database.
+        aliases: Those that the database has; the listener's first.
         log: Its change log.
     """
 
-    def __init__(self, alias: str, log: ChangeLog) -> None:
-        self._alias = alias
+    def __init__(self, aliases: Sequence[str], log: ChangeLog) -> None:
+        self._aliases = aliases
         self._log = log
         self._oids: dict[str, int] = {}
         self._relations: dict[int, Relation] = {}
-        self._routes = Routes(alias)
+        self._routes = Routes(aliases)
         self._router: Router | None = None
+
+    @classmethod
+    async def open(cls, alias: str, log: ChangeLog) -> "Catalog":
+        """Make one for the log of database ``alias``, and for whatever is written to it by another alias."""
+        return cls(await aliases_of(log.connection, alias, registry.aliases()), log)
 
     async def router_for(self, relations: Iterable[int]) -> Router:
         """Return a router that knows these tables."""
@@ -41,8 +47,8 @@ class Catalog:
         self._router = None
 
     async def _make(self, unknown: set[int]) -> None:
-        self._routes = Routes(self._alias)
-        quote = connections[self._alias].ops.quote_name
+        self._routes = Routes(self._aliases)
+        quote = connections[self._aliases[0]].ops.quote_name
         names = {quote(table): table for table in self._routes.tables}
         # A table that was renamed keeps its oid, and is still known by the name that the models have for it.
         oids = await self._log.oids(list(names))
@@ -51,4 +57,4 @@ class Catalog:
             self._relations.update(relations_of(await self._log.relations(sorted(unknown))))
             # The root of a partition describes the columns of them all.
             unknown = {known.root for known in self._relations.values()} - self._relations.keys()
-        self._router = Router(self._alias, self._routes.by_oid(self._oids), dict(self._relations))
+        self._router = Router(self._aliases, self._routes.by_oid(self._oids), dict(self._relations))

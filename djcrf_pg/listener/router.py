@@ -1,6 +1,6 @@
 """Changes to occurrences: who hears of what, with which instances. Runs in the listener's thread."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from djcrf_pg.listener.inheritance import Heirs
 from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.listener.routes import Link, Route
 from djcrf_pg.observations import RowUnreadable, emit
-from djcrf_pg.registry import Observed, as_of_now
+from djcrf_pg.registry import Observed, alias_of, as_of_now
 
 #: Entries of the log that have no row: TRUNCATE, and a row whose image could not be written.
 _RESYNC_OPS = {"T": TRUNCATE, "R": UNREADABLE}
@@ -25,13 +25,13 @@ class Router:
     """Routes batches of changes; knows what the catalog said of their tables.
 
     Args:
-        alias: The database.
+        aliases: Those that the database has; the listener's first.
         routes: Who hears of a table, by its oid (for partitions, the root's).
         relations: The tables, by oid.
     """
 
-    def __init__(self, alias: str, routes: Mapping[int, Route], relations: Mapping[int, Relation]) -> None:
-        self._alias = alias
+    def __init__(self, aliases: Sequence[str], routes: Mapping[int, Route], relations: Mapping[int, Relation]) -> None:
+        self._aliases = aliases
         self._routes = routes
         self._relations = relations
         self._raw = {oid: raw_columns(relation) for oid, relation in relations.items()}
@@ -95,7 +95,7 @@ class Router:
 
     def _find(self, rows: list[RowChange]) -> list[Occurrence]:
         found: list[Occurrence] = []
-        heirs = Heirs(self._alias, self._read)
+        heirs = Heirs(self._aliases, self._read)
         resyncs: dict[tuple[int, Observed], Occurrence] = {}
         touched: dict[tuple[int, Link, Any], RowChange] = {}
         for row in rows:
@@ -161,7 +161,7 @@ class Router:
             resyncs.setdefault((row.xid, observer), Occurrence(row, observer, resync=reason))
 
     def _report(self, row: RowChange, what: str, error: Exception) -> None:
-        emit(RowUnreadable(alias=self._alias, what=what, change_id=row.id, error=repr(error)), error)
+        emit(RowUnreadable(alias=self._aliases[0], what=what, change_id=row.id, error=repr(error)), error)
 
     def _own(self, row: RowChange, observers: Iterable[Observed]) -> Iterable[Occurrence]:
         """The row for the observers of models that it holds all of."""
@@ -195,7 +195,7 @@ class Router:
         owners = {
             (model, field, getattr(instance, field)): instance
             for (model, field), keys in wanted.items()
-            for instance in as_of_now(model, self._alias).filter(**{f"{field}__in": keys})
+            for instance in as_of_now(model, alias_of(model, self._aliases)).filter(**{f"{field}__in": keys})
         }
         for (xid, link, owner), row in touched.items():
             instance = owners.get((link.observer.model_cls, link.owner_field, owner))
@@ -221,7 +221,8 @@ class Router:
     def _hydrator(self, model: type[Model], row: RowChange) -> Hydrator:
         place = (model, row.relation)
         if place not in self._hydrators:
-            self._hydrators[place] = Hydrator(model, self._relations[row.relation], self._alias)
+            alias = alias_of(model, self._aliases)
+            self._hydrators[place] = Hydrator(model, self._relations[row.relation], alias)
         return self._hydrators[place]
 
 

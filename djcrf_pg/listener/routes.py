@@ -1,7 +1,7 @@
 """Which observers hear of a table: compiled from the registry, once for each change of it."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.db.models import Model
@@ -78,15 +78,18 @@ def _hashable(value: Any) -> Any:
 class Routes:
     """The routes of one database.
 
+    Args:
+        aliases: Those that it has.
+
     Attributes:
         version: Of the registry, when they were compiled.
         tables: The names of the tables that they know, as in ``db_table``.
     """
 
-    def __init__(self, alias: str) -> None:
+    def __init__(self, aliases: Iterable[str]) -> None:
         self.version = registry.version
         self._routes: dict[str, Route] = {}
-        for observer in registry.on(alias):
+        for observer in registry.on(*aliases):
             chain = observer.models
             for model in chain:
                 route = self._route(model)

@@ -9,7 +9,6 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-import asyncpg
 from django.db import InterfaceError, OperationalError, connections
 
 from djcrf_pg.changelog.change import Change
@@ -20,7 +19,7 @@ from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import ChannelLayerError, ConfigurationError, LeadershipLost, NotMigrated
 from djcrf_pg.listener.backoff import Backoff
 from djcrf_pg.listener.catalog import Catalog
-from djcrf_pg.listener.connection import connect
+from djcrf_pg.listener.connection import CONNECTION_ERRORS, connect
 from djcrf_pg.listener.doorbell import BUSY, LINGER, LOOK, Bell, Doze
 from djcrf_pg.listener.leader import try_lead
 from djcrf_pg.listener.occurrence import Occurrence
@@ -39,16 +38,6 @@ _PART = 1_000
 
 #: Tries of a part whose user code finds its database gone while ours is there.
 _TRIES = 5
-
-#: What ends a connection, or keeps one from being made.
-CONNECTION_ERRORS = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # what a session that was terminated in the middle of a query may end in
-)
-
 
 T = TypeVar("T")
 
@@ -152,10 +141,11 @@ class Listener:
         if taken.reset is not None:
             emit(CursorReset(alias=self.alias, snapshot=taken.reset))
         emit(Leading(alias=self.alias, term=taken.term))
+        catalog = await Catalog.open(self.alias, log)
         async with Bell(log.connection) as bell:
             self._bell = bell
             try:
-                await _Leadership(self, log, bell, taken.term, taken.position).run()
+                await _Leadership(self, log, bell, catalog, taken.term, taken.position).run()
             finally:
                 self._bell = None
 
@@ -196,7 +186,9 @@ class Listener:
 class _Leadership:
     """One term: read, deliver, advance; sleep when there is nothing to read."""
 
-    def __init__(self, listener: Listener, log: ChangeLog, bell: Bell, term: int, position: Position) -> None:
+    def __init__(
+        self, listener: Listener, log: ChangeLog, bell: Bell, catalog: Catalog, term: int, position: Position
+    ) -> None:
         self._listener = listener
         self._log = log
         self._bell = bell
@@ -204,7 +196,7 @@ class _Leadership:
         self._position = position
         self._unsaved = self._pruning = False
         self._saved_at = self._pruned_at = time.monotonic()
-        self._catalog = Catalog(listener.alias, log)
+        self._catalog = catalog
         self._sender = Sender(term, lambda: not log.connection.is_closed())
         self._mode = get_settings().NOTIFY
 
