@@ -29,8 +29,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header() -> str:
     if params := servers.postgres_from_environment():
         return f"PostgreSQL: {params.host}:{params.port} ({servers.DSN})"
-    kind = "container" if servers.docker_answers() else "embedded"
-    return f"PostgreSQL: {servers.postgres_version()}, {kind}"
+    version = servers.postgres_version()
+    if version == servers.DEBIAN:
+        return "PostgreSQL: Debian's"
+    return f"PostgreSQL: {version}, {'container' if servers.docker_answers() else 'embedded'}"
 
 
 def pytest_unconfigure() -> None:
