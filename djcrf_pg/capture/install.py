@@ -27,7 +27,7 @@ def plan(alias: str) -> list[Step]:
         only another alias of the same database wants is not among them.
 
     Raises:
-        InstallError: An observed name is no table, or the catalog cannot be read.
+        InstallError: The catalog cannot be read.
     """
     connection = connections[alias]
     try:
@@ -62,7 +62,7 @@ def install_plan(alias: str) -> list[Step]:
     its former name, and the migration that renames it is still to come.
 
     Raises:
-        InstallError: An observed name is no table.
+        InstallError: The catalog cannot be read.
     """
     work = [step for step in plan(alias) if step.statements]
     if any(step.state == "unwanted" for step in work) and any(absent(other) for other in siblings(alias)):
@@ -78,7 +78,7 @@ def uninstall_plan(alias: str, names: Iterable[str] | None = None) -> list[Step]
         names: Tables, as ``db_table`` says or as ``status`` shows them, with their partitions; None for all.
 
     Raises:
-        InstallError: A name is no table, or one without triggers of ours.
+        InstallError: A name is that of no table with triggers of ours.
     """
     connection = connections[alias]
     schema = log_schema(alias)
@@ -106,6 +106,26 @@ def _oids(alias: str, names: Iterable[str], found: Iterable[Table]) -> set[int]:
 def absent(alias: str) -> list[str]:
     """The observed tables that do not exist in database ``alias``, because they are not migrated."""
     return catalog.absent(connections[alias], registry.tables(alias))
+
+
+def unfit(alias: str) -> dict[str, str]:
+    """What is observed in database ``alias`` and takes no triggers: its qualified name to what it is, a view say."""
+    return catalog.unfit(connections[alias], registry.tables(alias))
+
+
+def refuse_unfit(alias: str) -> None:
+    """See that everything observed takes triggers. For after an install: the others must not go without theirs.
+
+    Raises:
+        InstallError: Something takes none; all are named.
+    """
+    if found := unfit(alias) if log_schema(alias) else {}:
+        names = ", ".join(f"{name} ({what})" for name, what in found.items())
+        raise InstallError(
+            f"No triggers can see the changed rows of {names} in database {alias!r}, so its changes are not heard: "
+            f"observe the tables behind it, or take it out of DJCRF_PG['OBSERVE']. Whatever else is observed has its "
+            f"triggers."
+        )
 
 
 def log_schema(alias: str) -> str | None:
