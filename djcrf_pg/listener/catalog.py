@@ -9,6 +9,7 @@ from djcrf_pg.changelog.reader import ChangeLog
 from djcrf_pg.listener.identity import aliases_of
 from djcrf_pg.listener.router import Router
 from djcrf_pg.listener.routes import Routes
+from djcrf_pg.observations import TableUnknown, emit
 from djcrf_pg.registry import registry
 
 
@@ -27,6 +28,7 @@ class Catalog:
         self._relations: dict[int, Relation] = {}
         self._routes = Routes(aliases)
         self._router: Router | None = None
+        self._astray: set[int] = set()
 
     @classmethod
     async def open(cls, alias: str, log: ChangeLog) -> "Catalog":
@@ -35,10 +37,17 @@ class Catalog:
 
     async def router_for(self, relations: Iterable[int]) -> Router:
         """Return a router that knows these tables."""
-        unknown = set(relations) - self._relations.keys()
+        relations = set(relations)
+        unknown = relations - self._relations.keys()
+        if self._router is not None:
+            unknown |= self._router.astray(relations)
         if self._router is None or unknown or self._routes.version != registry.version:
             await self._make(unknown)
         assert self._router is not None
+        for oid in self._router.astray(relations & self._relations.keys()) - self._astray:
+            self._astray.add(oid)
+            observers = ", ".join(observer.label for observer in self._router.lost)
+            emit(TableUnknown(alias=self._aliases[0], table=self._relations[oid].name, observers=observers))
         return self._router
 
     def forget(self, relation: int) -> None:
@@ -57,4 +66,5 @@ class Catalog:
             self._relations.update(relations_of(await self._log.relations(sorted(unknown))))
             # The root of a partition describes the columns of them all.
             unknown = {known.root for known in self._relations.values()} - self._relations.keys()
-        self._router = Router(self._aliases, self._routes.by_oid(self._oids), dict(self._relations))
+        lost = self._routes.lost(self._oids)
+        self._router = Router(self._aliases, self._routes.by_oid(self._oids), dict(self._relations), lost)

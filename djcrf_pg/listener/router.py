@@ -28,12 +28,20 @@ class Router:
         aliases: Those that the database has; the listener's first.
         routes: Who hears of a table, by its oid (for partitions, the root's).
         relations: The tables, by oid.
+        lost: Those who would hear of tables that do not exist.
     """
 
-    def __init__(self, aliases: Sequence[str], routes: Mapping[int, Route], relations: Mapping[int, Relation]) -> None:
+    def __init__(
+        self,
+        aliases: Sequence[str],
+        routes: Mapping[int, Route],
+        relations: Mapping[int, Relation],
+        lost: Sequence[Observed] = (),
+    ) -> None:
         self._aliases = aliases
         self._routes = routes
         self._relations = relations
+        self.lost = lost
         self._raw = {oid: raw_columns(relation) for oid, relation in relations.items()}
         self._hydrators: dict[tuple[type[Model], int], Hydrator] = {}
         self._lenient = self._forgiving = False
@@ -58,9 +66,30 @@ class Router:
             OperationalError, InterfaceError: The owners of join rows cannot be loaded: the database is gone.
         """
         self._lenient, self._forgiving = lenient, forgiving
+        changes = list(changes)
         found = self._find([row for change in changes if (row := self._row(change)) is not None])
+        found += self._resync_lost(changes)
         found.sort(key=lambda occurrence: occurrence.change.id)
         return found
+
+    def astray(self, relations: Iterable[int]) -> set[int]:
+        """The tables that nobody here knows, while observers miss theirs: these may be those, under another name."""
+        if not self.lost:
+            return set()
+        return {oid for oid in relations if oid not in self._relations or self._relations[oid].root not in self._routes}
+
+    def _resync_lost(self, changes: Iterable[Change]) -> list[Occurrence]:
+        """Tell those who miss a table to load again: what was written may be for them.
+
+        The code of this process is then older or newer than the database. The subscribers may be those of processes
+        with other code, or have subscribed before the table was renamed.
+        """
+        for change in changes:
+            relation = self._relations.get(change.relation)
+            if relation is not None and self.astray([relation.oid]):
+                row = RowChange(change.id, change.xid, relation.root, None, None, change.context, change.at)
+                return [Occurrence(row, observer, resync=UNREADABLE) for observer in self.lost]
+        return []
 
     def surrender(self, changes: Iterable[Change], error: Exception) -> list[Occurrence]:
         """Tell all who hear of the tables to load again: what went wrong is not to keep the rest waiting for ever."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 from django.db.models import Model
@@ -107,6 +108,15 @@ class Routes:
         keys = model._meta.pk_fields
         columns = tuple(column for column, field in own_columns(model).items() if field in keys)
         return self._routes.setdefault(model._meta.db_table, Route(model, columns))
+
+    def lost(self, oids: Mapping[str, int]) -> list[Observed]:
+        """The observers that have a table which does not exist.
+
+        Args:
+            oids: ``db_table`` to oid, of those that exist.
+        """
+        found = (route.everybody() for table, route in self._routes.items() if table not in oids)
+        return list(dict.fromkeys(chain.from_iterable(found)))
 
     def by_oid(self, oids: Mapping[str, int]) -> dict[int, Route]:
         """The routes by oid of their table.
