@@ -38,7 +38,7 @@ class DjcrfPgConfig(AppConfig):
 
 
 def _install(*, using: str, plan: Any = (), **kwargs: Any) -> None:
-    from djcrf_pg.capture.install import install
+    from djcrf_pg.capture.install import install, refuse_unfit
     from djcrf_pg.capture.objects import prepare
     from djcrf_pg.conf import get_settings
     from djcrf_pg.discovery import discover
@@ -49,5 +49,6 @@ def _install(*, using: str, plan: Any = (), **kwargs: Any) -> None:
         if get_settings().AUTO_INSTALL:
             discover()
             install(using)
+            refuse_unfit(using)
     except DjcrfPgError as error:
         raise CommandError(str(error)) from error

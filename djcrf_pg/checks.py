@@ -9,7 +9,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import DatabaseError, connections
 
 from djcrf_pg import conf
-from djcrf_pg.capture.install import plan
+from djcrf_pg.capture.install import plan, unfit
 from djcrf_pg.discovery import discover
 from djcrf_pg.exceptions import DjcrfPgError
 from djcrf_pg.observer.drop_in import early_birds
@@ -84,7 +84,7 @@ def check_triggers(
             continue
         try:
             discover()
-            steps = plan(alias)
+            steps, others = plan(alias), unfit(alias)
         except (DjcrfPgError, DatabaseError) as error:
             yield Warning(f"The triggers of database {alias!r} cannot be looked at: {error}", id="djcrf_pg.W006")
             continue
@@ -96,6 +96,12 @@ def check_triggers(
                     hint=_mend(alias),
                     id="djcrf_pg.W005",
                 )
+        for name, what in others.items():
+            yield Warning(
+                f"{name} (database {alias!r}) is {what}, and takes no djcrf_pg triggers: its changes are not heard.",
+                hint="Observe the tables behind it, or take it out of DJCRF_PG['OBSERVE'].",
+                id="djcrf_pg.W005",
+            )
 
 
 def _mend(alias: str) -> str:

@@ -140,6 +140,20 @@ class RowUnreadable(Observation):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TableUnknown(Observation):
+    """A table was written that nobody here observes, and one that is observed does not exist: other code's name."""
+
+    level = logging.WARNING
+    template = (
+        "nobody here knows {table} (database {alias!r}), and {observers} miss a table: if it was renamed, restart this "
+        "process with the code of the migration; meanwhile their subscribers load again"
+    )
+    alias: str
+    table: str
+    observers: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class FieldDeferred(Observation):
     """A column's value could not be decoded, so the field is deferred on the instance."""
 

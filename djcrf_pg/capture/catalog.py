@@ -5,11 +5,18 @@ from typing import Any
 
 from djcrf_pg import sql
 from djcrf_pg.capture.plan import Table, Trigger
-from djcrf_pg.exceptions import InstallError
 
 
 def _query(name: str) -> str:
     return sql.queries("djcrf_pg.capture", "catalog.sql")[name]
+
+
+#: ``pg_class.relkind`` of what takes triggers with transition tables, and of what else has a name.
+_TABLES = ("r", "p")
+_KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence"}
+
+#: What the change log that a connection reaches has to itself: its server, its database, its table.
+IDENTITY = _query("identity")
 
 
 def schema_of_log(connection: Any) -> str | None:
@@ -20,28 +27,44 @@ def schema_of_log(connection: Any) -> str | None:
     return None if row is None else f"{connection.ops.quote_name(row[0])}."
 
 
+def identity(connection: Any) -> tuple[Any, ...]:
+    """The row of :data:`IDENTITY`."""
+    with connection.cursor() as cursor:
+        cursor.execute(IDENTITY)
+        return tuple(cursor.fetchone())
+
+
 def tables(connection: Any, wanted: Mapping[str, tuple[str, ...]]) -> list[Table]:
-    """Find tables, and the partitions of those that have some. Tables that do not exist are left out.
+    """Find tables, and the partitions of those that have some.
+
+    Tables that do not exist are left out, and what :func:`unfit` names.
 
     Args:
         connection: A Django database connection.
         wanted: ``db_table`` to excluded columns.
-
-    Raises:
-        InstallError: A name belongs to something that takes no statement triggers.
     """
     names = {connection.ops.quote_name(name): excluded for name, excluded in wanted.items()}
-    with connection.cursor() as cursor:
-        cursor.execute(_query("tables"), [list(names)])
-        rows = cursor.fetchall()
-    for name, _, _, kind in rows:
-        if kind not in ("r", "p"):
-            raise InstallError(
-                f"{name} is no table (pg_class.relkind is {kind!r}), so it takes no triggers that see the "
-                f"changed rows: observe the tables behind it, or take it out of DJCRF_PG['OBSERVE']."
-            )
-    found = {oid: Table(oid, qualified, names[name]) for name, oid, qualified, _ in rows}
+    rows = _members(connection, names)
+    bad = {name for name, _, _, kind in rows if kind not in _TABLES}
+    found = {oid: Table(oid, qualified, names[name]) for name, oid, qualified, _ in rows if name not in bad}
     return list(found.values())
+
+
+def unfit(connection: Any, names: Iterable[str]) -> dict[str, str]:
+    """What takes no triggers that see the changed rows, out of some ``db_table``: its qualified name to what it is.
+
+    A partition that is a foreign table spoils the whole: with triggers on the root, no row could be written to it
+    (PostgreSQL manual, 39.1, and ``CREATE TRIGGER``).
+    """
+    rows = _members(connection, map(connection.ops.quote_name, names))
+    return {qualified: _KINDS.get(kind, kind) for _, _, qualified, kind in rows if kind not in _TABLES}
+
+
+def _members(connection: Any, quoted: Iterable[str]) -> list[tuple[str, int, str, str]]:
+    with connection.cursor() as cursor:
+        cursor.execute(_query("tables"), [list(quoted)])
+        rows: list[tuple[str, int, str, str]] = cursor.fetchall()
+    return rows
 
 
 def absent(connection: Any, names: Iterable[str]) -> list[str]:

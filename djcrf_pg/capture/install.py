@@ -6,6 +6,7 @@ from django.db import DatabaseError, connections, transaction
 
 from djcrf_pg.capture import catalog
 from djcrf_pg.capture.plan import Step, Table, drops, steps
+from djcrf_pg.capture.siblings import siblings
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import InstallError
 from djcrf_pg.observations import Installed, emit
@@ -22,22 +23,36 @@ def plan(alias: str) -> list[Step]:
     """What there is to do in database ``alias``; reads the catalog alone.
 
     Returns:
-        One step for each table that wants triggers or has them; empty where the change log is not migrated.
+        One step for each table that wants triggers or has them; empty where the change log is not migrated. What
+        only another alias of the same database wants is not among them.
 
     Raises:
-        InstallError: An observed name is no table, or the catalog cannot be read.
+        InstallError: The catalog cannot be read.
     """
     connection = connections[alias]
     try:
         if (schema := log_schema(alias)) is None:
             return []
         wanted = catalog.tables(connection, registry.tables(alias))
-        return steps(wanted, catalog.triggers(connection, schema), schema)
+        found = steps(wanted, catalog.triggers(connection, schema), schema)
+        if any(step.state == "unwanted" for step in found):
+            theirs = _wanted_by_siblings(alias)
+            found = [step for step in found if step.state != "unwanted" or step.table.oid not in theirs]
+        return found
     except DatabaseError as error:
         raise InstallError(
             f"The triggers of database {alias!r} cannot be looked at: {str(error).strip()}. The database user needs "
             f"USAGE on the schemas of the observed tables."
         ) from error
+
+
+def _wanted_by_siblings(alias: str) -> set[int]:
+    """The tables that other aliases of the same database want: routers may have placed their models there alone."""
+    return {
+        table.oid
+        for other in siblings(alias)[1:]
+        for table in catalog.tables(connections[other], registry.tables(other))
+    }
 
 
 def install_plan(alias: str) -> list[Step]:
@@ -47,10 +62,10 @@ def install_plan(alias: str) -> list[Step]:
     its former name, and the migration that renames it is still to come.
 
     Raises:
-        InstallError: An observed name is no table.
+        InstallError: The catalog cannot be read.
     """
     work = [step for step in plan(alias) if step.statements]
-    if work and absent(alias):
+    if any(step.state == "unwanted" for step in work) and any(absent(other) for other in siblings(alias)):
         work = [step for step in work if step.state != "unwanted"]
     return work
 
@@ -63,7 +78,7 @@ def uninstall_plan(alias: str, names: Iterable[str] | None = None) -> list[Step]
         names: Tables, as ``db_table`` says or as ``status`` shows them, with their partitions; None for all.
 
     Raises:
-        InstallError: A name is no table, or one without triggers of ours.
+        InstallError: A name is that of no table with triggers of ours.
     """
     connection = connections[alias]
     schema = log_schema(alias)
@@ -91,6 +106,26 @@ def _oids(alias: str, names: Iterable[str], found: Iterable[Table]) -> set[int]:
 def absent(alias: str) -> list[str]:
     """The observed tables that do not exist in database ``alias``, because they are not migrated."""
     return catalog.absent(connections[alias], registry.tables(alias))
+
+
+def unfit(alias: str) -> dict[str, str]:
+    """What is observed in database ``alias`` and takes no triggers: its qualified name to what it is, a view say."""
+    return catalog.unfit(connections[alias], registry.tables(alias))
+
+
+def refuse_unfit(alias: str) -> None:
+    """See that everything observed takes triggers. For after an install: the others must not go without theirs.
+
+    Raises:
+        InstallError: Something takes none; all are named.
+    """
+    if found := unfit(alias) if log_schema(alias) else {}:
+        names = ", ".join(f"{name} ({what})" for name, what in found.items())
+        raise InstallError(
+            f"No triggers can see the changed rows of {names} in database {alias!r}, so its changes are not heard: "
+            f"observe the tables behind it, or take it out of DJCRF_PG['OBSERVE']. Whatever else is observed has its "
+            f"triggers."
+        )
 
 
 def log_schema(alias: str) -> str | None:

@@ -12,6 +12,7 @@ from django.db.models import Model
 from djcrf_pg import sql
 from djcrf_pg.capture import catalog
 from djcrf_pg.conf import get_settings
+from djcrf_pg.exceptions import InstallError
 
 
 def migration_schema(schema_editor: BaseDatabaseSchemaEditor) -> str:
@@ -140,6 +141,9 @@ class AlterTriggers(Operation):
         # The functions are beside the log; only where SQL is collected for a database without one is it to be
         # guessed where that will be.
         schema = catalog.schema_of_log(connection) or migration_schema(schema_editor)
+        if found := catalog.unfit(connection, [model._meta.db_table]):
+            ((name, what), *_) = found.items()
+            raise InstallError(f"{name} is {what}, and takes no triggers that see the changed rows.")
         members = [member.name for member in catalog.tables(connection, {model._meta.db_table: ()})] or [table]
         dropped = [
             f"DROP TRIGGER IF EXISTS {connection.ops.quote_name(name)} ON /* :table */"

@@ -1,13 +1,15 @@
 """What the leader knows of tables: which routes there are, and how the tables look."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from django.db import connections
 
 from djcrf_pg.changelog.decode import Relation, relations_of
 from djcrf_pg.changelog.reader import ChangeLog
+from djcrf_pg.listener.identity import aliases_of
 from djcrf_pg.listener.router import Router
 from djcrf_pg.listener.routes import Routes
+from djcrf_pg.observations import TableUnknown, emit
 from djcrf_pg.registry import registry
 
 
@@ -15,24 +17,37 @@ class Catalog:
     """Keeps a router that fits the registry and the tables, and makes a new one when they change.
 
     Args:
-        alias: The database.
+        aliases: Those that the database has; the listener's first.
         log: Its change log.
     """
 
-    def __init__(self, alias: str, log: ChangeLog) -> None:
-        self._alias = alias
+    def __init__(self, aliases: Sequence[str], log: ChangeLog) -> None:
+        self._aliases = aliases
         self._log = log
         self._oids: dict[str, int] = {}
         self._relations: dict[int, Relation] = {}
-        self._routes = Routes(alias)
+        self._routes = Routes(aliases)
         self._router: Router | None = None
+        self._astray: set[int] = set()
+
+    @classmethod
+    async def open(cls, alias: str, log: ChangeLog) -> "Catalog":
+        """Make one for the log of database ``alias``, and for whatever is written to it by another alias."""
+        return cls(await aliases_of(log.connection, alias, registry.aliases()), log)
 
     async def router_for(self, relations: Iterable[int]) -> Router:
         """Return a router that knows these tables."""
-        unknown = set(relations) - self._relations.keys()
+        relations = set(relations)
+        unknown = relations - self._relations.keys()
+        if self._router is not None:
+            unknown |= self._router.astray(relations)
         if self._router is None or unknown or self._routes.version != registry.version:
             await self._make(unknown)
         assert self._router is not None
+        for oid in self._router.astray(relations & self._relations.keys()) - self._astray:
+            self._astray.add(oid)
+            observers = ", ".join(observer.label for observer in self._router.lost)
+            emit(TableUnknown(alias=self._aliases[0], table=self._relations[oid].name, observers=observers))
         return self._router
 
     def forget(self, relation: int) -> None:
@@ -41,8 +56,8 @@ class Catalog:
         self._router = None
 
     async def _make(self, unknown: set[int]) -> None:
-        self._routes = Routes(self._alias)
-        quote = connections[self._alias].ops.quote_name
+        self._routes = Routes(self._aliases)
+        quote = connections[self._aliases[0]].ops.quote_name
         names = {quote(table): table for table in self._routes.tables}
         # A table that was renamed keeps its oid, and is still known by the name that the models have for it.
         oids = await self._log.oids(list(names))
@@ -51,4 +66,5 @@ class Catalog:
             self._relations.update(relations_of(await self._log.relations(sorted(unknown))))
             # The root of a partition describes the columns of them all.
             unknown = {known.root for known in self._relations.values()} - self._relations.keys()
-        self._router = Router(self._alias, self._routes.by_oid(self._oids), dict(self._relations))
+        lost = self._routes.lost(self._oids)
+        self._router = Router(self._aliases, self._routes.by_oid(self._oids), dict(self._relations), lost)

@@ -18,6 +18,15 @@ from djcrf_pg.changelog.reader import Connection
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import ConfigurationError
 
+#: What ends a connection, or keeps one from being made.
+CONNECTION_ERRORS = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what a session that was terminated in the middle of a query may end in
+)
+
 #: Session settings of the listener. What a database or role sets for its own programs must not reach it: reads under
 #: SERIALIZABLE would make the users' transactions fail, a timeout would cancel a long backlog for ever. A generic plan
 #: made while the log is short must not scan it when it is long; and a lost peer must be noticed (PostgreSQL manual,

@@ -19,10 +19,10 @@ from djcrf_pg.exceptions import (
     SubscribeError,
     TriggersMissing,
 )
+from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.gate import Gate, Moment, Probe
 from djcrf_pg.listener.sender import channel_layer, is_in_memory
 from djcrf_pg.listener.service import Listener
-from djcrf_pg.listener.session import CONNECTION_ERRORS
 
 
 class Runtime:
@@ -178,7 +178,16 @@ def _require(probe: Probe, alias: str) -> None:
 def _served(here: Runtime, probe: Probe, in_memory: bool) -> bool:
     if here.listener is not None and here.listener.leads:
         return True
-    return probe.leader is not None and not in_memory
+    if probe.leader is None:
+        return False
+    # Another alias may reach the same log, and its listener in this process leads for both.
+    leaders = (other.listener for other in _runtimes[asyncio.get_running_loop()].values())
+    ours = [leader for leader in leaders if leader is not None and _is(leader, probe.leader)]
+    return any(leader.leads for leader in ours) if ours else not in_memory
+
+
+def _is(listener: Listener, leader: str) -> bool:
+    return listener.session is not None and leader.endswith(f"process {listener.session})")
 
 
 def _obstacle(here: Runtime, probe: Probe, in_memory: bool) -> str:
@@ -187,9 +196,7 @@ def _obstacle(here: Runtime, probe: Probe, in_memory: bool) -> str:
             "The InMemoryChannelLayer reaches its own process alone, and DJCRF_PG['EMBEDDED'] is False, so no listener "
             "can reach this one: use channels_redis, or EMBEDDED = True."
         )
-    ours = (
-        here.listener is not None and probe.leader is not None and f"process {here.listener.session})" in probe.leader
-    )
+    ours = here.listener is not None and probe.leader is not None and _is(here.listener, probe.leader)
     if in_memory and probe.leader is not None and not ours:
         return (
             f"The InMemoryChannelLayer reaches its own process alone, and another process leads: {probe.leader}. "

@@ -5,14 +5,14 @@ the child, a delete of all the rows is one delete. What the transaction did not 
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from django.db.models import Model
 
 from djcrf_pg.changelog.net import RowChange
 from djcrf_pg.listener.occurrence import Occurrence
-from djcrf_pg.registry import Observed, as_of_now
+from djcrf_pg.registry import Observed, alias_of, as_of_now
 
 #: From the row of a table to the attributes that it holds, before and after.
 Read = Callable[[type[Model], RowChange], tuple[dict[str, Any] | None, dict[str, Any] | None]]
@@ -36,12 +36,12 @@ class Heirs:
     """Collects the changes of the tables of models that inherit, and makes them whole.
 
     Args:
-        alias: The database.
+        aliases: Those that the database has; the listener's first.
         read: Reads a row.
     """
 
-    def __init__(self, alias: str, read: Read) -> None:
-        self._alias = alias
+    def __init__(self, aliases: Sequence[str], read: Read) -> None:
+        self._aliases = aliases
         self._read = read
         self._families: dict[tuple[int, Observed, _Key], _Family] = {}
 
@@ -67,7 +67,7 @@ class Heirs:
             yield from self._of(observer, families)
 
     def _of(self, observer: Observed, families: dict[tuple[int, _Key], _Family]) -> Iterator[Occurrence]:
-        current = _Current(observer, self._alias, [key for _, key in families])
+        current = _Current(observer, alias_of(observer.model_cls, self._aliases), [key for _, key in families])
         merged: dict[tuple[int, Any], _Family] = {}
         for (xid, key), family in families.items():
             known = merged.setdefault((xid, current.pk_for(key)), family)
@@ -99,7 +99,7 @@ class Heirs:
         for part in parts.values():
             values |= part
         names = [field.attname for field in model._meta.concrete_fields if field.attname in values]
-        return model.from_db(self._alias, names, [values[name] for name in names])
+        return model.from_db(alias_of(model, self._aliases), names, [values[name] for name in names])
 
 
 class _Current:

@@ -1,6 +1,6 @@
 """Changes to occurrences: who hears of what, with which instances. Runs in the listener's thread."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from djcrf_pg.listener.inheritance import Heirs
 from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.listener.routes import Link, Route
 from djcrf_pg.observations import RowUnreadable, emit
-from djcrf_pg.registry import Observed, as_of_now
+from djcrf_pg.registry import Observed, alias_of, as_of_now
 
 #: What stands in the log for changes that are not told row by row.
 _RESYNC_OPS = {
@@ -32,15 +32,23 @@ class Router:
     """Routes batches of changes; knows what the catalog said of their tables.
 
     Args:
-        alias: The database.
+        aliases: Those that the database has; the listener's first.
         routes: Who hears of a table, by its oid (for partitions, the root's).
         relations: The tables, by oid.
+        lost: Those who would hear of tables that do not exist.
     """
 
-    def __init__(self, alias: str, routes: Mapping[int, Route], relations: Mapping[int, Relation]) -> None:
-        self._alias = alias
+    def __init__(
+        self,
+        aliases: Sequence[str],
+        routes: Mapping[int, Route],
+        relations: Mapping[int, Relation],
+        lost: Sequence[Observed] = (),
+    ) -> None:
+        self._aliases = aliases
         self._routes = routes
         self._relations = relations
+        self.lost = lost
         self._raw = {oid: raw_columns(relation) for oid, relation in relations.items()}
         self._hydrators: dict[tuple[type[Model], int], Hydrator] = {}
         self._lenient = self._forgiving = False
@@ -65,9 +73,30 @@ class Router:
             OperationalError, InterfaceError: The owners of join rows cannot be loaded: the database is gone.
         """
         self._lenient, self._forgiving = lenient, forgiving
+        changes = list(changes)
         found = self._find([row for change in changes if (row := self._row(change)) is not None])
+        found += self._resync_lost(changes)
         found.sort(key=lambda occurrence: occurrence.change.id)
         return found
+
+    def astray(self, relations: Iterable[int]) -> set[int]:
+        """The tables that nobody here knows, while observers miss theirs: these may be those, under another name."""
+        if not self.lost:
+            return set()
+        return {oid for oid in relations if oid not in self._relations or self._relations[oid].root not in self._routes}
+
+    def _resync_lost(self, changes: Iterable[Change]) -> list[Occurrence]:
+        """Tell those who miss a table to load again: what was written may be for them.
+
+        The code of this process is then older or newer than the database. The subscribers may be those of processes
+        with other code, or have subscribed before the table was renamed.
+        """
+        for change in changes:
+            relation = self._relations.get(change.relation)
+            if relation is not None and self.astray([relation.oid]):
+                row = RowChange(change.id, change.xid, relation.root, None, None, change.context, change.at)
+                return [Occurrence(row, observer, resync=UNREADABLE) for observer in self.lost]
+        return []
 
     def surrender(self, changes: Iterable[Change], error: Exception) -> list[Occurrence]:
         """Tell all who hear of the tables to load again: what went wrong is not to keep the rest waiting for ever."""
@@ -102,7 +131,7 @@ class Router:
 
     def _find(self, rows: list[RowChange]) -> list[Occurrence]:
         found: list[Occurrence] = []
-        heirs = Heirs(self._alias, self._read)
+        heirs = Heirs(self._aliases, self._read)
         resyncs: dict[tuple[int, Observed], Occurrence] = {}
         touched: dict[tuple[int, Link, Any], RowChange] = {}
         for row in rows:
@@ -168,7 +197,7 @@ class Router:
             resyncs.setdefault((row.xid, observer), Occurrence(row, observer, resync=reason))
 
     def _report(self, row: RowChange, what: str, error: Exception) -> None:
-        emit(RowUnreadable(alias=self._alias, what=what, change_id=row.id, error=repr(error)), error)
+        emit(RowUnreadable(alias=self._aliases[0], what=what, change_id=row.id, error=repr(error)), error)
 
     def _own(self, row: RowChange, observers: Iterable[Observed]) -> Iterable[Occurrence]:
         """The row for the observers of models that it holds all of."""
@@ -202,7 +231,7 @@ class Router:
         owners = {
             (model, field, getattr(instance, field)): instance
             for (model, field), keys in wanted.items()
-            for instance in as_of_now(model, self._alias).filter(**{f"{field}__in": keys})
+            for instance in as_of_now(model, alias_of(model, self._aliases)).filter(**{f"{field}__in": keys})
         }
         for (xid, link, owner), row in touched.items():
             instance = owners.get((link.observer.model_cls, link.owner_field, owner))
@@ -228,7 +257,8 @@ class Router:
     def _hydrator(self, model: type[Model], row: RowChange) -> Hydrator:
         place = (model, row.relation)
         if place not in self._hydrators:
-            self._hydrators[place] = Hydrator(model, self._relations[row.relation], self._alias)
+            alias = alias_of(model, self._aliases)
+            self._hydrators[place] = Hydrator(model, self._relations[row.relation], alias)
         return self._hydrators[place]
 
 

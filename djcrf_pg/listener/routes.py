@@ -1,7 +1,8 @@
 """Which observers hear of a table: compiled from the registry, once for each change of it."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 from django.db.models import Model
@@ -78,15 +79,18 @@ def _hashable(value: Any) -> Any:
 class Routes:
     """The routes of one database.
 
+    Args:
+        aliases: Those that it has.
+
     Attributes:
         version: Of the registry, when they were compiled.
         tables: The names of the tables that they know, as in ``db_table``.
     """
 
-    def __init__(self, alias: str) -> None:
+    def __init__(self, aliases: Iterable[str]) -> None:
         self.version = registry.version
         self._routes: dict[str, Route] = {}
-        for observer in registry.on(alias):
+        for observer in registry.on(*aliases):
             chain = observer.models
             for model in chain:
                 route = self._route(model)
@@ -104,6 +108,15 @@ class Routes:
         keys = model._meta.pk_fields
         columns = tuple(column for column, field in own_columns(model).items() if field in keys)
         return self._routes.setdefault(model._meta.db_table, Route(model, columns))
+
+    def lost(self, oids: Mapping[str, int]) -> list[Observed]:
+        """The observers that have a table which does not exist.
+
+        Args:
+            oids: ``db_table`` to oid, of those that exist.
+        """
+        found = (route.everybody() for table, route in self._routes.items() if table not in oids)
+        return list(dict.fromkeys(chain.from_iterable(found)))
 
     def by_oid(self, oids: Mapping[str, int]) -> dict[int, Route]:
         """The routes by oid of their table.

@@ -11,18 +11,18 @@ from typing import Any, TypeVar
 from django.db import InterfaceError, OperationalError, connections
 
 from djcrf_pg.changelog.change import Change
-from djcrf_pg.changelog.cursor import Position
 from djcrf_pg.changelog.decode import StaleRelation
-from djcrf_pg.changelog.reader import ChangeLog, Piece
+from djcrf_pg.changelog.reader import ChangeLog, Piece, Taken
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import ChannelLayerError, ConfigurationError, LeadershipLost, NotMigrated
 from djcrf_pg.listener.backoff import Backoff
 from djcrf_pg.listener.catalog import Catalog
+from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.doorbell import BUSY, LINGER, LOOK, Bell, Doze
 from djcrf_pg.listener.leader import LEASE, stand_by, try_lead
 from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.listener.sender import Sender
-from djcrf_pg.listener.session import CONNECTION_ERRORS, Session
+from djcrf_pg.listener.session import Session
 from djcrf_pg.listener.telling import Outgoing, events
 from djcrf_pg.observations import (
     ConnectionFailed,
@@ -161,10 +161,11 @@ class Listener:
         settings = get_settings()
         await log.set_caps(settings.LOG_MAX_AGE, settings.LOG_MAX_ROWS, settings.LOG_MAX_BYTES)
         emit(Leading(alias=self.alias, term=taken.term))
+        catalog = await Catalog.open(self.alias, log)
         async with Bell(session) as bell:
             self._bell = bell
             try:
-                await _Leadership(self, session, log, bell, taken.term, taken.position).run()
+                await _Leadership(self, session, log, bell, catalog, taken).run()
             finally:
                 self._bell = None
 
@@ -211,18 +212,18 @@ class _Leadership:
     """One term: read, deliver, advance; sleep when there is nothing to read."""
 
     def __init__(
-        self, listener: Listener, session: Session, log: ChangeLog, bell: Bell, term: int, position: Position
+        self, listener: Listener, session: Session, log: ChangeLog, bell: Bell, catalog: Catalog, taken: Taken
     ) -> None:
         self._listener = listener
         self._session = session
         self._log = log
         self._bell = bell
-        self._term = term
-        self._position = position
+        self._term = taken.term
+        self._position = taken.position
         self._unsaved = self._pruning = False
         self._saved_at = self._pruned_at = time.monotonic()
-        self._catalog = Catalog(listener.alias, log)
-        self._sender = Sender(term, self._leads)
+        self._catalog = catalog
+        self._sender = Sender(taken.term, self._leads)
         self._mode = get_settings().NOTIFY
 
     async def run(self) -> None:

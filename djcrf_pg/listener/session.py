@@ -14,20 +14,11 @@ import asyncpg
 
 from djcrf_pg import sql
 from djcrf_pg.changelog.reader import Connection
-from djcrf_pg.listener.connection import connect
+from djcrf_pg.listener.connection import CONNECTION_ERRORS, connect
 
 #: Seconds that an answer may take before it is asked after, and that this question may take.
 PATIENCE = 4.0
 _CHECK = 3.0
-
-#: What ends a connection, or keeps one from being made.
-CONNECTION_ERRORS = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # what a session that was terminated in the middle of a query may end in
-)
 
 
 T = TypeVar("T")

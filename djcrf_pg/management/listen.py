@@ -4,11 +4,13 @@ import asyncio
 import logging
 import signal
 from argparse import ArgumentParser
+from collections.abc import Iterable
 
 from django.core.management.base import BaseCommand, CommandError
 
 from djcrf_pg.discovery import discover
 from djcrf_pg.exceptions import DjcrfPgError
+from djcrf_pg.listener.identity import one_for_each_log
 from djcrf_pg.listener.sender import channel_layer, is_in_memory
 from djcrf_pg.listener.service import Listener
 from djcrf_pg.management.databases import add_database, check_alias
@@ -24,7 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(command: BaseCommand, *, database: list[str] | None) -> None:
-    """Run one listener for each database.
+    """Run one listener for each change log.
 
     Raises:
         CommandError: There is nothing to listen for, or no way to tell anybody.
@@ -45,7 +47,7 @@ def run(command: BaseCommand, *, database: list[str] | None) -> None:
             "ASGI_APPLICATION, so there is nothing to listen for."
         )
     _show_log(command)
-    asyncio.run(_run([Listener(alias) for alias in chosen]))
+    asyncio.run(_run(command, chosen))
 
 
 def _show_log(command: BaseCommand) -> None:
@@ -63,7 +65,12 @@ def _stop(listeners: list[Listener]) -> None:
         listener.stop()
 
 
-async def _run(listeners: list[Listener]) -> None:
+async def _run(command: BaseCommand, aliases: Iterable[str]) -> None:
+    chosen = await one_for_each_log(aliases)
+    for alias, others in chosen.items():
+        for other in others:
+            command.stderr.write(f"{other!r} is the same database as {alias!r}, whose listener serves it too.")
+    listeners = [Listener(alias) for alias in chosen]
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, listeners)

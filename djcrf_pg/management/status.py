@@ -8,7 +8,7 @@ from json import dumps
 
 from django.core.management.base import BaseCommand
 
-from djcrf_pg.capture.install import absent, log_schema, plan
+from djcrf_pg.capture.install import absent, log_schema, plan, unfit
 from djcrf_pg.management.databases import add_database, choose
 from djcrf_pg.registry import registry
 
@@ -19,6 +19,7 @@ _MENDS = {
     "not migrated": "`manage.py migrate` makes the change log and the tables",
     "absent": "`manage.py migrate` makes the change log and the tables",
     **dict.fromkeys(("missing", "outdated", "disabled"), "`manage.py djcrf_pg install` mends the triggers"),
+    "unfit": "What is no table takes no triggers: observe the tables behind it, or take it out of DJCRF_PG['OBSERVE']",
     "unwanted": "`manage.py djcrf_pg install` drops what nobody observes",
 }
 
@@ -31,7 +32,8 @@ class Line:
         database: Its alias.
         table: Its qualified name; for one that does not exist, what the model says.
         state: ``installed``, ``missing``, ``outdated``, ``disabled``, ``unwanted`` (nobody observes it), ``absent``
-            (there is no such table), or ``not migrated`` (there is no change log).
+            (there is no such table), ``unfit`` (a view, say, which takes no triggers), or ``not migrated`` (there is
+            no change log).
         excluded: The columns that never leave it.
     """
 
@@ -63,6 +65,7 @@ def look(alias: str) -> list[Line]:
     if log_schema(alias) is None:
         return [Line(alias, name, "not migrated", excluded) for name, excluded in registry.tables(alias).items()]
     lines = [Line(alias, step.table.name, step.state, step.table.excluded) for step in plan(alias)]
+    lines += [Line(alias, name, "unfit") for name in unfit(alias)]
     return lines + [Line(alias, name, "absent") for name in absent(alias)]
 
 

@@ -9,7 +9,15 @@ from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.migration import Migration
 
-from djcrf_pg.capture.install import absent, install, install_plan, log_schema, uninstall, uninstall_plan
+from djcrf_pg.capture.install import (
+    absent,
+    install,
+    install_plan,
+    log_schema,
+    refuse_unfit,
+    uninstall,
+    uninstall_plan,
+)
 from djcrf_pg.capture.plan import Step
 from djcrf_pg.conf import get_settings
 from djcrf_pg.management.databases import add_database, choose
@@ -32,6 +40,7 @@ def run_install(command: BaseCommand, *, database: list[str] | None, dry_run: bo
 
     Raises:
         CommandError: There is no change log.
+        InstallError: Something observed takes no triggers; the rest is done.
     """
     for alias in choose(database):
         if registry.tables(alias) and log_schema(alias) is None:
@@ -45,6 +54,7 @@ def run_install(command: BaseCommand, *, database: list[str] | None, dry_run: bo
             _tell(command, alias, install(alias))
         for name in absent(alias):
             command.stderr.write(f"{alias}: {name} is observed and does not exist; `manage.py migrate` makes tables.")
+        refuse_unfit(alias)
 
 
 def add_uninstall_arguments(parser: ArgumentParser) -> None:

@@ -399,6 +399,13 @@ def _require_table(model: Any, label: str) -> None:
             f"@model_observer on {label}: {model.__name__} is abstract, so it has no table: observe the models that "
             f"inherit from it."
         )
+    if swapped := meta.swapped:
+        # Django makes no table for it, and refuses its managers.
+        mend = "get_user_model()" if meta.swappable == "AUTH_USER_MODEL" else repr(swapped)
+        raise ObserverError(
+            f"@model_observer on {label}: {meta.label} is swapped out for {swapped} ({meta.swappable}), so it has no "
+            f"table: observe {mend}."
+        )
     declared = {label.lower() for label in get_settings().OBSERVE}
     if not meta.managed and meta.label_lower not in declared:
         raise ObserverError(

@@ -1,14 +1,11 @@
 """What the integration tests share: the log as rows, and tables of their own with triggers."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from django.db import connection
 
 from tests.integration.log import Log, observe
-from tests.project import Project
-from tests.servers import PgParams
 
 
 @pytest.fixture
@@ -41,17 +38,3 @@ def make_table(db: None) -> Iterator[Callable[..., str]]:
     with connection.cursor() as cursor:
         for name in made:
             cursor.execute(f"DROP TABLE IF EXISTS {name} CASCADE")
-
-
-@pytest.fixture
-def project(tmp_path: Path, pg: PgParams) -> Iterator[Project]:
-    """A project of the test's own; nothing is migrated yet."""
-    with Project(tmp_path, pg, "djcrf_pg_project") as project:
-        yield project
-
-
-@pytest.fixture
-def migrated(project: Project) -> Project:
-    """A project of the test's own whose tables are there, and whose triggers are as observers want them."""
-    project.manage("migrate", "--verbosity", "0")
-    return project

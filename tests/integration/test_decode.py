@@ -11,7 +11,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from django.contrib.postgres.fields import HStoreField
+from django.contrib.postgres.fields import ArrayField, HStoreField
+from django.contrib.postgres.signals import get_citext_oids, get_hstore_oids
 from django.db import connection, connections, models
 from django.db.backends.postgresql.psycopg_any import DateRange, DateTimeTZRange, NumericRange
 from django.db.models import DEFERRED, Model
@@ -26,7 +27,7 @@ from djcrf_pg.changelog.reader import ChangeLog
 from djcrf_pg.listener.connection import connect
 from djcrf_pg.observations import FieldDeferred, Observation, add_sink
 from tests.decodeapp.models import Everything, EverythingProxy, Point, Target
-from tests.integration.log import Log, observe, sql
+from tests.integration.log import observe, sql
 
 pytestmark = pytest.mark.django_db
 
@@ -323,33 +324,76 @@ def test_a_proxy_is_made_of_its_tables_rows() -> None:
     compare(ours, EverythingProxy.objects.get(pk=written.pk))
 
 
+# -- types of extensions -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _extensions(db: None) -> Iterator[None]:
+    """The extensions, and a connection that knows their types."""
+    names = ("hstore", "citext")
+    there = {name for (name,) in sql("SELECT name FROM pg_available_extensions")}
+    if missing := [name for name in names if name not in there]:
+        pytest.skip(f"no extension {', '.join(missing)} here; DJCRF_PG_TEST_POSTGRES=debian has them")
+    for name in names:
+        sql(f"CREATE EXTENSION {name}")
+    sql("CREATE TABLE extended (id serial PRIMARY KEY, pairs hstore, many hstore[], name citext, names citext[])")
+    observe("extended")
+    get_hstore_oids.cache_clear()
+    get_citext_oids.cache_clear()
+    with reconnected():
+        yield
+        sql("DROP TABLE extended")
+        for name in names:
+            sql(f"DROP EXTENSION {name}")
+        get_hstore_oids.cache_clear()
+        get_citext_oids.cache_clear()
+
+
+class CITextColumn(models.TextField):
+    """A column of type citext; Django's own field for it is no more."""
+
+    def db_type(self, connection: Any) -> str:
+        return "citext"
+
+
+PAIRS = st.dictionaries(TEXT, TEXT | st.none(), max_size=4)
+NAMES = TEXT | st.sampled_from(["NULL", "", "{}", '"', "\\", "Straße"])
+
+
 @COMMITTED
-def test_hstore(log: Log) -> None:
-    if not sql("SELECT 1 FROM pg_available_extensions WHERE name = 'hstore'"):
-        pytest.skip("this PostgreSQL has no extension hstore")
-    sql("CREATE EXTENSION IF NOT EXISTS hstore")
-    sql("CREATE TABLE with_hstore (id int PRIMARY KEY, data hstore)")
-    try:
-        observe("with_hstore")
-        sql('INSERT INTO with_hstore VALUES (1, \'a=>1, b=>NULL, "c d"=>"e\\"f"\')')
-        with isolate_apps("tests.decodeapp"):
+@pytest.mark.extensions
+@pytest.mark.usefixtures("_extensions")
+@isolate_apps("tests.decodeapp")
+def test_hstore_and_citext_become_what_the_orm_would_have_loaded() -> None:
+    class Extended(models.Model):
+        pairs = HStoreField(null=True)
+        many = ArrayField(HStoreField(), null=True)
+        name = CITextColumn(null=True)
+        names = ArrayField(CITextColumn(), null=True)
 
-            class WithHstore(models.Model):
-                data = HStoreField()
+        class Meta:
+            app_label = "decodeapp"
+            db_table = "extended"
 
-                class Meta:
-                    app_label = "decodeapp"
-                    db_table = "with_hstore"
+        def __str__(self) -> str:
+            return "extended"
 
-                def __str__(self) -> str:
-                    return "hstore"
+    relation = relation_of("extended")
+    hydrator = Hydrator(Extended, relation, "default")
 
-            relation = relation_of("with_hstore")
-            ours: Any = Hydrator(WithHstore, relation, "default").instance(last_image(relation))
-        assert ours.data == {"a": "1", "b": None, "c d": 'e"f'}
-    finally:
-        sql("DROP TABLE with_hstore")
-        sql("DROP EXTENSION hstore")
+    @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(
+        pairs=st.none() | PAIRS,
+        many=st.none() | st.lists(PAIRS, max_size=3),
+        name=st.none() | NAMES,
+        names=st.none() | st.lists(NAMES, max_size=4),
+    )
+    @example(pairs={"a": "1", "b": None, "c d": 'e"f'}, many=[{}, {"NULL": "=>"}], name="MiXed", names=["A", "a"])
+    def check(**values: Any) -> None:
+        written = Extended.objects.create(**values)
+        compare(hydrator.instance(last_image(relation)), Extended.objects.get(pk=written.pk))
+
+    check()
 
 
 # -- what does not fit ---------------------------------------------------------------------------------------

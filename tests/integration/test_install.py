@@ -1,6 +1,7 @@
 """Triggers come, are mended and go; and an install that has nothing to do touches nothing."""
 
 import io
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 from django.core.checks import CheckMessage, run_checks
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from django.test import override_settings
 
@@ -268,15 +269,52 @@ def test_a_missing_right_is_named_with_the_table_and_the_way_out() -> None:
     assert "as the owner of the table" in message
 
 
+@pytest.fixture
+def a_table() -> Iterator[str]:
+    sql("CREATE TABLE a_table (id int PRIMARY KEY)")
+    yield "a_table"
+    sql("DROP TABLE a_table")
+
+
 @pytest.mark.parametrize("kind", ["VIEW", "MATERIALIZED VIEW"])
-def test_what_is_no_table_is_refused_by_name(kind: str, wanted: Callable[..., None]) -> None:
+def test_what_is_no_table_is_refused_by_name_and_the_others_get_theirs(
+    kind: str, wanted: Callable[..., None], a_table: str
+) -> None:
     sql(f"CREATE {kind} no_table AS SELECT 1 AS id")
     try:
-        wanted("no_table")
-        with pytest.raises(InstallError, match=r"no_table.* is no table"):
-            install("default")
+        wanted("no_table", a_table)
+        with pytest.raises(CommandError, match=rf"of public\.no_table \(a {kind.lower()}\) in database 'default'"):
+            migrate()
+        assert triggers("a_table") == set(TRIGGERS)
+        assert states() == {}
+        (warning,) = warnings()
+        assert warning.msg.startswith(f"public.no_table (database 'default') is a {kind.lower()}, and takes no")
+        out = io.StringIO()
+        with pytest.raises(SystemExit):
+            call_command("djcrf_pg", "status", "--check", "--database", "default", stdout=out)
+        assert re.search(r"public\.no_table +unfit", out.getvalue())
     finally:
         sql(f"DROP {kind} no_table")
+
+
+def test_a_foreign_table_among_the_partitions_spares_the_whole(
+    parted: str, wanted: Callable[..., None], a_table: str
+) -> None:
+    script(
+        [
+            "CREATE FOREIGN DATA WRAPPER nothing",
+            "CREATE SERVER nowhere FOREIGN DATA WRAPPER nothing",
+            "CREATE FOREIGN TABLE parted_f PARTITION OF parted FOR VALUES IN ('f') SERVER nowhere",
+        ]
+    )
+    try:
+        wanted(parted, a_table)
+        with pytest.raises(CommandError, match=r"of public\.parted_f \(a foreign table\)"):
+            migrate()
+        assert triggers("a_table") == set(TRIGGERS)
+        assert triggers("parted") == set()
+    finally:
+        sql("DROP FOREIGN DATA WRAPPER nothing CASCADE")
 
 
 # -- migrate -------------------------------------------------------------------------------------------------

@@ -3,13 +3,17 @@
 The writers lock the table against DDL for the length of a transaction, look up what its columns are called now (by
 ``attnum``, which no rename changes), and write. Each value follows from the row's ``n``, so an image can be checked
 without knowing what else went on.
+
+A subscriber hears it all live, as in a rolling deploy: from a server whose code is that of before the migrations, then
+from one whose code is ahead of them.
 """
 
 import asyncio
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import asyncpg
@@ -25,9 +29,10 @@ from djcrf_pg.changelog.cursor import BEGINNING, Position
 from djcrf_pg.changelog.decode import Hydrator, Relation, StaleRelation, raw_columns, relations_of
 from djcrf_pg.changelog.image import parse
 from djcrf_pg.changelog.reader import ChangeLog
+from tests.client import Client, Message
 from tests.processes import wait_until
 from tests.project import create_database, drop_database
-from tests.servers import ManagePy, PgParams, app_env
+from tests.servers import AsgiServer, ManagePy, PgParams, app_env
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +50,12 @@ STEPS = {
     "0010_data": "lifeapp_stock",
 }
 SWAP = 9
+
+#: The steps during which a server has the code of before them, and those that the code of another is ahead of. Before
+#: the table has its last name, the new code finds none.
+OLD_CODE, NEW_CODE = list(STEPS)[1:7], list(STEPS)[7:]
+
+TOLD = {"I": "create", "U": "update", "D": "delete"}
 
 SQUASHED = "tests.lifeapp.squashed.migrations"
 
@@ -123,6 +134,85 @@ class Writer(threading.Thread):
         return sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(table, columns, values), contents
 
 
+@contextmanager
+def writing(pg: PgParams, oid: int) -> Iterator[list[Writer]]:
+    """Writers that write as long as the block lasts, without an error."""
+    writers = [Writer(pg, oid) for _ in range(4)]
+    for writer in writers:
+        writer.start()
+    try:
+        yield writers
+    finally:
+        for writer in writers:
+            writer.done.set()
+        for writer in writers:
+            writer.join()
+    assert [writer.error for writer in writers] == [None] * len(writers)
+
+
+class Subscriber(threading.Thread):
+    """A client of a server with the code of a time, which keeps what it is told.
+
+    Use as a context manager; it is subscribed when the block begins.
+    """
+
+    def __init__(self, pg: PgParams, code: str) -> None:
+        super().__init__()
+        # A layer that is full drops messages, which is not what is tested here.
+        layers = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"capacity": 10**6}}}
+        env = {"DJANGO_SETTINGS_MODULE": "tests.lifeapp.settings", "LIFEAPP_CODE": code}
+        self.server = AsgiServer(
+            app_env(dbname=pg.dbname, layers=layers, env=env), application="tests.lifeapp.asgi:application"
+        )
+        self.pg, self.code = pg, code
+        self.told: list[Message] = []
+        self.first = self.heard = 0
+        self.subscribed, self.done = threading.Event(), threading.Event()
+
+    def __enter__(self) -> "Subscriber":
+        self.server.start()
+        self.start()
+        wait_until(lambda: self.subscribed.is_set() or not self.is_alive())
+        with self.pg.connect() as connection:
+            (self.first,) = connection.execute("SELECT coalesce(max(id), 0) FROM djcrf_pg_change").fetchone() or (0,)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.done.set()
+        self.join()
+        self.server.stop()
+
+    def run(self) -> None:
+        """Listen until told to stop."""
+        asyncio.run(self._listen())
+
+    async def _listen(self) -> None:
+        client = await Client.open(self.server.consumer_url("items"))
+        assert (await client.call("subscribe"))["response_status"] == 201
+        self.subscribed.set()
+        while not self.done.is_set():
+            self.told += await client.drain(0.05)
+            client.received.clear()
+        await client.close()
+
+    def interrupt(self) -> None:
+        """End the session of the listener; it takes the lead again in another one."""
+        position = self.server.position
+        with self.pg.connect() as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND application_name LIKE 'djcrf_pg listener%'"
+            )
+        self.server.wait_for("leads", after=position)
+
+    def hear(self, n: int) -> None:
+        """Wait for the row of that number; rows are told in the order of their writing."""
+        wait_until(
+            lambda: any(message["row"].get("n") == n for message in self.told[-100:]),
+            message=lambda: f"of n = {n} nothing came; the last: {self.told[-3:]}\n{self.server.tail()}",
+        )
+
+
 def all_have_written(writers: list[Writer]) -> None:
     """Wait until each has written some more."""
     goals = {writer: writer.written.total() + 20 for writer in writers}
@@ -179,6 +269,14 @@ async def read_all(pg: PgParams) -> list[Change]:
         await connection.close()
 
 
+def write_one(pg: PgParams, oid: int, writers: list[Writer]) -> int:
+    """Write one more row, and return its number."""
+    writers.append(Writer(pg, oid))
+    with pg.connect() as connection:
+        writers[-1].transact(connection, "I", n := next(_numbers))
+    return n
+
+
 def models() -> list[type[Model]]:
     """The model as it was after each step."""
     with modify_settings(INSTALLED_APPS={"append": "tests.lifeapp"}):
@@ -191,16 +289,24 @@ def _names(state: Any) -> set[str]:
     return {name for app, name in state.models if app == "lifeapp"}
 
 
-def wrong(instance: Model, *, but: tuple[str, ...] = ()) -> list[str]:
-    """The loaded fields whose value is not the row's."""
-    n = instance.__dict__["n"]
+def wrong(values: dict[str, Any], *, but: tuple[str, ...] = ()) -> list[str]:
+    """The fields of a row whose value is not the one that follows from its number."""
+    n = values["n"]
     return [
-        f"{name} = {instance.__dict__[name]!r} where n = {n}"
+        f"{name} = {values[name]!r} where n = {n}"
         for name, templates in FIELDS.items()
-        if name in instance.__dict__
+        if name in values
         and name not in but
-        and str(instance.__dict__[name]) not in {template.format(n) for template in templates}
+        and str(values[name]) not in {template.format(n) for template in templates}
     ]
+
+
+def by_row(told: Iterable[tuple[int, str, int]]) -> dict[int, list[tuple[str, int]]]:
+    """What was done to each row, in order."""
+    found: dict[int, list[tuple[str, int]]] = {}
+    for n, change, id in told:
+        found.setdefault(n, []).append((change, id))
+    return found
 
 
 def hydrate(hydrator: Hydrator, image: dict[str, Any]) -> Model:
@@ -218,22 +324,26 @@ def test_migrations_under_full_load_fail_no_write_and_make_no_wrong_image(life: 
     with life.connect() as connection:
         (oid,) = connection.execute("SELECT 'lifeapp_thing'::regclass::oid").fetchone() or (0,)
     relations = [asyncio.run(relation_of(life, oid))]
-    writers = [Writer(life, oid) for _ in range(4)]
-    for writer in writers:
-        writer.start()
-    try:
-        for step, table in list(STEPS.items())[1:]:
-            all_have_written(writers)
-            migrate(life, "lifeapp", step, table=table)
-            relations.append(asyncio.run(relation_of(life, oid)))
-        assert "No migrations to apply" in migrate(life, "lifeapp", migrations=SQUASHED)
-        all_have_written(writers)
-    finally:
-        for writer in writers:
-            writer.done.set()
-        for writer in writers:
-            writer.join()
-    assert [writer.error for writer in writers] == [None] * len(writers)
+    subscribers: list[Subscriber] = []
+    writers: list[Writer] = []
+    for code, steps in (("old", OLD_CODE), ("new", NEW_CODE)):
+        with Subscriber(life, code) as subscriber:
+            subscribers.append(subscriber)
+            with writing(life, oid) as more:
+                writers += more
+                for step in steps:
+                    all_have_written(more)
+                    migrate(life, "lifeapp", step, table=STEPS[step])
+                    relations.append(asyncio.run(relation_of(life, oid)))
+                all_have_written(more)
+            subscriber.hear(write_one(life, oid, writers))
+            subscriber.heard = len(subscriber.told)
+            if code == "old":
+                # Whoever leads next has never seen the table by the name that it knows.
+                subscriber.interrupt()
+                write_one(life, oid, writers)
+                wait_until(lambda told=subscriber.told: told[-1]["change"] == "resync")
+    assert "No migrations to apply" in migrate(life, "lifeapp", migrations=SQUASHED)
 
     changes = asyncio.run(read_all(life))
     rows = [
@@ -260,12 +370,46 @@ def test_migrations_under_full_load_fail_no_write_and_make_no_wrong_image(life: 
             # By the code and the catalog of its own time nothing is missing and nothing is wrong.
             then = hydrators[stage].instance(image)
             assert then.get_deferred_fields() == set(), (stage, image)
-            assert wrong(then) == [], (stage, image)
+            assert wrong(vars(then)) == [], (stage, image)
             # A listener that lags, and has newer code by now, knows less and nothing false. Two columns that have
             # exchanged their names are the exception: nothing in an image says which is which.
             swapped = ("left", "right") if change.id < marks[SWAP] else ()
             now = hydrate(hydrators[-1], image)
-            assert wrong(now, but=swapped) == [], (stage, image)
+            assert wrong(vars(now), but=swapped) == [], (stage, image)
+
+    # Each subscriber was told of each change once, those of a row in their order, and truly, as far as the code of its
+    # server knows the table.
+    for subscriber in subscribers:
+        heard = subscriber.told[: subscriber.heard]
+        ids = range(subscriber.first + 1, heard[-1]["id"] + 1)
+        logged = ((images[0]["n"], TOLD[change.op], change.id) for change, images in rows if change.id in ids)
+        told = ((message["row"]["n"], message["change"], message["id"]) for message in heard)
+        assert by_row(told) == by_row(logged)
+        for message in heard:
+            swapped = ("left", "right") if subscriber.code == "new" and message["id"] < marks[SWAP] else ()
+            assert wrong(message["row"], but=swapped) == [], message
+    old, new = (subscriber.told[subscriber.heard - 1]["row"].keys() for subscriber in subscribers)
+    assert {"note", "title"}.isdisjoint(old)
+    assert {"label", "left", "right", "extra"} <= new
+
+
+def test_a_leader_with_newer_code_finds_the_table_once_it_has_its_name(life: PgParams) -> None:
+    migrate(life, "djcrf_pg")
+    migrate(life, "lifeapp", "0001_initial", table="lifeapp_thing")
+    with life.connect() as connection:
+        (oid,) = connection.execute("SELECT 'lifeapp_thing'::regclass::oid").fetchone() or (0,)
+    subscriber = Subscriber(life, "new")
+    with subscriber.server, asyncio.Runner() as runner:
+        client = runner.run(Client.open(subscriber.server.consumer_url("items")))
+        refused = runner.run(client.call("subscribe"))
+        assert refused["response_status"] == 503
+        write_one(life, oid, [])
+        subscriber.server.wait_for("nobody here knows public.lifeapp_thing")
+        migrate(life)
+        assert runner.run(client.call("subscribe"))["response_status"] == 201
+        n = write_one(life, oid, [])
+        assert runner.run(client.event())["row"]["n"] == n
+        runner.run(client.close())
 
 
 def test_the_triggers_of_a_squashed_history_are_the_same(life: PgParams) -> None:

@@ -23,4 +23,5 @@ INSTALLED_APPS = [
     "tests.lifeapp",
 ]
 MIGRATION_MODULES = {"lifeapp": os.environ.get("LIFEAPP_MIGRATIONS", "tests.lifeapp.migrations")}
+ASGI_APPLICATION = "tests.lifeapp.asgi.application"
 DJCRF_PG: dict[str, Any] = {"OBSERVE": ["lifeapp.Item"]}

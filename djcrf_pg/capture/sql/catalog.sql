@@ -5,6 +5,12 @@ FROM pg_catalog.pg_class AS c
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.oid = to_regclass('djcrf_pg_change')
 
+-- name: identity
+-- The identifier was drawn by initdb, and physical replicas have their primary's.
+SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system()),
+       (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()),
+       to_regclass('djcrf_pg_change')::oid
+
 -- name: tables
 -- Each named table with its partitions: a statement fires only the triggers of the table that it names. From
 -- pg_inherits, for pg_partition_tree() would wait for a lock on each partition.
