@@ -8,11 +8,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test coverage bench model demo lint format types wheel clean
+.PHONY: help venv test long coverage bench model demo lint format types wheel clean
 
 help:
 	@echo 'make demo      install and serve the example application'
 	@echo 'make test      run every test (ARGS="-k name" for some; DJCRF_PG_TEST_DSN for a server of yours)'
+	@echo 'make long      the tests of volume with the numbers that the documentation names: some minutes'
 	@echo 'make coverage  run the tests, report the branches they miss, and fail below 95 %'
 	@echo 'make bench     what capture costs writers, as ratios measured in turns'
 	@echo 'make model     check the model of the doorbell with spin, which it needs beside gcc'
@@ -27,6 +28,9 @@ test: $(VENV)/.installed-test
 	VENV='$(VENV)' sh scripts/test.sh $(ARGS)
 
 # Each of the two runs has only its part; the report of both decides by `fail_under`.
+long: $(VENV)/.installed-test
+	DJCRF_PG_TEST_LONG=1 $(BIN)/pytest tests/acceptance/test_volume.py $(ARGS)
+
 coverage: $(VENV)/.installed-test
 	$(BIN)/coverage erase
 	VENV='$(VENV)' sh scripts/test.sh --cov --cov-append --cov-report= --cov-fail-under=0 $(ARGS)
