@@ -33,14 +33,14 @@ def serve(redis_url: str, start_asgi_server: Callable[..., AsgiServer]) -> Calla
 
 
 @contextmanager
-def writing(test_pg: PgParams, first: int) -> Iterator[list[int]]:
+def writing(test_pg: PgParams, first: int, pause: float = 0) -> Iterator[list[int]]:
     """Write rows for as long as the block lasts; the list holds those that were committed."""
     done = threading.Event()
     written: list[int] = []
 
     def work() -> None:
         with psycopg.connect(test_pg.dsn(), autocommit=True) as connection:
-            while not done.is_set():
+            while not done.wait(pause):
                 number = first + len(written)
                 connection.execute(
                     "INSERT INTO testapp_task (id, title, status, points, body) VALUES (%s, %s, 'todo', 0, '')",
