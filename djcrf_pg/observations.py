@@ -115,6 +115,29 @@ class LayerRefused(Observation):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LayerUnreachable(Observation):
+    """The channel layer failed the keeper of memberships; said once, until it works again."""
+
+    level = logging.WARNING
+    template = "channel layer: {error}; when it works again, subscribers are put back into their groups and load again"
+    error: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MembershipsLost(Observation):
+    """The channel layer may have lost memberships or messages; all is mended, and the subscribers get a resync."""
+
+    level = logging.WARNING
+    template = (
+        "channel layer: {why}, so it may have lost messages and groups; {consumers} consumers are back in {groups} "
+        "groups, and load again"
+    )
+    consumers: int
+    groups: int
+    why: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ObserverFailed(Observation):
     """User code (groups, serializer, handler) raised; the event is lost to this observer alone."""
 

@@ -17,6 +17,9 @@ KEY = "djcrf_pg"
 #: The action of an event that stands for changes that cannot be told one by one.
 RESYNC = "resync"
 
+#: The reason of a resync that comes from the consumers' own process: the channel layer may have lost events.
+CHANNEL_LAYER = "channel_layer"
+
 # ASCII alone: no layer can fail to encode it, and a character is a byte.
 _encode = JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
 
@@ -96,3 +99,8 @@ def _message(message_type: str, group: str, events: list[str], term: int) -> dic
 def unpack(message: Mapping[str, Any]) -> list[Event]:
     """Read the events of a message; each call makes new objects, so that a handler may change them."""
     return [Event(*fields) for fields in json.loads(message[KEY]["events"])]
+
+
+def is_of_the_layer(event: Event) -> bool:
+    """Whether an event is the resync after a failure of the channel layer."""
+    return event.action == RESYNC and event.body["reason"] == CHANNEL_LAYER

@@ -1,8 +1,7 @@
 """The model observer that hears of changes from the database instead of from Django's signals."""
 
-import dataclasses
 import inspect
-from collections import Counter
+import time
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from functools import lru_cache
 from itertools import chain
@@ -20,9 +19,10 @@ from rest_framework.serializers import BaseSerializer, HyperlinkedModelSerialize
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import ChannelLayerError, MalformedRequestId, ObserverError
 from djcrf_pg.listener import embedded, envelope, portable
-from djcrf_pg.listener.gate import Moment
 from djcrf_pg.observations import ObserverFailed, emit
+from djcrf_pg.observer import membership
 from djcrf_pg.observer.dcrf import DCRFModelObserver
+from djcrf_pg.observer.subscriptions import Subscriptions, subscriptions_of
 from djcrf_pg.registry import (
     BATCH,
     Relationship,
@@ -36,29 +36,6 @@ from djcrf_pg.registry import (
 #: What DCRF does not pass to handlers and serializers: it goes to those that name it or take ``**kwargs``.
 _HANDLER_EXTRAS = ("change_id", "committed_at", "changed", "context")
 _SERIALIZER_EXTRAS = (*_HANDLER_EXTRAS, "old_instance")
-
-
-@dataclasses.dataclass(slots=True)
-class _Subscriptions:
-    """What a consumer has of one observer.
-
-    Attributes:
-        since: Group to when it was joined: what had been committed by then is not for it, however late it arrives.
-        waiting: Group to the number of calls of ``subscribe`` that wait for a listener.
-        terms: Group to the leadership that sent to it last. What an older one still sends when it continues after it
-            was taken for dead has been sent again by the newer one.
-    """
-
-    since: dict[str, Moment] = dataclasses.field(default_factory=dict)
-    waiting: Counter[str] = dataclasses.field(default_factory=Counter)
-    terms: dict[str, int] = dataclasses.field(default_factory=dict)
-
-    def takes(self, group: str, term: int) -> bool:
-        """Whether a message of this leadership is news."""
-        if term < self.terms.get(group, 0):
-            return False
-        self.terms[group] = term
-        return True
 
 
 class ModelObserver(DCRFModelObserver):
@@ -184,7 +161,8 @@ class ModelObserver(DCRFModelObserver):
         """Use the decorated method when subscribers have to load their data again. Use it as a decorator.
 
         It is called as ``(self, reason, subscribing_request_ids, **kwargs)`` for every subscriber of the observer,
-        whatever its groups; ``reason`` is ``"truncate"``, or ``"unreadable"`` where a row could not be told;
+        whatever its groups; ``reason`` is ``"truncate"``, ``"unreadable"`` where a row could not be told, or
+        ``"channel_layer"`` where that may have lost events of this process;
         ``kwargs`` has ``model``, ``observer``, ``group`` and what handlers may take. Without one, the consumer replies
         ``{"action": "resync", "response_status": 205, "data": {"reason": …, "model": …}}`` to each request id.
         """
@@ -253,6 +231,8 @@ class ModelObserver(DCRFModelObserver):
         fresh = [group for group in names if request_id not in requests.get(group, ())]
         state.waiting.update([*names, self.resync_group()])
         try:
+            await membership.keeper(consumer.channel_layer).keep(consumer)
+            added = time.time()
             groups = list(await super().subscribe(consumer, *args, request_id=request_id, **kwargs))
             await consumer.add_group(self.resync_group())
             moment = await embedded.ready(router.db_for_write(self.model_cls), self.tables)
@@ -265,6 +245,7 @@ class ModelObserver(DCRFModelObserver):
         state.waiting.subtract([*names, self.resync_group()])
         for group in (*groups, self.resync_group()):
             state.since.setdefault(group, moment)
+            state.added.setdefault(group, added)
         return groups
 
     async def _leave_unused(self, consumer: AsyncAPIConsumer, groups: Iterable[str]) -> None:
@@ -272,9 +253,15 @@ class ModelObserver(DCRFModelObserver):
         state = self._state(consumer)
         requests = consumer._observer_group_to_request_id[self._stable_observer_id]
         for group in groups:
-            if group not in state.since and state.waiting[group] <= 0:
+            async with state.changing:
+                if state.holds(group):
+                    continue
                 requests.pop(group, None)
-                await consumer.remove_group(group)
+                added = state.added.pop(group, None)
+                if group in consumer.groups:
+                    await consumer.remove_group(group)
+                elif added is not None:  # by the keeper, while it was being joined
+                    await consumer.channel_layer.group_discard(group, consumer.channel_name)
 
     async def unsubscribe(
         self, consumer: AsyncAPIConsumer, *args: Any, request_id: Any = None, **kwargs: Any
@@ -287,23 +274,27 @@ class ModelObserver(DCRFModelObserver):
             MalformedRequestId: ``request_id`` is neither text nor a number.
         """
         check_request_id(request_id)
-        groups = list(await super().unsubscribe(consumer, *args, request_id=request_id, **kwargs))
         if not self.trigger_driven:
-            return groups
+            return list(await super().unsubscribe(consumer, *args, request_id=request_id, **kwargs))
         state = self._state(consumer)
-        for group in groups:
-            if request_id is None or group not in consumer.groups:
-                state.since.pop(group, None)
-                state.terms.pop(group, None)
+        async with state.changing:
+            groups = list(await super().unsubscribe(consumer, *args, request_id=request_id, **kwargs))
+            for group in groups:
+                if request_id is None or group not in consumer.groups:
+                    state.since.pop(group, None)
+                    state.added.pop(group, None)
+                    state.terms.pop(group, None)
         if state.since.keys() <= {self.resync_group()}:
             state.since.clear()
             state.terms.clear()
         await self._leave_unused(consumer, [*groups, self.resync_group()])
         return groups
 
-    def _state(self, consumer: AsyncAPIConsumer) -> "_Subscriptions":
-        states: dict[str, _Subscriptions] = consumer.__dict__.setdefault("_djcrf_pg", {})
-        return states.setdefault(self._stable_observer_id, _Subscriptions())
+    def _state(self, consumer: AsyncAPIConsumer) -> Subscriptions:
+        states = subscriptions_of(consumer)
+        if self._stable_observer_id not in states:
+            states[self._stable_observer_id] = Subscriptions(self)
+        return states[self._stable_observer_id]
 
     async def __call__(self, message: dict[str, Any], consumer: AsyncAPIConsumer | None = None, **kwargs: Any) -> Any:
         """Call the handler for each event of a message, in order.
@@ -314,14 +305,17 @@ class ModelObserver(DCRFModelObserver):
         if envelope.KEY not in message:
             return await super().__call__(message, consumer=consumer, **kwargs)
         group = message["group"]
-        since = None
-        if consumer is not None:
-            state = self._state(consumer)
-            if not state.takes(group, message[envelope.KEY]["term"]):
-                return None
-            since = state.since.get(group)
+        state = None if consumer is None else self._state(consumer)
+        if state is not None and not state.takes(group, message[envelope.KEY]["term"]):
+            return None
+        since = None if state is None else state.since.get(group)
         for event in envelope.unpack(message):
-            if since is None or not since.sees(event.xid, event.committed_at):
+            if state is not None and envelope.is_of_the_layer(event):
+                # Not from the log, so it is in no snapshot. It is sent until it was handled, and may come twice.
+                fresh, state.stale = state.stale, False
+            else:
+                fresh = since is None or not since.sees(event.xid, event.committed_at)
+            if fresh:
                 await self._handle(event, consumer, group=group, message_type=message["type"], **kwargs)
         return None
 

@@ -40,7 +40,7 @@ def writing(test_pg: PgParams, first: int, pause: float = 0.0) -> Iterator[list[
 
     def work() -> None:
         with psycopg.connect(test_pg.dsn(), autocommit=True) as connection:
-            while not done.is_set():
+            while not done.wait(pause):
                 number = first + len(written)
                 connection.execute(
                     "INSERT INTO testapp_task (id, title, status, points, body) VALUES (%s, %s, 'todo', 0, '')",

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from channels.layers import InMemoryChannelLayer
 
 from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.exceptions import ListenerUnavailable
@@ -21,10 +22,11 @@ def moment(xid: int) -> Moment:
     return Moment(Snapshot(xid, xid), NOON)
 
 
-class Layer:
+class Layer(InMemoryChannelLayer):
     """Knows which groups the consumer is in."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.groups: set[str] = set()
 
     async def group_add(self, group: str, channel: str) -> None:

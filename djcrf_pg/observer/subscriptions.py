@@ -1,0 +1,71 @@
+"""What a consumer has of each of its observers; it lives and goes with the consumer."""
+
+import asyncio
+import dataclasses
+import random
+from collections import Counter
+from typing import Any
+
+from djcrf_pg.listener.gate import Moment
+
+
+@dataclasses.dataclass(slots=True)
+class Subscriptions:
+    """What a consumer has of one observer.
+
+    Attributes:
+        observer: The observer.
+        since: Group to when it was joined: what had been committed by then is not for it, however late it arrives.
+        waiting: Group to the number of calls of ``subscribe`` that wait for a listener.
+        terms: Group to the leadership that sent to it last.
+        added: Group to when the layer was last asked to add it, by the clock of the channel layers, ``time.time``.
+        stale: Events may have been lost, and the consumer has not been told yet.
+        tell_at: When it is to be sent word of that, by ``time.monotonic``.
+        told: How often it was.
+        share: Of the time after which memberships are renewed, so that those made together are not renewed together.
+        changing: Held while groups are left, and while one is added again.
+    """
+
+    observer: Any
+    since: dict[str, Moment] = dataclasses.field(default_factory=dict)
+    waiting: Counter[str] = dataclasses.field(default_factory=Counter)
+    terms: dict[str, int] = dataclasses.field(default_factory=dict)
+    added: dict[str, float] = dataclasses.field(default_factory=dict)
+    stale: bool = False
+    tell_at: float = 0.0
+    told: int = 0
+    share: float = dataclasses.field(default_factory=lambda: random.uniform(0.5, 1.0))
+    changing: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
+
+    @property
+    def groups(self) -> list[str]:
+        """The groups that it is in, or about to be in."""
+        return [*self.since, *(group for group in +self.waiting if group not in self.since)]
+
+    def takes(self, group: str, term: int) -> bool:
+        """Whether a message of this leadership is news; 0 is none of a leader's.
+
+        What a leader still sends when it continues after it was taken for dead has been sent again by the newer one.
+        """
+        if 0 < term < self.terms.get(group, 0):
+            return False
+        self.terms[group] = max(term, self.terms.get(group, 0))
+        return True
+
+    def oldest(self, now: float) -> float:
+        """When the membership was added that expires first."""
+        return min(self.added.values(), default=now)
+
+    def lose(self) -> None:
+        """Events may have been lost, and those that come from now on are not: the consumer is to be told."""
+        self.stale, self.tell_at, self.told = True, 0.0, 0
+
+    def holds(self, group: str) -> bool:
+        """Whether it is in a group, or about to be."""
+        return group in self.since or self.waiting[group] > 0
+
+
+def subscriptions_of(consumer: Any) -> dict[str, Subscriptions]:
+    """A consumer's subscriptions, by the observer's id."""
+    found: dict[str, Subscriptions] = consumer.__dict__.setdefault("_djcrf_pg", {})
+    return found

