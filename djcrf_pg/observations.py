@@ -105,8 +105,20 @@ class LayerFailed(Observation):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MessagesMissing(Observation):
+    """The channel layer dropped messages to a consumer, which is told to load again."""
+
+    level = logging.WARNING
+    template = (
+        "{observer}: the channel layer dropped messages, so a consumer loads again; if that is often, raise the capacity "
+        "of the layer"
+    )
+    observer: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LayerRefused(Observation):
-    """The channel layer will never take a message, so its events are lost to that group."""
+    """The channel layer will never take a message; the next one to that group tells its consumers to load again."""
 
     level = logging.ERROR
     template = "channel layer refused a message for group {group}: {error}"

@@ -11,6 +11,8 @@ from typing import Any
 
 from rest_framework.utils.encoders import JSONEncoder
 
+from djcrf_pg.listener.numbering import UNKNOWN, Tail
+
 #: The key of the message that holds the envelope; a message without it is DCRF's own.
 KEY = "djcrf_pg"
 
@@ -94,6 +96,25 @@ def _message(message_type: str, group: str, events: list[str], term: int) -> dic
         "group": group,
         KEY: {"v": 1, "term": term, "events": f"[{','.join(events)}]"},
     }
+
+
+def roll(message_type: str, group: str, tails: Mapping[str, Tail], *, term: int) -> dict[str, Any]:
+    """A message that says what the last messages to groups were."""
+    message = _message(message_type, group, [], term)
+    message[KEY]["tails"] = json.dumps(tails, separators=(",", ":"))
+    return message
+
+
+def numbers_of(message: Mapping[str, Any]) -> tuple[Tail, int]:
+    """What the message before this one in its group was, and the number of this one."""
+    sealed = message[KEY]
+    return Tail(*sealed.get("before", UNKNOWN)), sealed.get("number", 0)
+
+
+def tails_of(message: Mapping[str, Any]) -> dict[str, Tail]:
+    """What a roll says; nothing where the message is none."""
+    text = message[KEY].get("tails")
+    return {} if text is None else {group: Tail(*tail) for group, tail in json.loads(text).items()}
 
 
 def unpack(message: Mapping[str, Any]) -> list[Event]:

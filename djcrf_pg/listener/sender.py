@@ -1,7 +1,9 @@
 """Send messages through the channel layer, in order for each group, and never skip one."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from channels.layers import InMemoryChannelLayer, get_channel_layer
@@ -9,8 +11,9 @@ from channels.layers import InMemoryChannelLayer, get_channel_layer
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import ChannelLayerError, LeadershipLost
 from djcrf_pg.listener.backoff import Backoff
-from djcrf_pg.listener.envelope import pack
-from djcrf_pg.listener.telling import Outgoing
+from djcrf_pg.listener.envelope import KEY, pack, roll
+from djcrf_pg.listener.numbering import Numbering, Tail
+from djcrf_pg.listener.telling import Bundle, Destination, Outgoing
 from djcrf_pg.observations import LayerFailed, LayerRefused, emit
 
 #: Groups that are sent to at the same time; a message to Redis takes most of a millisecond, mostly waiting.
@@ -49,6 +52,8 @@ class Sender:
         self._term = term
         self._leads = leads
         self._parallel = asyncio.Semaphore(_PARALLEL)
+        self._numbering = Numbering()
+        self._noted = asyncio.Event()
 
     async def send(self, outgoing: Outgoing) -> None:
         """Send everything, and return when the layer has taken it all.
@@ -61,32 +66,48 @@ class Sender:
             await self._send_groups({place: events for place, events in outgoing.items() if place.resync is last})
 
     async def _send_groups(self, outgoing: Outgoing) -> None:
-        settings = get_settings()
-        groups: dict[str, list[dict[str, Any]]] = {}
-        for place, events in outgoing.items():
-            groups.setdefault(place.group, []).extend(
-                pack(
-                    place.message_type,
-                    place.group,
-                    events,
-                    term=self._term,
-                    max_events=settings.ENVELOPE_EVENTS,
-                    max_bytes=settings.ENVELOPE_BYTES,
-                )
-            )
+        groups: dict[str, list[tuple[Destination, Bundle]]] = {}
+        for place, bundle in outgoing.items():
+            groups.setdefault(place.group, []).append((place, bundle))
         try:
             async with asyncio.TaskGroup() as tasks:
-                for group, messages in groups.items():
-                    tasks.create_task(self._send_in_order(group, messages))
+                for bundles in groups.values():
+                    tasks.create_task(self._send_in_order(bundles))
         except* LeadershipLost as errors:
             raise errors.exceptions[0] from None
 
-    async def _send_in_order(self, group: str, messages: Iterable[dict[str, Any]]) -> None:
+    async def _send_in_order(self, bundles: Iterable[tuple[Destination, Bundle]]) -> None:
+        settings = get_settings()
+        limits = {"max_events": settings.ENVELOPE_EVENTS, "max_bytes": settings.ENVELOPE_BYTES}
         async with self._parallel:
-            for message in messages:
-                await self._send(group, message)
+            for place, bundle in bundles:
+                for message in pack(place.control.message_type, place.group, bundle.events, term=self._term, **limits):
+                    number = await self._send(place.group, message)
+                # Noted when the layer has taken it: a roll must not come before what it names.
+                self._numbering.sent(place.control, place.group, Tail(number, bundle.xid, bundle.at), time.monotonic())
+                self._noted.set()
 
-    async def _send(self, group: str, message: dict[str, Any]) -> None:
+    async def call_rolls(self) -> None:
+        """Say now and then what was sent last, for as long as it is not cancelled.
+
+        Raises:
+            LeadershipLost: The leadership ended meanwhile.
+        """
+        while True:
+            due = self._numbering.due
+            if due is None or due > time.monotonic():
+                self._noted.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(None if due is None else due - time.monotonic()):
+                        await self._noted.wait()
+                continue
+            for control, tails in self._numbering.rolls(time.monotonic()):
+                await self._send(control.group, roll(control.message_type, control.group, tails, term=self._term))
+
+    async def _send(self, group: str, message: dict[str, Any]) -> int:
+        """Send a message with its number, and return that."""
+        before, number = self._numbering.number(group)
+        message[KEY].update(number=number, before=list(before))
         backoff = Backoff(0.05, 5.0)
         while True:
             if not await self._leads():
@@ -96,10 +117,10 @@ class Sender:
             except (TypeError, ValueError, AssertionError) as error:
                 # No outage: the layer will never take this message, and the others must not wait for it.
                 emit(LayerRefused(group=group, error=repr(error)), error)
-                return
+                return number
             except Exception as error:
                 delay = backoff.delay()
                 emit(LayerFailed(error=repr(error), delay=delay))
                 await asyncio.sleep(delay)
             else:
-                return
+                return number

@@ -228,6 +228,7 @@ class _Leadership:
 
     async def run(self) -> None:
         """Lead until asked to stop, or until the session or the lead is lost."""
+        rolls = asyncio.create_task(self._call_rolls(), name="djcrf_pg rolls")
         try:
             if self._mode == "never":
                 await self._poll()
@@ -235,10 +236,17 @@ class _Leadership:
                 await self._awake()
                 await self._asleep()
         finally:
+            rolls.cancel()
+            await asyncio.gather(rolls, return_exceptions=True)
             # Also when cancelled; what cannot be saved is sent again, so a failure here is no loss.
             with suppress(*CONNECTION_ERRORS, LeadershipLost):
                 async with asyncio.timeout(2):
                     await self._save()
+
+    async def _call_rolls(self) -> None:
+        # Who leads no more finds out by itself; the next leader's rolls tell of its own messages.
+        with suppress(LeadershipLost):
+            await self._sender.call_rolls()
 
     async def _awake(self) -> None:
         """Read until nothing has come for a moment. Nobody needs to ring meanwhile."""

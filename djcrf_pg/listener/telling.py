@@ -3,6 +3,7 @@
 One failing observer harms no other.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from djangochannelsrestframework.observer.model_observer import Action
 
 from djcrf_pg.listener import portable
 from djcrf_pg.listener.envelope import RESYNC, Event
+from djcrf_pg.listener.numbering import Control
 from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.observations import ObserverFailed, emit
 from djcrf_pg.registry import BATCH, Observed
@@ -23,17 +25,32 @@ class Destination(NamedTuple):
 
     Attributes:
         group: The channel-layer group.
-        message_type: What selects the consumer's handler.
-        resync: Whether it is the group of all subscribers, which has to hear last.
+        control: That of all subscribers of the observer, and what selects the consumer's handler.
+        resync: Whether the group is that of all subscribers, which has to hear last.
     """
 
     group: str
-    message_type: str
+    control: Control
     resync: bool = False
 
 
-#: Encoded events for each destination, in order.
-Outgoing = dict[Destination, list[str]]
+@dataclasses.dataclass(slots=True)
+class Bundle:
+    """Encoded events, in order.
+
+    Attributes:
+        events: The events.
+        xid: The transaction of the last one.
+        at: When that was written, ISO 8601.
+    """
+
+    events: list[str] = dataclasses.field(default_factory=list)
+    xid: int = 0
+    at: str = ""
+
+
+#: What goes to each destination.
+Outgoing = dict[Destination, Bundle]
 
 
 def events(occurrences: Iterable[Occurrence], *, forgiving: bool = False) -> Outgoing:
@@ -54,7 +71,9 @@ def events(occurrences: Iterable[Occurrence], *, forgiving: bool = False) -> Out
     for occurrence in occurrences:
         try:
             for destination, event in _events(occurrence):
-                outgoing.setdefault(destination, []).append(event)
+                bundle = outgoing.setdefault(destination, Bundle())
+                bundle.events.append(event)
+                bundle.xid, bundle.at = occurrence.change.xid, occurrence.change.at.isoformat()
         except Exception as error:
             if isinstance(error, OperationalError | InterfaceError):
                 connections.close_all()
@@ -74,8 +93,8 @@ def _events(occurrence: Occurrence) -> Iterable[tuple[Destination, str]]:
         body: dict[str, Any] = {"reason": occurrence.resync, "model": observer.model_cls._meta.label}
         if occurrence.change.count is not None:
             body["count"] = occurrence.change.count
-        destination = Destination(observer.resync_group(), observer.message_type, resync=True)
-        yield destination, _encode(occurrence, RESYNC, body)
+        control = Control(observer.resync_group(), observer.message_type)
+        yield Destination(control.group, control, resync=True), _encode(occurrence, RESYNC, body)
         return
     before = _groups(observer, old)
     after = before if new is old else _groups(observer, new)
@@ -88,8 +107,9 @@ def _events(occurrence: Occurrence) -> Iterable[tuple[Destination, str]]:
     for action, instance, groups in parts:
         if groups and instance is not None:
             event = _encode(occurrence, action.value, _body(occurrence, instance, action))
+            control = Control(observer.resync_group(), observer.message_type)
             for group in groups:
-                yield Destination(group, observer.message_type), event
+                yield Destination(group, control), event
 
 
 def _groups(observer: Observed, instance: Model | None) -> dict[str, None]:

@@ -186,6 +186,7 @@ class Keeper:
         for group in state.groups:
             await self._add(reference, state, group)
         # Not before they are all there: a resync that is handled now says nothing of what is lost until then.
+        state.heard.clear()
         state.lose()
 
     async def _add(self, reference: Reference, state: Subscriptions, group: str) -> None:

@@ -19,7 +19,7 @@ from rest_framework.serializers import BaseSerializer, HyperlinkedModelSerialize
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import ChannelLayerError, MalformedRequestId, ObserverError
 from djcrf_pg.listener import embedded, envelope, portable
-from djcrf_pg.observations import ObserverFailed, emit
+from djcrf_pg.observations import MessagesMissing, ObserverFailed, emit
 from djcrf_pg.observer import membership
 from djcrf_pg.observer.dcrf import DCRFModelObserver
 from djcrf_pg.observer.subscriptions import Subscriptions, subscriptions_of
@@ -283,10 +283,10 @@ class ModelObserver(DCRFModelObserver):
                 if request_id is None or group not in consumer.groups:
                     state.since.pop(group, None)
                     state.added.pop(group, None)
-                    state.terms.pop(group, None)
+                    state.heard.pop(group, None)
         if state.since.keys() <= {self.resync_group()}:
             state.since.clear()
-            state.terms.clear()
+            state.heard.clear()
         await self._leave_unused(consumer, [*groups, self.resync_group()])
         return groups
 
@@ -306,8 +306,15 @@ class ModelObserver(DCRFModelObserver):
             return await super().__call__(message, consumer=consumer, **kwargs)
         group = message["group"]
         state = None if consumer is None else self._state(consumer)
-        if state is not None and not state.takes(group, message[envelope.KEY]["term"]):
-            return None
+        term = message[envelope.KEY]["term"]
+        # Term 0 is none of a leader's, but the keeper's.
+        if state is not None and term:
+            complete = not state.stale
+            if not state.takes(group, term, *envelope.numbers_of(message)):
+                return None
+            state.compare(term, envelope.tails_of(message))
+            if complete and state.stale:
+                emit(MessagesMissing(observer=self.label))
         since = None if state is None else state.since.get(group)
         for event in envelope.unpack(message):
             if state is not None and envelope.is_of_the_layer(event):

@@ -10,8 +10,9 @@ from django.test import override_settings
 
 from djcrf_pg.exceptions import ChannelLayerError, LeadershipLost
 from djcrf_pg.listener.envelope import RESYNC, Event, unpack
+from djcrf_pg.listener.numbering import Control
 from djcrf_pg.listener.sender import Sender, channel_layer
-from djcrf_pg.listener.telling import Destination
+from djcrf_pg.listener.telling import Bundle, Destination
 from djcrf_pg.observations import LayerFailed, LayerRefused, Observation, add_sink
 
 
@@ -56,7 +57,11 @@ def event(body: str, action: str = "update") -> str:
 
 
 def place(group: str, *, resync: bool = False) -> Destination:
-    return Destination(group, "tell", resync=resync)
+    return Destination(group, Control("all", "tell"), resync=resync)
+
+
+def bundle(*events: str) -> Bundle:
+    return Bundle(list(events), 1, "2026-01-01T00:00:00+00:00")
 
 
 async def received(layer: Any, channel: str, count: int) -> list[Any]:
@@ -72,7 +77,7 @@ async def yes() -> bool:
 async def test_while_the_layer_is_down_it_waits_and_nothing_is_skipped(observed: list[Observation]) -> None:
     layer = channel_layer()
     await layer.group_add("g", "c")
-    await Sender(1, yes).send({place("g"): [event("first"), event("outage"), event("last")]})
+    await Sender(1, yes).send({place("g"): bundle(event("first"), event("outage"), event("last"))})
     assert await received(layer, "c", 3) == ["first", "outage", "last"]
     assert [type(one) for one in observed] == [LayerFailed, LayerFailed]
 
@@ -80,7 +85,7 @@ async def test_while_the_layer_is_down_it_waits_and_nothing_is_skipped(observed:
 async def test_a_message_that_the_layer_refuses_is_reported_and_the_rest_goes_on(observed: list[Observation]) -> None:
     layer = channel_layer()
     await layer.group_add("g", "c")
-    await Sender(1, yes).send({place("g"): [event("first"), event("too large"), event("last")]})
+    await Sender(1, yes).send({place("g"): bundle(event("first"), event("too large"), event("last"))})
     assert await received(layer, "c", 2) == ["first", "last"]
     (refused,) = observed
     assert isinstance(refused, LayerRefused)
@@ -91,8 +96,8 @@ async def test_a_resync_comes_after_what_it_makes_void() -> None:
     layer = channel_layer()
     for group in ("rows", "all"):
         await layer.group_add(group, "c")
-    resync = {place("all", resync=True): [event("again", RESYNC)]}
-    await Sender(1, yes).send({**resync, place("rows"): [event("outage"), event("row")]})
+    resync = {place("all", resync=True): bundle(event("again", RESYNC))}
+    await Sender(1, yes).send({**resync, place("rows"): bundle(event("outage"), event("row"))})
     assert await received(layer, "c", 3) == ["outage", "row", "again"]
 
 
@@ -105,7 +110,7 @@ async def test_who_leads_no_more_sends_nothing_more() -> None:
         return next(answers)
 
     with pytest.raises(LeadershipLost, match="term 7"):
-        await Sender(7, answer).send({place("g"): [event("first"), event("second")]})
+        await Sender(7, answer).send({place("g"): bundle(event("first"), event("second"))})
     assert await received(layer, "c", 1) == ["first"]
     assert not layer.channels  # it forgets a channel that is empty
 

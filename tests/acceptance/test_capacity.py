@@ -1,0 +1,87 @@
+"""A channel layer drops what is over its capacity, and says so to nobody: the subscriber is told to load again."""
+
+import asyncio
+from collections.abc import Callable
+
+import psycopg
+import pytest
+from channels_redis.core import RedisChannelLayer
+
+from tests.acceptance.board import Board
+from tests.acceptance.test_cluster import LEADS
+from tests.servers import AsgiServer, ManagePy, PgParams
+from tests.testapp.consumers import BoardConsumer
+from tests.testapp.models import Task
+
+
+@pytest.fixture
+def layers(redis_url: str) -> dict[str, object]:
+    """A layer that holds three messages for each process."""
+    backend = "channels_redis.core.RedisChannelLayer"
+    return {"default": {"BACKEND": backend, "CONFIG": {"hosts": [redis_url], "capacity": 3}}}
+
+
+def test_what_is_over_the_capacity_is_a_resync(
+    transactional_db: None,
+    layers: dict[str, object],
+    start_command: Callable[..., ManagePy],
+    start_asgi_server: Callable[..., AsgiServer],
+    open_board: Callable[..., Board],
+    test_pg: PgParams,
+) -> None:
+    leader = start_command("djcrf_pg", "listen", layers=layers, settings={"ENVELOPE_EVENTS": 1})
+    leader.wait_for(LEADS)
+    board = open_board(start_asgi_server(layers=layers, settings={"EMBEDDED": False}))
+    board.subscribe("full")
+    # The last of them are what no later message could tell of.
+    with psycopg.connect(test_pg.dsn()) as writer:
+        writer.execute(
+            "INSERT INTO testapp_task (id, title, status, points, body) "
+            "SELECT i, 't' || i, 'todo', 0, '' FROM generate_series(1, 3000) AS i"
+        )
+    resync = board.runner.run(board.client.until(lambda message: message.get("action") == "resync"))
+    assert resync["data"] == {"reason": "channel_layer", "model": "testapp.Task"}
+    told = board.client.take(lambda message: message.get("observer") == "full")
+    assert len(told) < 3000, "nothing was dropped, so this shows nothing"
+    # It goes on.
+    last = Task.objects.create(pk=9_999, title="last")
+    board.runner.run(board.client.until(lambda message: message.get("body", {}).get("id") == last.pk))
+
+
+def test_nobody_is_told_to_load_again_for_nothing(
+    transactional_db: None,
+    redis_url: str,
+    start_command: Callable[..., ManagePy],
+    start_asgi_server: Callable[..., AsgiServer],
+    open_board: Callable[..., Board],
+) -> None:
+    leader = start_command("djcrf_pg", "listen", redis=redis_url)
+    leader.wait_for(LEADS)
+    server = start_asgi_server(redis=redis_url, settings={"EMBEDDED": False})
+    early = open_board(server)
+    early.subscribe("full", "tasks")
+    early.subscribe("by_status", status="todo")
+    late = None
+    for number in range(8):
+        Task.objects.create(title=f"t{number}")
+        early.told("full")
+        if number == 4:
+            late = open_board(server)
+            late.subscribe("full")
+    assert late is not None
+
+    # A roll names these last messages 2 s after them, and comes before this one, which is sent after the next.
+    async def two_rolls() -> None:
+        async with asyncio.timeout(20):
+            layer = RedisChannelLayer(hosts=[redis_url])
+            channel = await layer.new_channel()
+            await layer.group_add(BoardConsumer.full.resync_group(), channel)
+            for _ in range(2):
+                while "tails" not in (await layer.receive(channel))["djcrf_pg"]:
+                    pass
+            await layer.close_pools()
+
+    early.runner.run(two_rolls())
+    early.told("full")
+    late.told("full")
+    assert [m for board in (early, late) for m in board.client.received if m.get("action") == "resync"] == []
