@@ -110,8 +110,8 @@ class MessagesMissing(Observation):
 
     level = logging.WARNING
     template = (
-        "{observer}: the channel layer dropped messages, so a consumer loads again; if that is often, raise the capacity "
-        "of the layer"
+        "{observer}: the channel layer dropped messages, so a consumer loads again; where that is often, raise the "
+        "capacity of the layer"
     )
     observer: str
 
