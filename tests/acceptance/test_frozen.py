@@ -124,7 +124,7 @@ def test_an_idle_leader_is_left_alone(transactional_db, listen, serve, open_boar
             assert created(board) == [task.pk]
             wait_until(lambda last=last: admin.execute(look).fetchone() not in (last, None))
     assert "does nothing" not in standby.output
-    assert leader.output.count("leads") == 1
+    assert leader.output.count("'default' leads") == 1
 
 
 async def test_what_an_older_term_still_sends_is_dropped(

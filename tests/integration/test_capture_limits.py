@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 import pytest
-from django.db import connection
+from django.db import InternalError, connection
+from psycopg import errors
 
 from tests.integration.log import Log
 
@@ -44,3 +45,12 @@ def test_a_wide_row_below_the_limit_is_written_whole(make_table: Callable[..., s
     assert [entry.op for entry in entries] == ["I", "I", "U", "U"]
     assert [len(entry.new["data"]) for entry in entries] == [3_000_000, 5, 3_000_000, 5]
     assert [entry.new["id"] - entry.old["id"] for entry in entries[2:]] == [10, 10]
+
+
+def test_a_read_only_transaction_fails_with_postgresql_s_own_error(make_table: Callable[..., str], log: Log):
+    make_table("plain", "id int PRIMARY KEY")
+    with pytest.raises(InternalError, match="cannot execute INSERT in a read-only transaction") as caught:
+        run("BEGIN READ ONLY; INSERT INTO plain VALUES (1)")
+    assert isinstance(caught.value.__cause__, errors.ReadOnlySqlTransaction)
+    run("ROLLBACK")
+    assert log.entries() == []

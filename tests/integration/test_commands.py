@@ -106,7 +106,7 @@ def test_listen_says_when_it_leads_whatever_logging_says(migrated: Project, redi
     layers = {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [redis_url]}}}
     migrated.write("shelf_settings.py", f"{SETTINGS}\nCHANNEL_LAYERS = {layers!r}\nLOGGING = {{}}\n")
     with ManagePy("djcrf_pg", "listen", env=migrated.env()) as listener:
-        listener.wait_for(r"djcrf_pg: listener of database 'default' leads \(term 1\)")
+        listener.wait_for(r"djcrf_pg: listener of database 'default' leads \(term \d+\)")
         assert listener.terminate() == 0
         assert listener.find("listener of database 'default' stopped")
 

@@ -201,7 +201,7 @@ class Subscriber(threading.Thread):
         with self.pg.connect() as connection:
             connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND application_name LIKE 'djcrf_pg listener%'"
+                "WHERE datname = current_database() AND application_name LIKE 'djcrf_pg leader%'"
             )
         self.server.wait_for("leads", after=position)
 

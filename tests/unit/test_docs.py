@@ -117,3 +117,12 @@ def test_all_python_compiles(page: Path):
         # An ellipsis stands for the other entries of a dict, `{..., "key": 1}`, which is not Python.
         code = re.sub(rf"^{indent}", "", text, flags=re.MULTILINE).replace("{..., ", "{")
         compile(code, name_of(page), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+def test_every_test_that_the_fault_table_names_is_there():
+    text = (DOCS / "reference" / "faults.md").read_text("utf-8")
+    named = re.findall(r"`((?:acceptance|integration)/\w+\.py)(?:::(\w+))?`", text)
+    assert len(named) > 20
+    for file, test in named:
+        source = (ROOT / "tests" / file).read_text("utf-8")
+        assert not test or re.search(rf"^(async )?def {test}\(", source, re.MULTILINE), f"{file}::{test}"
