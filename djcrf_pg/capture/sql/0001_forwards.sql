@@ -163,9 +163,9 @@ $function$;
 -- The SET clauses pin what the text of a value depends on (DateStyle and TimeZone count inside ranges).
 --
 -- Two ways to the log. The plain one is one static INSERT, which looks for wide rows itself, for each statement more
--- costs (one-row UPDATE: 74 us of CPU with counts before it, 44 without). The other is for tables with excluded columns, which
--- takes a list of columns, and for rows whose image might pass the 1 GB that a value can have: 2 MB as stored is
--- far below what compresses to that. It has an exception block, since what goes wrong here must not fail the
+-- costs (one-row UPDATE: 74 us of CPU with counts before it, 44 without). The other is for tables with excluded
+-- columns, which takes a list of columns, and for rows whose image might pass the 1 GB that a value can have: 2 MB as
+-- stored is far below what compresses to that. It has an exception block, since what goes wrong here must not fail the
 -- user's write: the log then says R, and subscribers load again. The plain way has none, for a subtransaction
 -- takes an xid of its own, and a transaction with more than 64 of them slows every snapshot of the server.
 
