@@ -273,7 +273,7 @@ class _Leadership:
             await self._bell.wait(patience)
 
     async def _poll(self) -> None:
-        """Read again and again: for two-phase commit, which forbids NOTIFY, and for poolers."""
+        """Read again and again: for two-phase commit, which forbids NOTIFY."""
         await self._log.set_flag(2)
         while not self._listener.stopping:
             self._bell.muffle()
