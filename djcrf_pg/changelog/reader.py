@@ -71,7 +71,7 @@ class Taken:
     Attributes:
         position: Where to go on.
         term: The number of this leadership; it rises with every one.
-        reset: The saved snapshot, when it could not be used because it lies in this server's future.
+        reset: The saved snapshot and what is wrong with it, when it could not be used.
     """
 
     position: Position
@@ -168,8 +168,8 @@ class ChangeLog:
         await self.connection.execute(self._sql["adopt"])
         row = await self.connection.fetchrow(self._sql["take"], _CURSOR)
         assert row is not None
-        if row["future"]:
-            return Taken(Position(BEGINNING), row["term"], reset=row["snapshot"])
+        if row["fault"] is not None:
+            return Taken(Position(BEGINNING), row["term"], reset=f"{row['snapshot']} {row['fault']}")
         target = row["target"] and Snapshot.parse(row["target"])
         return Taken(Position(Snapshot.parse(row["snapshot"]), target, row["after_id"]), row["term"])
 

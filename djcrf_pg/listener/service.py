@@ -157,7 +157,7 @@ class Listener:
     async def _lead(self, session: Session, log: ChangeLog) -> None:
         taken = await log.take()
         if taken.reset is not None:
-            emit(CursorReset(alias=self.alias, snapshot=taken.reset))
+            emit(CursorReset(alias=self.alias, fault=taken.reset))
         settings = get_settings()
         await log.set_caps(settings.LOG_MAX_AGE, settings.LOG_MAX_ROWS, settings.LOG_MAX_BYTES)
         emit(Leading(alias=self.alias, term=taken.term))

@@ -74,12 +74,19 @@ WHERE change.xid = oldest.xid AND change.id = oldest.id
 
 -- name: take
 -- A cursor that is not there starts at the beginning of the log: twice is allowed, a hole never. Terms are
--- milliseconds, or one more than the last: so they rise also where the cursor was lost or is from a dump.
+-- milliseconds, or one more than the last: so they rise also where the cursor was lost or is from a dump. A term of the
+-- far future, which nothing could follow, and a position that cannot be are damage: somebody has written to the table.
 INSERT INTO /* :schema */djcrf_pg_cursor AS cursor (name, snapshot, term)
 VALUES ($1, '1:1:', extract(epoch FROM clock_timestamp()) * 1000)
-ON CONFLICT (name) DO UPDATE SET term = greatest(cursor.term + 1, excluded.term), saved_at = clock_timestamp()
+ON CONFLICT (name) DO UPDATE
+SET term = CASE WHEN cursor.term < excluded.term * 1000 THEN greatest(cursor.term + 1, excluded.term) ELSE excluded.term END,
+    saved_at = clock_timestamp()
 RETURNING snapshot::text AS snapshot, target::text AS target, after_id, term,
-          pg_snapshot_xmax(coalesce(target, snapshot)) > pg_snapshot_xmax(pg_current_snapshot()) AS future
+          CASE WHEN greatest(pg_snapshot_xmax(snapshot), pg_snapshot_xmax(target)) > pg_snapshot_xmax(pg_current_snapshot())
+               THEN 'lies in this server''s future (a restored dump?)'
+               WHEN pg_snapshot_xmax(target) < pg_snapshot_xmax(snapshot)
+               THEN format('has a target (%s) that lies before it', target)
+          END AS fault
 
 -- name: adopt
 -- Rows of a log restored from another cluster, whose transaction ids lie in this one's future: they become part of
