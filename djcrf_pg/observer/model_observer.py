@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Mapping
+from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import chain
 from typing import Any, cast
@@ -21,7 +22,7 @@ from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import ChannelLayerError, MalformedRequestId, ObserverError
 from djcrf_pg.listener import embedded, envelope, portable
 from djcrf_pg.listener.gate import Moment
-from djcrf_pg.observations import ObserverFailed, emit
+from djcrf_pg.observations import EnvelopeUnreadable, ObserverFailed, emit
 from djcrf_pg.observer.dcrf import DCRFModelObserver
 from djcrf_pg.registry import (
     BATCH,
@@ -309,21 +310,34 @@ class ModelObserver(DCRFModelObserver):
         """Call the handler for each event of a message, in order.
 
         An exception of the handler is logged and the next event goes on; in DCRF it would end the consumer, and
-        here the rest of the envelope with it.
+        here the rest of the envelope with it. A message that cannot be read is one too, and a resync: what it told
+        is lost otherwise.
         """
         if envelope.KEY not in message:
             return await super().__call__(message, consumer=consumer, **kwargs)
-        group = message["group"]
         since = None
-        if consumer is not None:
-            state = self._state(consumer)
-            if not state.takes(group, message[envelope.KEY]["term"]):
-                return None
-            since = state.since.get(group)
-        for event in envelope.unpack(message):
+        try:
+            group, term = envelope.head(message)
+            # Before its term counts: one out of a damaged message would make all that follow old.
+            events = envelope.unpack(message)
+            if consumer is not None:
+                state = self._state(consumer)
+                if not state.takes(group, term):
+                    return None
+                since = state.since.get(group)
+        except ValueError as error:
+            group = str(message.get("group"))
+            emit(EnvelopeUnreadable(observer=self.label, group=group, error=str(error)), None)
+            events, since = [self._lost()], None
+        for event in events:
             if since is None or not since.sees(event.xid, event.committed_at):
                 await self._handle(event, consumer, group=group, message_type=message["type"], **kwargs)
         return None
+
+    def _lost(self) -> envelope.Event:
+        """What stands for events that could not be read: nothing is known of them but that there were some."""
+        body = {"reason": "unreadable", "model": self.model_cls._meta.label}
+        return envelope.Event(envelope.RESYNC, body, 0, 0, datetime.now(UTC).isoformat())
 
     async def _handle(self, event: envelope.Event, consumer: Any, **kwargs: Any) -> None:
         try:
