@@ -385,6 +385,19 @@ async def test_a_cursor_from_the_future_is_reset_to_the_beginning_of_the_log(
     assert (await log.take()).reset is None
 
 
+async def test_another_server_process_ends_the_reading(log: ChangeLog, asyncpg: Connection) -> None:
+    """As behind a pooler in transaction mode that was not noticed."""
+    position = (await log.read(Position(BEGINNING), EVERYTHING)).position
+    await log.read(position, EVERYTHING)
+    other = await connect("default", "test")
+    try:
+        log.connection = other
+        with pytest.raises(ConnectionError, match=rf"answers in place of {asyncpg.get_server_pid()}: .*pooler"):
+            await log.read(position, EVERYTHING)
+    finally:
+        await other.close()
+
+
 @pytest.mark.parametrize(
     ("damage", "told"),
     [

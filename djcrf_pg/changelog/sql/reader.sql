@@ -17,9 +17,9 @@ WITH piece AS (
         FROM (VALUES (old), (new)) AS images (image)
     ) AS weight
 )
-SELECT s.snapshot, w.found, w.id, w.xid::text AS xid, w.relation::oid AS relation, w.op::text AS op, w.depth,
+SELECT s.snapshot, s.process, w.found, w.id, w.xid::text AS xid, w.relation::oid AS relation, w.op::text AS op, w.depth,
        w.old::text AS old, w.new::text AS new, w.context, w.at
-FROM (SELECT pg_current_snapshot()::text AS snapshot) AS s
+FROM (SELECT pg_current_snapshot()::text AS snapshot, pg_backend_pid() AS process) AS s
 LEFT JOIN weighed AS w ON w.before IS NULL OR w.before < $3
 ORDER BY w.id
 
