@@ -10,6 +10,7 @@ back last (then the next client has ours) or the one that has been idle the long
 ask again); where others use the pool, several rounds leave nothing to chance.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from djcrf_pg.changelog.reader import Connection
@@ -19,6 +20,9 @@ from djcrf_pg.changelog.reader import Connection
 _OTHERS = 3
 
 _ROUNDS = 4
+
+#: Seconds for one of them to answer all that it is asked.
+_PATIENCE = 3.0
 
 
 async def server_process(connection: Connection) -> int:
@@ -50,20 +54,28 @@ async def is_shared(connection: Connection, another: Callable[[], Awaitable[Conn
         return False
     for _ in range(_OTHERS):
         try:
-            other = await another()
+            async with asyncio.timeout(_PATIENCE):
+                if await _is_met_by_another(connection, ours, another):
+                    return True
         except TimeoutError:
             raise TimeoutError(
                 "the pooler in front of the database has no second connection for the listener, by which it would "
-                "tell the pooler's mode: its pool is too small"
+                "tell the pooler's mode: its pool is too small, or PostgreSQL is to be reached without it, see "
+                "DJCRF_PG['LISTENER_DATABASE']"
             ) from None
-        try:
-            theirs = await server_process(other)
-            for _ in range(_ROUNDS):
-                if theirs == ours:
+    return False
+
+
+async def _is_met_by_another(connection: Connection, ours: int, another: Callable[[], Awaitable[Connection]]) -> bool:
+    other = await another()
+    try:
+        theirs = await server_process(other)
+        for _ in range(_ROUNDS):
+            if theirs == ours:
+                return True
+            for asked, expected in ((connection, ours), (connection, ours), (other, theirs)):
+                if await server_process(asked) != expected:
                     return True
-                for asked, expected in ((connection, ours), (connection, ours), (other, theirs)):
-                    if await server_process(asked) != expected:
-                        return True
-        finally:
-            other.terminate()
+    finally:
+        other.terminate()
     return False

@@ -286,3 +286,10 @@ def test_an_answer_that_takes_long_behind_it_is_waited_for(start_pooler, start_a
     assert board.told("tasks")
     assert "does not answer" not in server.output[before:]
     assert "leads" not in server.output[before:]
+
+
+def test_a_pool_in_session_mode_without_room_is_told_as_that(start_pooler, start_asgi_server, open_board):
+    pooler = start_pooler("session", default_pool_size="2")
+    server = start_asgi_server(**behind(pooler, SUBSCRIBE_TIMEOUT=1))
+    refusal(open_board(server))
+    server.wait_for("the pooler in front of the database has no second connection for the listener.*next try in")
