@@ -1,6 +1,7 @@
 """System checks: what is missing, where, and the command or setting that mends it."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from django.apps import AppConfig
@@ -9,6 +10,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import DatabaseError, connections
 
 from djcrf_pg import conf
+from djcrf_pg.capture.casts import MEND, foreign_casts
 from djcrf_pg.capture.install import plan, unfit
 from djcrf_pg.discovery import discover
 from djcrf_pg.exceptions import DjcrfPgError
@@ -22,6 +24,7 @@ def register_all() -> None:
     register(check_channel_layer)
     register(check_drop_in)
     register(check_triggers, Tags.database)
+    register(check_casts, Tags.database)
 
 
 def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
@@ -102,6 +105,22 @@ def check_triggers(
                 hint="Observe the tables behind it, or take it out of DJCRF_PG['OBSERVE'].",
                 id="djcrf_pg.W005",
             )
+
+
+def check_casts(
+    app_configs: Sequence[AppConfig] | None, databases: Iterable[str] | None = None, **kwargs: Any
+) -> Iterable[CheckMessage]:
+    """No trigger runs somebody else's cast to json with the rights of our functions' owner."""
+    if conf.problems(getattr(settings, "DJCRF_PG", {})):
+        return
+    for alias in databases or ():
+        if connections[alias].vendor != "postgresql":
+            continue
+        # What goes wrong here goes wrong in check_triggers too, and is told there.
+        with suppress(DjcrfPgError, DatabaseError):
+            discover()
+            for cast in foreign_casts(alias):
+                yield Warning(f"Database {alias!r}, {cast}", hint=MEND, id="djcrf_pg.W007")
 
 
 def _mend(alias: str) -> str:

@@ -27,10 +27,10 @@ class Settings:
         OBSERVE: Model labels (``"app.Model"``) whose tables get triggers although no observer names them.
         EXCLUDE: Model label to the names of fields that never leave the table.
         EMBEDDED: Start a listener inside the first process that subscribes.
-        LISTENER_DATABASE: Alias in ``DATABASES`` that the listener connects to instead of ``default``;
-            or a mapping of alias to alias.
+        LISTENER_DATABASE: Alias in ``DATABASES`` that the listener connects to instead of ``default``, for one that
+            is behind a pooler in transaction mode; or a mapping of alias to alias.
         NOTIFY: ``"elide"`` rings the doorbell only when the listener sleeps, ``"always"`` for each
-            statement, ``"never"`` not at all (two-phase commit, poolers): the listener polls instead.
+            statement, ``"never"`` not at all (two-phase commit): the listener polls instead.
         SUBSCRIBE_TIMEOUT: Seconds that ``subscribe()`` waits for a listener.
         LOCK_TIMEOUT: Seconds that an install waits for the lock on a table.
         RETENTION: Seconds that delivered changes stay in the log.

@@ -83,15 +83,12 @@ class DatabaseFailed(Observation):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class CursorReset(Observation):
-    """The saved cursor belongs to another cluster: what the log holds is read from its start."""
+    """The saved cursor belongs to another cluster, or is damaged: what the log holds is read from its start."""
 
     level = logging.WARNING
-    template = (
-        "listener of database {alias!r}: the saved cursor {snapshot} lies in this server's future (a restored "
-        "dump?); the change log is read from its start"
-    )
+    template = "listener of database {alias!r}: the saved cursor {fault}; the change log is read from its start"
     alias: str
-    snapshot: str
+    fault: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +144,20 @@ class MembershipsLost(Observation):
     consumers: int
     groups: int
     why: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EnvelopeUnreadable(Observation):
+    """A message of the channel layer could not be read; the consumer's subscriptions to this observer get a resync."""
+
+    level = logging.ERROR
+    template = (
+        "{observer}: a message for group {group} cannot be read, its subscriber loads again: {error}. Listener and "
+        "consumers must run the same version of djcrf_pg."
+    )
+    observer: str
+    group: str
+    error: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

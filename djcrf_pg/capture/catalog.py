@@ -83,6 +83,14 @@ def triggers(connection: Any, schema: str) -> dict[Table, dict[str, Trigger]]:
     return _by_table(rows)
 
 
+def casts(connection: Any, schema: str, oids: list[int]) -> list[tuple[Any, ...]]:
+    """Find casts to json that capturing rows of tables calls, and that are neither ours nor a superuser's."""
+    with connection.cursor() as cursor:
+        cursor.execute(_query("casts"), [oids, schema.removesuffix(".")])
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+    return rows
+
+
 def _by_table(rows: Iterable[tuple[Any, ...]]) -> dict[Table, dict[str, Trigger]]:
     found: dict[Table, dict[str, Trigger]] = {}
     for oid, qualified, name, comment, enabled in rows:

@@ -71,7 +71,7 @@ class Taken:
     Attributes:
         position: Where to go on.
         term: The number of this leadership; it rises with every one.
-        reset: The saved snapshot, when it could not be used because it lies in this server's future.
+        reset: The saved snapshot and what is wrong with it, when it could not be used.
     """
 
     position: Position
@@ -93,6 +93,7 @@ class ChangeLog:
         window = self._window("$1::text::pg_snapshot", "pg_current_snapshot()")
         self._sql = sql.queries("djcrf_pg.changelog", "reader.sql", schema=schema, window=window)
         self._pieces: _Pieces | None = None
+        self._process: int | None = None
 
     def _window(self, last: str, target: str) -> str:
         return sql.render(sql.load("djcrf_pg.changelog", "window.sql"), schema=self.schema, last=last, target=target)
@@ -122,6 +123,9 @@ class ChangeLog:
             position: Where to go on.
             limit: Rows.
             mass: Put one change in place of more than so many rows of a table in a transaction.
+
+        Raises:
+            ConnectionError: The connection has another server process than at the first read.
         """
         if position.target is not None:
             if self._pieces is None or self._pieces.position != position:
@@ -132,7 +136,14 @@ class ChangeLog:
             return piece
         rows = await self.connection.fetch(self._sql["read"], str(position.last), limit, PIECE_BYTES)
         snapshot, found = Snapshot.parse(rows[0]["snapshot"]), rows[0]["found"] or 0
-        changes = [_change(row[2:]) for row in rows[:limit] if row["id"] is not None]
+        self._process = self._process or rows[0]["process"]
+        if rows[0]["process"] != self._process:
+            # Not noticed when it connected; the lock and LISTEN are somewhere else now.
+            raise ConnectionError(
+                f"server process {rows[0]['process']} answers in place of {self._process}: a connection pooler lends "
+                f"the session to others, see DJCRF_PG['LISTENER_DATABASE']"
+            )
+        changes = [_change(row[3:]) for row in rows[:limit] if row["id"] is not None]
         if found <= len(changes):
             window = Window() if mass is None else Window(mass=crowds(changes, mass))
             return Piece(window.fold(changes), Position(snapshot), snapshot)
@@ -168,8 +179,8 @@ class ChangeLog:
         await self.connection.execute(self._sql["adopt"])
         row = await self.connection.fetchrow(self._sql["take"], _CURSOR)
         assert row is not None
-        if row["future"]:
-            return Taken(Position(BEGINNING), row["term"], reset=row["snapshot"])
+        if row["fault"] is not None:
+            return Taken(Position(BEGINNING), row["term"], reset=f"{row['snapshot']} {row['fault']}")
         target = row["target"] and Snapshot.parse(row["target"])
         return Taken(Position(Snapshot.parse(row["snapshot"]), target, row["after_id"]), row["term"])
 

@@ -4,6 +4,7 @@ asyncpg speaks the protocol itself and does not read every libpq option that ``O
 is translated, what means nothing to a listener is left out, and the rest is refused by name.
 """
 
+import asyncio
 import os
 import re
 import socket
@@ -17,6 +18,7 @@ from django.db import connections
 from djcrf_pg.changelog.reader import Connection
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import ConfigurationError
+from djcrf_pg.listener.pooler import is_shared
 
 #: What ends a connection, or keeps one from being made.
 CONNECTION_ERRORS = (
@@ -44,6 +46,8 @@ _SESSION = {
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",
 }
+
+_SET = "SELECT count(set_config(name, value, false)) FROM unnest($1::text[], $2::text[]) AS setting (name, value)"
 
 _SAME_NAME = {"passfile", "target_session_attrs", "krbsrvname", "gsslib", "service", "servicefile"}
 _SSL_FILES = {"sslrootcert", "sslcert", "sslkey", "sslcrl", "sslpassword", "sslnegotiation"}
@@ -147,14 +151,41 @@ async def connect(alias: str, role: str = "listener") -> Connection:
     The server has ``OPTIONS['connect_timeout']`` seconds to answer, 10 where it is not set.
 
     Raises:
-        ConfigurationError: The settings cannot be translated.
+        ConfigurationError: The settings cannot be translated, or a pooler gives no session of its own.
         OSError: The server cannot be reached.
         TimeoutError: It does not answer in time.
         asyncpg.PostgresError: It refuses.
     """
-    django = connections[get_settings().listener_alias(alias)]
+    name = get_settings().listener_alias(alias)
+    django = connections[name]
     arguments = {"timeout": 10.0, **asyncpg_arguments(django.settings_dict, role)}
-    connection: Connection = await asyncpg.connect(**arguments)
-    if assumed := django.settings_dict.get("OPTIONS", {}).get("assume_role"):
-        await connection.execute(f"SET ROLE {django.ops.quote_name(assumed)}")
+    session = arguments.pop("server_settings")
+    connection = await _open(arguments, session["application_name"])
+    try:
+        async with asyncio.timeout(arguments["timeout"]):
+            if await is_shared(connection, lambda: _open(arguments, session["application_name"])):
+                raise ConfigurationError(_refusal(alias, name, django.settings_dict))
+            await connection.execute(_SET, list(session), list(session.values()))
+            if assumed := django.settings_dict.get("OPTIONS", {}).get("assume_role"):
+                await connection.execute(f"SET ROLE {django.ops.quote_name(assumed)}")
+    except BaseException:
+        connection.terminate()
+        raise
     return connection
+
+
+async def _open(arguments: Mapping[str, Any], name: str) -> Connection:
+    # PgBouncer refuses any other setting here, or drops it where `ignore_startup_parameters` says so.
+    connection: Connection = await asyncpg.connect(**arguments, server_settings={"application_name": name})
+    return connection
+
+
+def _refusal(alias: str, name: str, config: Mapping[str, Any]) -> str:
+    place = ":".join(str(config[key]) for key in ("HOST", "PORT") if config.get(key)) or "its address"
+    other = f", by way of the alias {name!r} in DJCRF_PG['LISTENER_DATABASE']," if name != alias else ""
+    return (
+        f"The listener of database {alias!r}{other} reaches a connection pooler at {place} that lends its server "
+        f"connections from client to client (PgBouncer with pool_mode = transaction or statement, for example), and "
+        f"LISTEN and the leader's lock need a session of their own. Name an alias in DATABASES that goes to PostgreSQL "
+        f"itself, or to a pool in session mode: DJCRF_PG['LISTENER_DATABASE'] = {{{alias!r}: 'direct'}}."
+    )

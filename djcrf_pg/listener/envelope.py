@@ -7,6 +7,7 @@ hear it, every layer carries it, and what a consumer gets is the same over each 
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 from rest_framework.utils.encoders import JSONEncoder
@@ -15,6 +16,9 @@ from djcrf_pg.listener.numbering import UNKNOWN, Tail
 
 #: The key of the message that holds the envelope; a message without it is DCRF's own.
 KEY = "djcrf_pg"
+
+#: The version of what is under it; it rises with each change that an older reader cannot take.
+VERSION = 1
 
 #: The action of an event that stands for changes that cannot be told one by one.
 RESYNC = "resync"
@@ -94,7 +98,7 @@ def _message(message_type: str, group: str, events: list[str], term: int) -> dic
     return {
         "type": message_type,
         "group": group,
-        KEY: {"v": 1, "term": term, "events": f"[{','.join(events)}]"},
+        KEY: {"v": VERSION, "term": term, "events": f"[{','.join(events)}]"},
     }
 
 
@@ -106,22 +110,78 @@ def roll(message_type: str, group: str, tails: Mapping[str, Tail], *, term: int)
 
 
 def numbers_of(message: Mapping[str, Any]) -> tuple[Tail, int]:
-    """What the message before this one in its group was, and the number of this one."""
+    """What the message before this one in its group was, and the number of this one.
+
+    Raises:
+        ValueError: They are damaged.
+    """
     sealed = message[KEY]
-    return Tail(*sealed.get("before", UNKNOWN)), sealed.get("number", 0)
+    number = sealed.get("number", 0)
+    if not isinstance(number, int):
+        raise ValueError("its number is none")
+    return _tail(sealed.get("before", UNKNOWN)), number
 
 
 def tails_of(message: Mapping[str, Any]) -> dict[str, Tail]:
-    """What a roll says; nothing where the message is none."""
+    """What a roll says; nothing where the message is none.
+
+    Raises:
+        ValueError: It is damaged.
+    """
     text = message[KEY].get("tails")
-    return {} if text is None else {group: Tail(*tail) for group, tail in json.loads(text).items()}
+    try:
+        return {} if text is None else {group: _tail(tail) for group, tail in json.loads(text).items()}
+    except (AttributeError, TypeError, RecursionError) as error:
+        raise ValueError("its roll cannot be read") from error
 
 
-def unpack(message: Mapping[str, Any]) -> list[Event]:
-    """Read the events of a message; each call makes new objects, so that a handler may change them."""
-    return [Event(*fields) for fields in json.loads(message[KEY]["events"])]
+def _tail(fields: Any) -> Tail:
+    match fields:
+        case [int(number), int(xid), str(at)]:
+            if number:
+                datetime.fromisoformat(at)
+            return Tail(number, xid, at)
+    raise ValueError("it names no message before it")
 
 
 def is_of_the_layer(event: Event) -> bool:
     """Whether an event is the resync after a failure of the channel layer."""
     return event.action == RESYNC and event.body["reason"] == CHANNEL_LAYER
+
+
+def head(message: Mapping[str, Any]) -> tuple[str, int]:
+    """The group and the term of a message.
+
+    Raises:
+        ValueError: The message is not of this version, or damaged.
+    """
+    inside, group = message[KEY], message.get("group")
+    if not isinstance(inside, Mapping) or not isinstance(group, str):
+        raise ValueError("it has no group, or its envelope is none")
+    if inside.get("v") != VERSION:
+        raise ValueError(f"its version is {inside.get('v')!r}, and here is {VERSION}")
+    if not isinstance(inside.get("term"), int):
+        raise ValueError("it has no term")
+    return group, inside["term"]
+
+
+def unpack(message: Mapping[str, Any]) -> list[Event]:
+    """Read the events of a message; each call makes new objects, so that a handler may change them.
+
+    Raises:
+        ValueError: They are damaged.
+    """
+    try:
+        return [_event(fields) for fields in json.loads(message[KEY]["events"])]
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"its events cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _event(fields: list[Any]) -> Event:
+    event = Event(*fields)
+    for value, kind in ((event.action, str), (event.xid, int), (event.change_id, int)):
+        if not isinstance(value, kind):
+            raise TypeError(f"an event has {value!r:.50} where it must have {kind.__name__}")
+    if datetime.fromisoformat(event.committed_at).tzinfo is None:
+        raise TypeError("an event has a time without an offset")
+    return event

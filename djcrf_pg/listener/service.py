@@ -157,7 +157,7 @@ class Listener:
     async def _lead(self, session: Session, log: ChangeLog) -> None:
         taken = await log.take()
         if taken.reset is not None:
-            emit(CursorReset(alias=self.alias, snapshot=taken.reset))
+            emit(CursorReset(alias=self.alias, fault=taken.reset))
         settings = get_settings()
         await log.set_caps(settings.LOG_MAX_AGE, settings.LOG_MAX_ROWS, settings.LOG_MAX_BYTES)
         emit(Leading(alias=self.alias, term=taken.term))
@@ -282,7 +282,7 @@ class _Leadership:
             await self._bell.wait(patience)
 
     async def _poll(self) -> None:
-        """Read again and again: for two-phase commit, which forbids NOTIFY, and for poolers."""
+        """Read again and again: for two-phase commit, which forbids NOTIFY."""
         await self._log.set_flag(2)
         while not self._listener.stopping:
             self._bell.muffle()

@@ -15,6 +15,7 @@ import asyncpg
 from djcrf_pg import sql
 from djcrf_pg.changelog.reader import Connection
 from djcrf_pg.listener.connection import CONNECTION_ERRORS, connect
+from djcrf_pg.listener.pooler import server_process
 
 #: Seconds that an answer may take before it is asked after, and that this question may take.
 PATIENCE = 4.0
@@ -33,9 +34,9 @@ class Session:
         confirmed: When the server last answered, in seconds of ``time.monotonic()``.
     """
 
-    def __init__(self, connection: Connection, alias: str) -> None:
+    def __init__(self, connection: Connection, alias: str, pid: int) -> None:
         self.connection = connection
-        self.pid: int = connection.get_server_pid()
+        self.pid = pid
         self._name = self._named()
         self._sql = sql.queries("djcrf_pg.listener", "session.sql")
         self.confirmed = time.monotonic()
@@ -51,10 +52,12 @@ class Session:
             role: What the connection is for.
 
         Raises:
-            ConfigurationError: The settings cannot be translated.
+            ConfigurationError: The settings cannot be translated, or a pooler gives no session of its own.
             OSError, TimeoutError, asyncpg.PostgresError: The server cannot be reached, or refuses.
         """
-        return cls(await connect(alias, role), alias)
+        connection = await connect(alias, role)
+        # Behind a pooler in session mode it is not the one that asyncpg was told.
+        return cls(connection, alias, await server_process(connection))
 
     async def run(self, work: Callable[[Connection], Awaitable[T]], expected: float = 0.0) -> T:
         """Do something with the connection that ends with an answer of the server.

@@ -19,6 +19,9 @@ from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.observations import ObserverFailed, emit
 from djcrf_pg.registry import BATCH, Observed
 
+#: Levels of lists and objects that a writer's context may have.
+_DEEPEST = 100
+
 
 class Destination(NamedTuple):
     """Where messages go.
@@ -145,13 +148,36 @@ def _encode(occurrence: Occurrence, action: str, body: Any) -> str:
 
 
 def _context(text: str | None) -> Any:
-    """What the writer said of itself; any session can set it, so it may be no JSON, and then it is nothing."""
+    """What the writer said of itself.
+
+    Any session can set it, so it may be anything. It is nothing where it is no JSON, has a number that JSON does not
+    know, or is so deep that somebody on the way to a handler could not follow; no event may be lost over it.
+    """
     if not text:
         return None
     try:
-        return json.loads(text)
-    except ValueError:
+        value = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
         return None
+    return value if text.count("[") + text.count("{") <= _DEEPEST or not _is_deep(value) else None
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, list | dict)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _key(instance: Model) -> Any:

@@ -8,6 +8,7 @@ from json import dumps
 
 from django.core.management.base import BaseCommand
 
+from djcrf_pg.capture.casts import MEND, foreign_casts
 from djcrf_pg.capture.install import absent, log_schema, plan, unfit
 from djcrf_pg.management.databases import add_database, choose
 from djcrf_pg.registry import registry
@@ -35,12 +36,14 @@ class Line:
             (there is no such table), ``unfit`` (a view, say, which takes no triggers), or ``not migrated`` (there is
             no change log).
         excluded: The columns that never leave it.
+        casts: What is to be said of casts to json that its triggers call and that somebody else owns.
     """
 
     database: str
     table: str
     state: str
     excluded: tuple[str, ...] = ()
+    casts: tuple[str, ...] = ()
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -64,7 +67,13 @@ def look(alias: str) -> list[Line]:
     """The state of each table of a database that wants triggers or has them."""
     if log_schema(alias) is None:
         return [Line(alias, name, "not migrated", excluded) for name, excluded in registry.tables(alias).items()]
-    lines = [Line(alias, step.table.name, step.state, step.table.excluded) for step in plan(alias)]
+    casts: dict[str, list[str]] = {}
+    for cast in foreign_casts(alias):
+        casts.setdefault(cast.table, []).append(str(cast))
+    lines = [
+        Line(alias, step.table.name, step.state, step.table.excluded, tuple(casts.get(step.table.name, ())))
+        for step in plan(alias)
+    ]
     lines += [Line(alias, name, "unfit") for name in unfit(alias)]
     return lines + [Line(alias, name, "absent") for name in absent(alias)]
 
@@ -83,4 +92,5 @@ def as_table(lines: Sequence[Line]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     mends = dict.fromkeys(_MENDS[line.state] for line in lines if line.state != "installed")
-    return "\n".join([*text, *(f"\n{mend}." for mend in mends)])
+    warnings = [f"\nWarning: {line.database}: {cast}\n{MEND}" for line in lines for cast in line.casts]
+    return "\n".join([*text, *(f"\n{mend}." for mend in mends), *warnings])

@@ -3,6 +3,7 @@
 import inspect
 import time
 from collections.abc import Collection, Hashable, Iterable, Mapping
+from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import chain
 from typing import Any, cast
@@ -19,7 +20,8 @@ from rest_framework.serializers import BaseSerializer, HyperlinkedModelSerialize
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import ChannelLayerError, MalformedRequestId, ObserverError
 from djcrf_pg.listener import embedded, envelope, portable
-from djcrf_pg.observations import MessagesMissing, ObserverFailed, emit
+from djcrf_pg.listener.numbering import Tail
+from djcrf_pg.observations import EnvelopeUnreadable, MessagesMissing, ObserverFailed, emit
 from djcrf_pg.observer import membership
 from djcrf_pg.observer.dcrf import DCRFModelObserver
 from djcrf_pg.observer.subscriptions import Subscriptions, subscriptions_of
@@ -300,23 +302,29 @@ class ModelObserver(DCRFModelObserver):
         """Call the handler for each event of a message, in order.
 
         An exception of the handler is logged and the next event goes on; in DCRF it would end the consumer, and
-        here the rest of the envelope with it.
+        here the rest of the envelope with it. A message that cannot be read is one too, and a resync: what it told
+        is lost otherwise.
         """
         if envelope.KEY not in message:
             return await super().__call__(message, consumer=consumer, **kwargs)
-        group = message["group"]
-        state = None if consumer is None else self._state(consumer)
-        term = message[envelope.KEY]["term"]
-        # Term 0 is none of a leader's, but the keeper's.
-        if state is not None and term:
-            complete = not state.stale
-            if not state.takes(group, term, *envelope.numbers_of(message)):
-                return None
-            state.compare(term, envelope.tails_of(message))
-            if complete and state.stale:
-                emit(MessagesMissing(observer=self.label))
-        since = None if state is None else state.since.get(group)
-        for event in envelope.unpack(message):
+        since = state = None
+        try:
+            group, term = envelope.head(message)
+            # Before its term counts: one out of a damaged message would make all that follow old.
+            events = envelope.unpack(message)
+            before, number = envelope.numbers_of(message)
+            tails = envelope.tails_of(message)
+        except ValueError as error:
+            group = str(message.get("group"))
+            emit(EnvelopeUnreadable(observer=self.label, group=group, error=str(error)), None)
+            events = [self._lost()]
+        else:
+            if consumer is not None:
+                state = self._state(consumer)
+                since = state.since.get(group)
+                if not self._heeds(state, group, term, before, number, tails):
+                    return None
+        for event in events:
             if state is not None and envelope.is_of_the_layer(event):
                 # Not from the log, so it is in no snapshot. It is sent until it was handled, and may come twice.
                 fresh, state.stale = state.stale, False
@@ -325,6 +333,25 @@ class ModelObserver(DCRFModelObserver):
             if fresh:
                 await self._handle(event, consumer, group=group, message_type=message["type"], **kwargs)
         return None
+
+    def _lost(self) -> envelope.Event:
+        """What stands for events that could not be read: nothing is known of them but that there were some."""
+        body = {"reason": "unreadable", "model": self.model_cls._meta.label}
+        return envelope.Event(envelope.RESYNC, body, 0, 0, datetime.now(UTC).isoformat())
+
+    def _heeds(
+        self, state: Subscriptions, group: str, term: int, before: Tail, number: int, tails: Mapping[str, Tail]
+    ) -> bool:
+        """Whether a message is news. Term 0 is none of a leader's, but the keeper's."""
+        if not term:
+            return True
+        complete = not state.stale
+        if not state.takes(group, term, before, number):
+            return False
+        state.compare(term, tails)
+        if complete and state.stale:
+            emit(MessagesMissing(observer=self.label))
+        return True
 
     async def _handle(self, event: envelope.Event, consumer: Any, **kwargs: Any) -> None:
         try:

@@ -426,6 +426,52 @@ async def test_a_cursor_from_the_future_is_reset_to_the_beginning_of_the_log(
     assert (await log.take()).reset is None
 
 
+async def test_another_server_process_ends_the_reading(log: ChangeLog, asyncpg: Connection) -> None:
+    """As behind a pooler in transaction mode that was not noticed."""
+    position = (await log.read(Position(BEGINNING), EVERYTHING)).position
+    await log.read(position, EVERYTHING)
+    other = await connect("default", "test")
+    try:
+        log.connection = other
+        with pytest.raises(ConnectionError, match=rf"answers in place of {asyncpg.get_server_pid()}: .*pooler"):
+            await log.read(position, EVERYTHING)
+    finally:
+        await other.close()
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ("snapshot = '99999999:99999999:', target = '1:2:'", "future"),
+        ("target = '1:2:1', after_id = 9223372036854775807", "has a target (1:2:1) that lies before it"),
+        ("after_id = -9223372036854775808", None),
+        ("term = 9223372036854775807", None),
+        ("term = -9223372036854775808, saved_at = 'infinity'", None),
+        ("snapshot = '1:9223372036854775807:'", "future"),
+        ("snapshot = '1:1:'", None),
+    ],
+)
+async def test_a_damaged_cursor_is_told_and_leaves_no_hole(
+    damage: str, told: str | None, log: ChangeLog, now: Position, session: Callable[[], Session], asyncpg: Connection
+) -> None:
+    await asyncpg.execute("TRUNCATE djcrf_pg_change")
+    former = await log.take()
+    await log.save(now, former.term)
+    commit(session(), *"abc")
+    await asyncpg.execute(f"UPDATE djcrf_pg_cursor SET {damage}")
+    for _ in range(2):
+        taken = await log.take()
+        assert taken.term > former.term
+        assert (told or "") in (taken.reset or "")
+        assert (taken.reset is None) == (told is None)
+        pieces, position = await read_all(log, taken.position, 2)
+        seen = names([change for piece in pieces for change in piece.changes])
+        assert seen[-3:] == ["a", "b", "c"]
+        former = taken
+    await log.save(position, taken.term)
+    assert (await log.take()).position == position
+
+
 async def test_rows_of_another_cluster_are_read_once(
     log: ChangeLog, now: Position, session: Callable[[], Session], asyncpg: Connection
 ) -> None:

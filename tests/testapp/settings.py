@@ -40,6 +40,11 @@ DATABASES = {
     # A model on another vendor keeps DCRF's signals.
     "lite": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
 }
+if servers.POOLER in os.environ:
+    # What has a pooler in front, and the way around it.
+    DATABASES["direct"] = DATABASES["default"]
+    _pooler = servers.PgParams.from_dsn(os.environ[servers.POOLER]).database(_name).django()
+    DATABASES["default"] = {**_pooler, "DISABLE_SERVER_SIDE_CURSORS": True}
 DATABASE_ROUTERS = ["tests.testapp.routers.Router"]
 
 CHANNEL_LAYERS: dict[str, Any] = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}

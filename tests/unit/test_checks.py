@@ -1,4 +1,4 @@
-"""System checks that need no database. W005 and W006 are in tests/integration/test_install.py."""
+"""System checks that need no database. Those of the database are tested in tests/integration."""
 
 import sys
 import types

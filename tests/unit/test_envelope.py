@@ -7,10 +7,10 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from djcrf_pg.listener.envelope import KEY, RESYNC, Event, pack, unpack
+from djcrf_pg.listener.envelope import KEY, RESYNC, Event, head, pack, unpack
 
 NOON = datetime(2026, 1, 1, 12, 0, 0, 123_456, tzinfo=UTC)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
@@ -119,3 +119,31 @@ def test_bodies_may_hold_what_drf_renders() -> None:
 def test_what_nobody_can_render_raises() -> None:
     with pytest.raises(TypeError):
         event("create", {"x": object()}).encode()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=8) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=12,
+)
+DAMAGED = st.one_of(
+    JSON,
+    st.fixed_dictionaries({}, optional={"v": st.just(1) | JSON, "term": st.just(3) | JSON, "events": JSON}),
+    st.fixed_dictionaries({"v": st.just(1), "term": st.just(3), "events": JSON.map(json.dumps)}),
+    st.fixed_dictionaries({"v": st.just(1), "term": st.just(3), "events": st.lists(JSON, max_size=3).map(json.dumps)}),
+)
+
+
+@given(DAMAGED, st.just("DCRF-x") | JSON)
+@example({"v": 2, "term": 3, "events": "[]"}, "DCRF-x")
+@example({"v": 1, "term": 3, "events": "[" * 100_000}, "DCRF-x")
+@example({"v": 1, "term": 3, "events": '[["create", {}, 1, 1, "noon"]]'}, "DCRF-x")
+@example({"v": 1, "term": 3, "events": '[["create", {}, 1, 1, "2026-01-01T00:00:00"]]'}, "DCRF-x")
+def test_what_is_no_envelope_is_a_value_error_and_nothing_else(inside: Any, group: Any) -> None:
+    message = {"type": "task.changed", "group": group, KEY: inside}
+    try:
+        head(message)
+        events = unpack(message)
+    except ValueError:
+        return
+    assert all(datetime.fromisoformat(event.committed_at) <= datetime.now(UTC) for event in events)

@@ -17,9 +17,9 @@ WITH piece AS (
         FROM (VALUES (old), (new)) AS images (image)
     ) AS weight
 )
-SELECT s.snapshot, w.found, w.id, w.xid::text AS xid, w.relation::oid AS relation, w.op::text AS op, w.depth,
+SELECT s.snapshot, s.process, w.found, w.id, w.xid::text AS xid, w.relation::oid AS relation, w.op::text AS op, w.depth,
        w.old::text AS old, w.new::text AS new, w.context, w.at
-FROM (SELECT pg_current_snapshot()::text AS snapshot) AS s
+FROM (SELECT pg_current_snapshot()::text AS snapshot, pg_backend_pid() AS process) AS s
 LEFT JOIN weighed AS w ON w.before IS NULL OR w.before < $3
 ORDER BY w.id
 
@@ -74,12 +74,19 @@ WHERE change.xid = oldest.xid AND change.id = oldest.id
 
 -- name: take
 -- A cursor that is not there starts at the beginning of the log: twice is allowed, a hole never. Terms are
--- milliseconds, or one more than the last: so they rise also where the cursor was lost or is from a dump.
+-- milliseconds, or one more than the last: so they rise also where the cursor was lost or is from a dump. A term of the
+-- far future, which nothing could follow, and a position that cannot be are damage: somebody has written to the table.
 INSERT INTO /* :schema */djcrf_pg_cursor AS cursor (name, snapshot, term)
 VALUES ($1, '1:1:', extract(epoch FROM clock_timestamp()) * 1000)
-ON CONFLICT (name) DO UPDATE SET term = greatest(cursor.term + 1, excluded.term), saved_at = clock_timestamp()
+ON CONFLICT (name) DO UPDATE
+SET term = CASE WHEN cursor.term < excluded.term * 1000 THEN greatest(cursor.term + 1, excluded.term) ELSE excluded.term END,
+    saved_at = clock_timestamp()
 RETURNING snapshot::text AS snapshot, target::text AS target, after_id, term,
-          pg_snapshot_xmax(coalesce(target, snapshot)) > pg_snapshot_xmax(pg_current_snapshot()) AS future
+          CASE WHEN greatest(pg_snapshot_xmax(snapshot), pg_snapshot_xmax(target)) > pg_snapshot_xmax(pg_current_snapshot())
+               THEN 'lies in this server''s future (a restored dump?)'
+               WHEN pg_snapshot_xmax(target) < pg_snapshot_xmax(snapshot)
+               THEN format('has a target (%s) that lies before it', target)
+          END AS fault
 
 -- name: adopt
 -- Rows of a log restored from another cluster, whose transaction ids lie in this one's future: they become part of
