@@ -250,6 +250,11 @@ class ChangeLog:
         """The columns and types of tables, from the catalog."""
         return await self.connection.fetch(self._sql["relations"], oids)
 
+    async def heard(self, class_id: int) -> set[int]:
+        """The second halves of the keys of advisory locks that somebody holds, as ``int4``."""
+        rows = await self.connection.fetch(self._sql["heard"], class_id)
+        return {row["key"] - 2**32 if row["key"] >= 2**31 else row["key"] for row in rows}
+
     async def oids(self, names: list[str]) -> dict[str, int]:
         """The oids of tables by quoted name; those that do not exist are left out."""
         rows = await self.connection.fetch(self._sql["oids"], names)

@@ -20,7 +20,7 @@ from djcrf_pg.exceptions import (
     TriggersMissing,
 )
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
-from djcrf_pg.listener.gate import Gate, Moment, Probe
+from djcrf_pg.listener.gate import Gate, Probe
 from djcrf_pg.listener.sender import channel_layer, is_in_memory
 from djcrf_pg.listener.service import Listener
 
@@ -55,12 +55,12 @@ class Runtime:
         if other.listener is not None and other.listener.session is not None:
             self._orphans.append(other.listener.session)
 
-    async def probe(self, tables: Iterable[str]) -> Probe:
+    async def probe(self, tables: Iterable[str], keys: Iterable[int]) -> Probe:
         """Ask the gate; see :meth:`Gate.probe`."""
         if self._orphans:
             await self.gate.end_sessions(self._orphans)
             self._orphans = []
-        return await self.gate.probe(tables)
+        return await self.gate.probe(tables, keys)
 
     def start(self) -> None:
         """Start the listener if it does not run.
@@ -110,15 +110,16 @@ async def close_all() -> None:
         await closing.close()
 
 
-async def ready(alias: str, tables: Iterable[str]) -> Moment:
+async def ready(alias: str, tables: Iterable[str], key: int) -> Probe:
     """Wait until changes of these tables, committed from now on, will be delivered to this process.
 
     Args:
         alias: The Django database alias.
         tables: ``db_table`` of each table that must have triggers.
+        key: The observer's, see :mod:`djcrf_pg.listener.interest`.
 
     Returns:
-        From when on: what had been committed by then is not for the subscriber.
+        How the database stood: what had been committed by its moment is not for the subscriber.
 
     Raises:
         SubscribeError: They will not be; the subclass and the message say why and what mends it.
@@ -142,7 +143,7 @@ async def ready(alias: str, tables: Iterable[str]) -> Moment:
                     except DjcrfPgError as error:
                         raise ListenerUnavailable(str(error)) from error
                 try:
-                    probe = await here.probe(tables)
+                    probe = await here.probe(tables, [key])
                 except ConfigurationError as error:
                     raise SubscribeError(str(error)) from error
                 except CONNECTION_ERRORS as error:
@@ -150,7 +151,7 @@ async def ready(alias: str, tables: Iterable[str]) -> Moment:
                 else:
                     _require(probe, alias)
                     if _served(here, probe, in_memory):
-                        return probe.moment
+                        return probe
                     why = _obstacle(here, probe, in_memory)
                 pause = min(pause * 2, 0.25)
                 await asyncio.sleep(pause)

@@ -1,7 +1,9 @@
 """What a subscription must know of the database before it may answer: asked once for all that wait."""
 
 import asyncio
+import contextlib
 import dataclasses
+import time
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -10,6 +12,8 @@ from django.db import connections
 from djcrf_pg import sql
 from djcrf_pg.capture.plan import TRIGGERS
 from djcrf_pg.changelog.cursor import Snapshot
+from djcrf_pg.listener import interest
+from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.leader import CLASS_ID
 from djcrf_pg.listener.session import Session
 
@@ -49,6 +53,7 @@ class Probe:
         leader: Who leads, or None.
         absent: Tables that do not exist.
         bare: Tables without our triggers, or with disabled ones.
+        session: The number of the gate's session that asked.
     """
 
     moment: Moment
@@ -56,11 +61,17 @@ class Probe:
     leader: str | None
     absent: frozenset[str]
     bare: frozenset[str]
+    session: int
+
+
+#: Seconds after which a session that asked nothing is asked for a sign of life.
+_CONFIRM = 5.0
 
 
 class _Round:
     def __init__(self) -> None:
         self.tables: set[str] = set()
+        self.keys: set[int] = set()
         self.answer: asyncio.Future[Probe] = asyncio.get_running_loop().create_future()
 
 
@@ -72,9 +83,15 @@ class Gate:
 
     Args:
         alias: The Django database alias.
+
+    Attributes:
+        number: Of its session; it rises with each, and is 0 before the first.
     """
 
     def __init__(self, alias: str) -> None:
+        self.number = 0
+        self._held: set[int] = set()
+        self._opened: datetime | None = None
         self._alias = alias
         self._sql = sql.queries("djcrf_pg.listener", "gate.sql")
         self._session: Session | None = None
@@ -82,8 +99,12 @@ class Gate:
         self._next: _Round | None = None
         self._task: asyncio.Task[None] | None = None
 
-    async def probe(self, tables: Iterable[str]) -> Probe:
-        """Ask about tables, by ``db_table``.
+    async def probe(self, tables: Iterable[str], keys: Iterable[int] = ()) -> Probe:
+        """Ask about tables, and be heard of first.
+
+        Args:
+            tables: By ``db_table``.
+            keys: Of observers, see :mod:`djcrf_pg.listener.interest`.
 
         Raises:
             OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError: The database cannot be asked.
@@ -93,13 +114,14 @@ class Gate:
             self._next = _Round()
             self._task = asyncio.create_task(self._ask(self._next), name=f"djcrf_pg gate {self._alias}")
         self._next.tables.update(map(quote, tables))
+        self._next.keys.update(keys)
         return await asyncio.shield(self._next.answer)
 
     async def _ask(self, turn: _Round) -> None:
         try:
             async with self._asking:
                 self._next = None
-                answer = await self._query(sorted(turn.tables))
+                answer = await self._query(sorted(turn.tables), turn.keys)
         except BaseException as error:
             if not turn.answer.done():
                 turn.answer.set_exception(error if isinstance(error, Exception) else ConnectionError("stopped"))
@@ -109,22 +131,63 @@ class Gate:
         else:
             turn.answer.set_result(answer)
 
-    async def _query(self, tables: list[str]) -> Probe:
+    async def _query(self, tables: list[str], keys: set[int]) -> Probe:
         session = await self._connected()
+        if wanted := keys - self._held:
+            # In a statement of its own, before the one that takes the snapshot.
+            await session.execute(self._sql["hold"], interest.CLASS_ID, sorted(wanted))
+            self._held |= wanted
         row = await session.fetchrow(self._sql["probe"], CLASS_ID, tables, TRIGGERS)
         assert row is not None
+        self._opened = self._opened or row["at"]
         return Probe(
             Moment(Snapshot.parse(row["snapshot"]), row["at"]),
             row["migrated"],
             row["leader"],
             frozenset(row["absent"]),
             frozenset(row["bare"]),
+            self.number,
         )
 
     async def _connected(self) -> Session:
         if self._session is None or self._session.is_closed():
             self._session = await Session.open(self._alias, "gate")
+            self._held, self._opened = set(), None
+            self.number += 1
         return self._session
+
+    async def is_held(self, number: int) -> bool:
+        """Whether a session still is the one that there is, so that its locks are held.
+
+        Args:
+            number: Of the session.
+        """
+        session = self._session
+        if number != self.number or session is None:
+            return False
+        if not session.is_closed() and time.monotonic() - session.confirmed > _CONFIRM:
+            with contextlib.suppress(*CONNECTION_ERRORS):
+                await session.fetchval("SELECT 1")
+        return not session.is_closed()
+
+    async def regain(self, keys: Iterable[int]) -> tuple[int, bool]:
+        """Be heard of again, after the session ended.
+
+        Args:
+            keys: Of observers.
+
+        Returns:
+            The number of the session, and whether a leader may have left something unsaid meanwhile. It has not where
+            the server was restarted and no leader leads for long: those wait for everybody to come back.
+
+        Raises:
+            OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError: The database cannot be asked.
+        """
+        former = self._opened
+        probe = await self.probe((), keys)
+        session = await self._connected()
+        patient = await session.fetchval(self._sql["patient"], CLASS_ID, former, interest.GRACE / 2)
+        return probe.session, not patient
 
     async def end_sessions(self, pids: list[int]) -> None:
         """End listener sessions of this process that nobody will close any more."""

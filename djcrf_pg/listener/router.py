@@ -1,6 +1,6 @@
 """Changes to occurrences: who hears of what, with which instances. Runs in the listener's thread."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -52,9 +52,15 @@ class Router:
         self._raw = {oid: raw_columns(relation) for oid, relation in relations.items()}
         self._hydrators: dict[tuple[type[Model], int], Hydrator] = {}
         self._lenient = self._forgiving = False
+        self._heard = routes
 
     def occurrences(
-        self, changes: Iterable[Change], *, lenient: bool = False, forgiving: bool = False
+        self,
+        changes: Iterable[Change],
+        *,
+        silent: Collection[Observed] = (),
+        lenient: bool = False,
+        forgiving: bool = False,
     ) -> list[Occurrence]:
         """Find out who hears of changes, and make the instances.
 
@@ -62,6 +68,7 @@ class Router:
 
         Args:
             changes: One piece of the log, in order.
+            silent: Observers that nobody hears; they are told resyncs alone.
             lenient: Defer fields whose value does not fit, instead of raising.
             forgiving: Go on where the database is gone that owners are loaded from, instead of raising.
 
@@ -73,6 +80,7 @@ class Router:
             OperationalError, InterfaceError: The owners of join rows cannot be loaded: the database is gone.
         """
         self._lenient, self._forgiving = lenient, forgiving
+        self._heard = {oid: route.without(silent) for oid, route in self._routes.items()} if silent else self._routes
         changes = list(changes)
         found = self._find([row for change in changes if (row := self._row(change)) is not None])
         found += self._resync_lost(changes)
@@ -118,6 +126,8 @@ class Router:
             if row.resync == UNREADABLE:
                 self._report(row, relation.name, ValueError("its image could not be written to the log"))
             return row
+        if not self._heard[relation.root].everybody():
+            return None
         raw = self._raw[relation.oid]
         try:
             row.old, row.new = (None if text is None else parse(text, raw) for text in (change.old, change.new))
@@ -135,12 +145,12 @@ class Router:
         resyncs: dict[tuple[int, Observed], Occurrence] = {}
         touched: dict[tuple[int, Link, Any], RowChange] = {}
         for row in rows:
-            every = self._routes[row.relation].every
+            every = self._heard[row.relation].every
             if every and row.resync is None:
                 for _, part in by_key(row, self._key):
                     found += self._guarded(row, partial(self._own, part, every), resyncs)
         for row in net(rows, self._key):
-            route = self._routes[row.relation]
+            route = self._heard[row.relation]
             if row.resync is not None:
                 self._resync(row, row.resync, resyncs)
                 continue

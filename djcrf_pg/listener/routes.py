@@ -1,7 +1,7 @@
 """Which observers hear of a table: compiled from the registry, once for each change of it."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -62,6 +62,16 @@ class Route:
     def everybody(self) -> list[Observed]:
         """All who hear of the table in one way or another."""
         return [*self.observers, *self.every, *self.heirs, *(link.observer for link in self.links)]
+
+    def without(self, silent: Collection[Observed]) -> "Route":
+        """The route for those that somebody hears."""
+        return dataclasses.replace(
+            self,
+            observers=[observer for observer in self.observers if observer not in silent],
+            every=[observer for observer in self.every if observer not in silent],
+            heirs=[observer for observer in self.heirs if observer not in silent],
+            links=[link for link in self.links if link.observer not in silent],
+        )
 
     def key(self, image: Image) -> Key:
         """The primary key in an image; the whole image where the model's key is not in it."""

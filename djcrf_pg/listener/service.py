@@ -15,6 +15,7 @@ from djcrf_pg.changelog.decode import StaleRelation
 from djcrf_pg.changelog.reader import ChangeLog, Piece, Taken
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import ChannelLayerError, ConfigurationError, LeadershipLost, NotMigrated
+from djcrf_pg.listener import interest
 from djcrf_pg.listener.backoff import Backoff
 from djcrf_pg.listener.catalog import Catalog
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
@@ -34,6 +35,7 @@ from djcrf_pg.observations import (
     Stopped,
     emit,
 )
+from djcrf_pg.registry import Observed, registry
 
 #: Seconds between saves of the cursor under load, or signs of life while a delivery lasts; and between prunings.
 _SAVE, _PRUNE = 1.0, 60.0
@@ -220,6 +222,7 @@ class _Leadership:
         self._bell = bell
         self._term = taken.term
         self._position = taken.position
+        self._since = time.monotonic()
         self._unsaved = self._pruning = False
         self._saved_at = self._pruned_at = time.monotonic()
         self._catalog = catalog
@@ -358,9 +361,10 @@ class _Leadership:
     async def _occurrences(self, changes: list[Change]) -> list[Occurrence]:
         refreshed: set[int] = set()
         lenient = False
+        silent = await self._silent(changes)
         while True:
             router = await self._catalog.router_for({change.relation for change in changes})
-            find = partial(router.occurrences, changes, lenient=lenient)
+            find = partial(router.occurrences, changes, silent=silent, lenient=lenient)
             try:
                 return await self._with_database(find, partial(find, forgiving=True))
             except StaleRelation as error:
@@ -372,6 +376,13 @@ class _Leadership:
             except Exception as error:
                 # Foreseen faults are told row by row. This one would come back with each try.
                 return await self._listener.in_thread(partial(router.surrender, changes, error))
+
+    async def _silent(self, changes: list[Change]) -> frozenset[Observed]:
+        """The observers that nobody hears; asked after the changes were read."""
+        if len(changes) < interest.LEAST or time.monotonic() - self._since < interest.GRACE:
+            return frozenset()
+        heard = await self._log.heard(interest.CLASS_ID)
+        return frozenset(observer for observer in registry if interest.key_of(observer) not in heard)
 
     async def _events(self, told: list[Occurrence]) -> Outgoing:
         return await self._with_database(partial(events, told), partial(events, told, forgiving=True))

@@ -20,9 +20,14 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from django.db import router
+
 from djcrf_pg.conf import get_settings
 from djcrf_pg.listener.backoff import Backoff
+from djcrf_pg.listener.connection import CONNECTION_ERRORS
+from djcrf_pg.listener.embedded import runtime
 from djcrf_pg.listener.envelope import CHANNEL_LAYER, RESYNC, Event, pack
+from djcrf_pg.listener.interest import key_of
 from djcrf_pg.listener.sender import is_in_memory
 from djcrf_pg.observations import LayerUnreachable, MembershipsLost, emit
 from djcrf_pg.observer.line import Line, has_ended
@@ -118,6 +123,7 @@ class Keeper:
                         self._report(jobs, why)
                     why, reachable = "", True
                     backoff.reset()
+                    await self._stay_heard()
                     await self._tell()
                     await self._tidy()
                     await line.pause(BEAT)
@@ -137,6 +143,7 @@ class Keeper:
             if lost:
                 await self._each(lost, self._restore, _PARALLEL)
                 self._report(lost, "messages were not read in time, or it was flushed")
+            await self._stay_heard()
             await self._tell()
             await self._tidy()
             await asyncio.sleep(BEAT)
@@ -213,6 +220,29 @@ class Keeper:
             gone = self._ours.keys() - {consumer.channel_name for consumer in self.consumers}
             left = [(group, channel) for channel in gone for group in self._ours.pop(channel)]
             await self._each(left, self.layer.group_discard, _PARALLEL_QUIET)
+
+    # The leader.
+
+    async def _stay_heard(self) -> None:
+        """Take the locks again that went with the gate's session: without them the leader leaves things unsaid."""
+        gates: dict[str, list[Subscriptions]] = {}
+        for _, state in self._jobs():
+            if state.session:
+                gates.setdefault(router.db_for_write(state.observer.model_cls), []).append(state)
+        for alias, states in gates.items():
+            gate = runtime(alias).gate
+            held = {number: await gate.is_held(number) for number in {state.session for state in states}}
+            lost = [state for state in states if not held[state.session]]
+            if not lost:
+                continue
+            try:
+                session, unsaid = await gate.regain({key_of(state.observer) for state in lost})
+            except CONNECTION_ERRORS:
+                continue  # no leader reads either; at the next beat
+            for state in lost:
+                state.session = session
+                if unsaid:
+                    state.lose()
 
     # Resyncs.
 

@@ -20,6 +20,7 @@ from rest_framework.serializers import BaseSerializer, HyperlinkedModelSerialize
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import ChannelLayerError, MalformedRequestId, ObserverError
 from djcrf_pg.listener import embedded, envelope, portable
+from djcrf_pg.listener.interest import key_of
 from djcrf_pg.listener.numbering import Tail
 from djcrf_pg.observations import EnvelopeUnreadable, MessagesMissing, ObserverFailed, emit
 from djcrf_pg.observer import membership
@@ -237,7 +238,7 @@ class ModelObserver(DCRFModelObserver):
             added = time.time()
             groups = list(await super().subscribe(consumer, *args, request_id=request_id, **kwargs))
             await consumer.add_group(self.resync_group())
-            moment = await embedded.ready(router.db_for_write(self.model_cls), self.tables)
+            probe = await embedded.ready(router.db_for_write(self.model_cls), self.tables, key_of(self))
         except BaseException:
             state.waiting.subtract([*names, self.resync_group()])
             for group in fresh:
@@ -245,8 +246,9 @@ class ModelObserver(DCRFModelObserver):
             await self._leave_unused(consumer, [*names, self.resync_group()])
             raise
         state.waiting.subtract([*names, self.resync_group()])
+        state.session = state.session or probe.session
         for group in (*groups, self.resync_group()):
-            state.since.setdefault(group, moment)
+            state.since.setdefault(group, probe.moment)
             state.added.setdefault(group, added)
         return groups
 

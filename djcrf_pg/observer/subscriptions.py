@@ -20,6 +20,7 @@ class Subscriptions:
         since: Group to when it was joined: what had been committed by then is not for it, however late it arrives.
         waiting: Group to the number of calls of ``subscribe`` that wait for a listener.
         heard: Group to the leadership that sent to it last, and the number of its last message.
+        session: The number of the gate's session that holds the lock by which the leader knows of us.
         added: Group to when the layer was last asked to add it, by the clock of the channel layers, ``time.time``.
         stale: Events may have been lost, and the consumer has not been told yet.
         tell_at: When it is to be sent word of that, by ``time.monotonic``.
@@ -32,6 +33,7 @@ class Subscriptions:
     since: dict[str, Moment] = dataclasses.field(default_factory=dict)
     waiting: Counter[str] = dataclasses.field(default_factory=Counter)
     heard: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    session: int = 0
     added: dict[str, float] = dataclasses.field(default_factory=dict)
     stale: bool = False
     tell_at: float = 0.0

@@ -55,6 +55,12 @@ LEFT JOIN pg_type AS element
 WHERE c.oid = ANY ($1::oid[])
 ORDER BY c.oid, a.attnum
 
+-- name: heard
+-- $1 class of the locks that say whose events are heard.
+SELECT DISTINCT objid::int8 AS key FROM pg_locks
+WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND classid = $1::int8::oid
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+
 -- name: oids
 SELECT wanted.name, to_regclass(wanted.name)::oid AS oid FROM unnest($1::text[]) AS wanted (name)
 

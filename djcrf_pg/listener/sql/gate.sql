@@ -21,6 +21,21 @@ SELECT pg_current_snapshot()::text AS snapshot, clock_timestamp() AS at,
            )
        ) AS bare
 
+-- name: hold
+-- $1 class and $2 keys of the locks that say whose events are heard.
+SELECT pg_advisory_lock_shared($1::int, key) FROM unnest($2::int[]) AS keys (key)
+
+-- name: patient
+-- $1 class of the leader's lock, $2 when our former session began, $3 seconds: whether all sessions ended with ours, and
+-- nobody leads for as long.
+SELECT coalesce(pg_postmaster_start_time() > $2::timestamptz, false) AND NOT EXISTS (
+    SELECT FROM pg_locks AS locks JOIN pg_stat_activity AS activity USING (pid)
+    WHERE locks.locktype = 'advisory' AND locks.granted AND locks.objsubid = 2
+      AND locks.classid = $1::int8::oid AND locks.objid = to_regclass('djcrf_pg_change')::oid
+      AND locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND activity.backend_start < clock_timestamp() - make_interval(secs => $3::float8)
+)
+
 -- name: end_sessions
 -- $1 server processes that an event loop left behind when it was closed. A pid may belong to somebody else by
 -- now: the application name of our own session, which has our host and process in it, tells.

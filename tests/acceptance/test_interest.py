@@ -1,0 +1,108 @@
+"""Nothing is made for observers that nobody hears, and whoever hears misses nothing."""
+
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync, sync_to_async
+from channels.testing import WebsocketCommunicator
+from django.db import connection, connections
+
+from djcrf_pg.listener import embedded, interest, telling
+from djcrf_pg.listener.occurrence import Occurrence
+from tests.testapp.consumers import BoardConsumer
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ROWS = 3 * interest.LEAST
+
+
+@pytest.fixture(autouse=True)
+def close_connections():
+    """The thread of sync_to_async keeps a connection, as it does in any test of Channels consumers."""
+    yield
+    async_to_sync(sync_to_async(connections.close_all))()
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The observers that something was made for; a new leader does not wait for anybody."""
+    labels: list[str] = []
+    events = telling._events
+
+    def noting(occurrence: Occurrence) -> Any:
+        if occurrence.resync is None:  # the flush before the test is a TRUNCATE
+            labels.append(occurrence.observer.label.rpartition(".")[2])
+        return events(occurrence)
+
+    monkeypatch.setattr(interest, "GRACE", 0.0)
+    monkeypatch.setattr(telling, "_events", noting)
+    return labels
+
+
+@sync_to_async
+def write(first: int, count: int = ROWS) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO testapp_task (id, title, status, points, body) "
+            "SELECT i, 't' || i, 'todo', 0, '' FROM generate_series(%s, %s) AS i",
+            [first, first + count - 1],
+        )
+
+
+async def subscribed(*names: str) -> WebsocketCommunicator:
+    communicator = WebsocketCommunicator(BoardConsumer.as_asgi(), "/ws/board/")
+    await communicator.connect()
+    for name in names:
+        await communicator.send_json_to({"action": "subscribe", "name": name, "request_id": name})
+        assert (await communicator.receive_json_from(timeout=10))["response_status"] == 201
+    return communicator
+
+
+async def test_nothing_is_made_for_observers_that_nobody_hears(made: list[str]) -> None:
+    communicator = await subscribed("tasks")
+    await write(1)
+    heard = [await communicator.receive_json_from(timeout=10) for _ in range(ROWS)]
+    assert [message["body"]["pk"] for message in heard] == list(range(1, ROWS + 1))
+    assert set(made) == {"tasks"}
+    # Another subscribes, and hears from then on.
+    another = await subscribed("full")
+    made.clear()
+    await write(10_001)
+    assert (await another.receive_json_from(timeout=10))["body"]["id"] == 10_001
+    for _ in range(ROWS):
+        await communicator.receive_json_from(timeout=10)
+    assert set(made) == {"tasks", "full"}
+    # A few rows are told to all: to ask would cost more.
+    made.clear()
+    await write(20_001, 3)
+    for _ in range(3):
+        await communicator.receive_json_from(timeout=10)
+    assert {"moody", "by_status"} < set(made)
+    for each in (communicator, another):
+        await each.disconnect()
+    await embedded.close_all()
+
+
+async def test_what_was_left_unsaid_while_the_lock_was_gone_is_a_resync(made: list[str]) -> None:
+    communicator = await subscribed("tasks")
+    gate = embedded.runtime("default").gate
+    assert gate._session is not None
+    number = gate.number
+
+    @sync_to_async
+    def end() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [gate._session.pid])
+
+    await end()
+    made.clear()
+    await write(1)
+    while (message := await communicator.receive_json_from(timeout=15)).get("action") != "resync":
+        pass
+    assert message["data"] == {"reason": "channel_layer", "model": "testapp.Task"}
+    assert gate.number > number
+    await write(10_001)
+    while (await communicator.receive_json_from(timeout=10)).get("body") != {"pk": 10_000 + ROWS}:
+        pass
+    await communicator.disconnect()
+    await embedded.close_all()
