@@ -1,0 +1,169 @@
+"""The state machine: Hypothesis decides who does what next, and what breaks; at rest the copies must be right."""
+
+import itertools
+import time
+from typing import Any, ClassVar
+
+import psycopg
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
+from tests.oracle.operations import OPERATIONS, RARE
+from tests.oracle.replica import Replica
+from tests.oracle.tables import KEYS, LABELS, LANES, QUERIES
+from tests.oracle.tally import Tally
+from tests.oracle.world import World
+from tests.oracle.writer import Step, Writer
+
+#: Seconds after which a copy that is not right will not become right by itself: more than a standby takes to end a
+#: frozen leader, and more than a listener waits between two tries to connect.
+REST = 40.0
+
+WRITERS = 3
+
+_FREQUENT = [name for name in OPERATIONS if name not in RARE]
+_kinds = st.sampled_from([*_FREQUENT * 3, *sorted(RARE)])
+_writers = st.integers(0, WRITERS - 1)
+_keys = st.lists(st.sampled_from(KEYS), min_size=1, max_size=6, unique=True)
+_isolations = st.sampled_from(["", "", "REPEATABLE READ", "SERIALIZABLE"])
+
+_FENCES = itertools.count(1_000_001)
+_NUMBERS = itertools.count(1)
+
+
+class Oracle(RuleBasedStateMachine):
+    """Each run begins with empty tables and a new client.
+
+    Rules draw keys and know nothing of the rows: what a writer finds depends on the others, and Hypothesis wants to be
+    able to repeat itself.
+    """
+
+    world: ClassVar[World]
+    tally: ClassVar[Tally]
+    writers: ClassVar[list[Writer]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.story: list[Step] = []
+        self.tally.add("runs", "runs")
+        self._empty()
+        self.replica = Replica(self.world.url, self.world.load, self.tally)
+        self.replica.open()
+
+    def _empty(self) -> None:
+        self.world.ask("TRUNCATE testapp_task, testapp_label, testapp_task_labels, testapp_project")
+        self.world.ask("INSERT INTO testapp_label (id, name) SELECT id, id FROM unnest(%s::int[]) AS id", list(LABELS))
+
+    # What is done.
+
+    def _order(self, number: int, text: str, work: Any) -> None:
+        step = Step(f"writer {number} {text}")
+        self.story.append(step)
+        self.writers[number].order(step, work)
+
+    @rule(writer=_writers, kind=_kinds, keys=_keys)
+    def write(self, writer: int, kind: str, keys: list[int]) -> None:
+        """One write, in the open transaction or in one of its own."""
+        number = next(_NUMBERS)
+        self.tally.add("operations", kind)
+        self._order(writer, f"{kind} (keys {keys}, number {number})", lambda: OPERATIONS[kind](keys, number))
+
+    @rule(writer=_writers, isolation=_isolations)
+    def begin(self, writer: int, isolation: str) -> None:
+        """A transaction that others go on beside."""
+        self._order(writer, f"begins {isolation}", lambda: self.writers[writer].begin(isolation))
+
+    @rule(writer=_writers)
+    def savepoint(self, writer: int) -> None:
+        """A block inside a block."""
+        self._order(writer, "sets a savepoint", self.writers[writer].savepoint)
+
+    @rule(writer=_writers, undo=st.booleans())
+    def release(self, writer: int, undo: bool) -> None:
+        """The end of an inner block."""
+        text = "rolls back to its savepoint" if undo else "releases its savepoint"
+        self._order(writer, text, lambda: self.writers[writer].release(undo))
+
+    @rule(writer=_writers, undo=st.sampled_from([False, False, True]))
+    def finish(self, writer: int, undo: bool) -> None:
+        """The end of a transaction."""
+        text = "rolls back" if undo else "commits"
+        self._order(writer, text, lambda: self.writers[writer].finish(undo))
+
+    @rule()
+    def rest(self) -> None:
+        """Whatever has committed is told, also while transactions are open."""
+        self.story.append(Step("rest", ""))
+        self._settle()
+
+    # What must hold.
+
+    def teardown(self) -> None:
+        """End all transactions, and compare."""
+        try:
+            for number, writer in enumerate(self.writers):
+                self._order(number, "commits", lambda writer=writer: writer.finish(False))
+            for writer in self.writers:
+                writer.wait()
+            self._settle()
+            self._fence()
+            self._settle()
+        finally:
+            self.replica.close()
+
+    def _differences(self) -> list[str]:
+        found = []
+        for name, query in QUERIES.items():
+            there, here = self.world.load(query), self.replica.rows(name)
+            found += [
+                f"{name}, row {key}: the database has {there.get(key)}, the client has {here.get(key)}"
+                for key in sorted(there.keys() | here.keys())
+                if there.get(key) != here.get(key)
+            ]
+        return found
+
+    def _settle(self) -> None:
+        """Wait until the copies are right, and write nothing meanwhile: it must not need a later change."""
+        differences = self._wait_until_right(REST)
+        if differences:
+            self._fence(wait=False)
+            healed = not self._wait_until_right(10.0)
+            self.tally.add("mismatches", "told only after a later change" if healed else "never told")
+            raise AssertionError(self._explain(differences, healed))
+        self.tally.add("comparisons", "equal")
+
+    def _wait_until_right(self, timeout: float) -> list[str]:
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                differences = self._differences()
+            except psycopg.errors.LockNotAvailable:
+                return []  # somebody has TRUNCATEd and not committed yet
+            if self.replica.error:
+                return [f"the client: {self.replica.error}"]
+            if not differences or time.monotonic() > deadline:
+                return differences
+            time.sleep(0.01)
+
+    def _fence(self, wait: bool = True) -> None:
+        """Write a row for each group, and wait until it is told: what was on its way has then arrived."""
+        keys = {lane: next(_FENCES) for lane in LANES}
+        for lane, key in keys.items():
+            insert = "INSERT INTO testapp_task (id, title, status, points, body) VALUES (%s, %s, %s, 0, '')"
+            self.world.ask(insert, key, f"fence {key}", lane)
+        project = next(_FENCES)
+        self.world.ask("INSERT INTO testapp_project (id, name) VALUES (%s, 'fence')", project)
+        expected = {name: key for lane, key in keys.items() for name in ("all_tasks", "labelled", f"lane {lane}")}
+        expected["all_projects"] = project
+        deadline = time.monotonic() + REST
+        while wait and not all(self.replica.has_heard(name, key) for name, key in expected.items()):
+            if time.monotonic() > deadline:
+                self.tally.add("mismatches", "a fence was not told")
+                raise AssertionError(self._explain([f"fences {expected}"], healed=False))
+            time.sleep(0.005)
+
+    def _explain(self, differences: list[str], healed: bool) -> str:
+        head = "only a later change brought it" if healed else "it does not come"
+        text = "\n".join([f"After {REST} s: {head}.", *differences, "The story:", *map(str, self.story)])
+        print(text, flush=True)
+        return text
