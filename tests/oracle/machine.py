@@ -6,25 +6,29 @@ from typing import Any, ClassVar
 
 import psycopg
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from tests.oracle.operations import OPERATIONS, RARE
+from tests.oracle.faults import KINDS, SLOW, Faults
+from tests.oracle.operations import OPERATIONS
 from tests.oracle.replica import Replica
 from tests.oracle.tables import KEYS, LABELS, LANES, QUERIES
 from tests.oracle.tally import Tally
 from tests.oracle.world import World
 from tests.oracle.writer import Step, Writer
 
-#: Seconds after which a copy that is not right will not become right by itself: more than a standby takes to end a
-#: frozen leader, and more than a listener waits between two tries to connect.
-REST = 40.0
-
 WRITERS = 3
 
-_FREQUENT = [name for name in OPERATIONS if name not in RARE]
-_kinds = st.sampled_from([*_FREQUENT * 3, *sorted(RARE)])
+
+def _kinds(family: str) -> st.SearchStrategy[str]:
+    kinds = [name for name, operation in OPERATIONS.items() if operation.family == family]
+    # What leaves little to look at is to be rare.
+    return st.sampled_from([name for name in kinds for _ in range(1 if name.startswith("TRUNCATE") else 4)])
+
+
 _writers = st.integers(0, WRITERS - 1)
 _keys = st.lists(st.sampled_from(KEYS), min_size=1, max_size=6, unique=True)
+# Each costs seconds, while a write takes a millisecond.
+_faults = st.sampled_from(["none"] * 2 * len(KINDS) + list(KINDS) + list(SLOW))
 _isolations = st.sampled_from(["", "", "REPEATABLE READ", "SERIALIZABLE"])
 
 _FENCES = itertools.count(1_000_001)
@@ -41,10 +45,15 @@ class Oracle(RuleBasedStateMachine):
     world: ClassVar[World]
     tally: ClassVar[Tally]
     writers: ClassVar[list[Writer]]
+    faults: ClassVar[Faults]
+    most_faults: ClassVar[int]
+    slow: ClassVar[bool]
+    patience: ClassVar[float]
 
     def __init__(self) -> None:
         super().__init__()
         self.story: list[Step] = []
+        self.broken = 0
         self.tally.add("runs", "runs")
         self._empty()
         self.replica = Replica(self.world.url, self.world.load, self.tally)
@@ -61,12 +70,25 @@ class Oracle(RuleBasedStateMachine):
         self.story.append(step)
         self.writers[number].order(step, work)
 
-    @rule(writer=_writers, kind=_kinds, keys=_keys)
+    @rule(writer=_writers, kind=_kinds("ORM"), keys=_keys)
     def write(self, writer: int, kind: str, keys: list[int]) -> None:
-        """One write, in the open transaction or in one of its own."""
+        """One write of Django's, in the open transaction or in one of its own."""
+        self._write(writer, kind, keys)
+
+    @rule(writer=_writers, kind=_kinds("SQL"), keys=_keys)
+    def write_sql(self, writer: int, kind: str, keys: list[int]) -> None:
+        """One write of another program's."""
+        self._write(writer, kind, keys)
+
+    @rule(writer=_writers, kind=_kinds("relations"), keys=_keys)
+    def relate(self, writer: int, kind: str, keys: list[int]) -> None:
+        """One write to labels, projects, or their relations."""
+        self._write(writer, kind, keys)
+
+    def _write(self, writer: int, kind: str, keys: list[int]) -> None:
         number = next(_NUMBERS)
         self.tally.add("operations", kind)
-        self._order(writer, f"{kind} (keys {keys}, number {number})", lambda: OPERATIONS[kind](keys, number))
+        self._order(writer, f"{kind} (keys {keys}, number {number})", lambda: OPERATIONS[kind].work(keys, number))
 
     @rule(writer=_writers, isolation=_isolations)
     def begin(self, writer: int, isolation: str) -> None:
@@ -90,17 +112,43 @@ class Oracle(RuleBasedStateMachine):
         text = "rolls back" if undo else "commits"
         self._order(writer, text, lambda: self.writers[writer].finish(undo))
 
-    @rule()
-    def rest(self) -> None:
+    @rule(long=st.sampled_from([False, False, True]))
+    def rest(self, long: bool) -> None:
         """Whatever has committed is told, also while transactions are open."""
+        if not long or self.faults.last:
+            return
         self.story.append(Step("rest", ""))
         self._settle()
+
+    @precondition(lambda self: self.broken < self.most_faults)
+    @rule(kind=_faults)
+    def fail(self, kind: str) -> None:
+        """Something breaks, whoever is in the middle of what."""
+        if kind == "none" or (kind in SLOW and not self.slow) or self.faults.last:
+            return
+        self.broken += 1
+        step = Step(kind)
+        self.story.append(step)
+        try:
+            step.outcome = self.faults.do(kind)
+        except LookupError as error:
+            step.outcome = str(error)
+        else:
+            self.tally.add("faults", kind)
+
+    @rule()
+    def mend(self) -> None:
+        """What was stopped goes on."""
+        if self.faults.last:
+            self.story.append(Step("all goes on", ""))
+            self.faults.mend()
 
     # What must hold.
 
     def teardown(self) -> None:
         """End all transactions, and compare."""
         try:
+            self.faults.mend()
             for number, writer in enumerate(self.writers):
                 self._order(number, "commits", lambda writer=writer: writer.finish(False))
             for writer in self.writers:
@@ -109,6 +157,7 @@ class Oracle(RuleBasedStateMachine):
             self._fence()
             self._settle()
         finally:
+            self.faults.mend()
             self.replica.close()
 
     def _differences(self) -> list[str]:
@@ -124,7 +173,7 @@ class Oracle(RuleBasedStateMachine):
 
     def _settle(self) -> None:
         """Wait until the copies are right, and write nothing meanwhile: it must not need a later change."""
-        differences = self._wait_until_right(REST)
+        differences = self._wait_until_right(self.patience)
         if differences:
             self._fence(wait=False)
             healed = not self._wait_until_right(10.0)
@@ -155,7 +204,7 @@ class Oracle(RuleBasedStateMachine):
         self.world.ask("INSERT INTO testapp_project (id, name) VALUES (%s, 'fence')", project)
         expected = {name: key for lane, key in keys.items() for name in ("all_tasks", "labelled", f"lane {lane}")}
         expected["all_projects"] = project
-        deadline = time.monotonic() + REST
+        deadline = time.monotonic() + self.patience
         while wait and not all(self.replica.has_heard(name, key) for name, key in expected.items()):
             if time.monotonic() > deadline:
                 self.tally.add("mismatches", "a fence was not told")
@@ -164,6 +213,6 @@ class Oracle(RuleBasedStateMachine):
 
     def _explain(self, differences: list[str], healed: bool) -> str:
         head = "only a later change brought it" if healed else "it does not come"
-        text = "\n".join([f"After {REST} s: {head}.", *differences, "The story:", *map(str, self.story)])
+        text = "\n".join([f"After {self.patience} s: {head}.", *differences, "The story:", *map(str, self.story)])
         print(text, flush=True)
         return text

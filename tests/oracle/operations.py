@@ -5,28 +5,38 @@ that are there. It may well fail: on a key that is taken, on a lock, on a server
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from django.db import connection, models
+from django.db import connection
 from django.db.models import F
 
 from tests.oracle.tables import LABELS, LANES, PROJECTS
 from tests.testapp.models import Label, Project, Task
 
 Keys = Sequence[int]
-Operation = Callable[[Keys, int], Any]
+Work = Callable[[Keys, int], Any]
+
+
+class Operation(NamedTuple):
+    """One kind of write.
+
+    Attributes:
+        family: ``"ORM"``, ``"SQL"`` or ``"relations"``.
+        work: Does it.
+    """
+
+    family: str
+    work: Work
+
 
 OPERATIONS: dict[str, Operation] = {}
 
-#: Kinds that leave little to look at when they are frequent.
-RARE = {"TRUNCATE", "TRUNCATE of the join table"}
 
-
-def operation(name: str) -> Callable[[Operation], Operation]:
+def operation(family: str, name: str) -> Callable[[Work], Work]:
     """Register an operation."""
 
-    def register(work: Operation) -> Operation:
-        OPERATIONS[name] = work
+    def register(work: Work) -> Work:
+        OPERATIONS[name] = Operation(family, work)
         return work
 
     return register
@@ -41,7 +51,8 @@ def _labels(number: int) -> list[int]:
 
 
 def _task(key: int, number: int) -> Task:
-    return Task(pk=key, title=f"{number}-{key}", status=_lane(number), points=number, body=f"by {number}" * (number % 3))
+    body = f"by {number}" * (number % 3)
+    return Task(pk=key, title=f"{number}-{key}", status=_lane(number), points=number, body=body)
 
 
 def _sql(query: str, *arguments: Any) -> None:
@@ -49,49 +60,49 @@ def _sql(query: str, *arguments: Any) -> None:
         cursor.execute(query, arguments)
 
 
-@operation("save() of a new row")
+@operation("ORM", "save() of a new row")
 def create(keys: Keys, number: int) -> None:
     _task(keys[0], number).save(force_insert=True)
 
 
-@operation("save()")
+@operation("ORM", "save()")
 def save(keys: Keys, number: int) -> None:
     for task in Task.objects.filter(pk__in=keys[:2]).order_by("pk"):
         task.status, task.points = _lane(number), number
         task.save()
 
 
-@operation("save(update_fields)")
+@operation("ORM", "save(update_fields)")
 def save_fields(keys: Keys, number: int) -> None:
     for task in Task.objects.filter(pk=keys[0]):
         task.body = f"written {number}"
         task.save(update_fields=["body"])
 
 
-@operation("delete()")
+@operation("ORM", "delete()")
 def delete(keys: Keys, number: int) -> None:
     for task in Task.objects.filter(pk=keys[0]):
         task.delete()
 
 
-@operation("bulk_create()")
+@operation("ORM", "bulk_create()")
 def bulk_create(keys: Keys, number: int) -> None:
     Task.objects.bulk_create([_task(key, number) for key in keys])
 
 
-@operation("bulk_create(ignore_conflicts)")
+@operation("ORM", "bulk_create(ignore_conflicts)")
 def bulk_create_ignoring(keys: Keys, number: int) -> None:
     Task.objects.bulk_create([_task(key, number) for key in keys], ignore_conflicts=True)
 
 
-@operation("bulk_create(update_conflicts)")
+@operation("ORM", "bulk_create(update_conflicts)")
 def bulk_upsert(keys: Keys, number: int) -> None:
     fields = ["title", "status", "points"]
     tasks = [_task(key, number) for key in sorted(keys)]
     Task.objects.bulk_create(tasks, update_conflicts=True, update_fields=fields, unique_fields=["id"])
 
 
-@operation("bulk_update()")
+@operation("ORM", "bulk_update()")
 def bulk_update(keys: Keys, number: int) -> None:
     tasks = list(Task.objects.filter(pk__in=keys).order_by("pk"))
     for task in tasks:
@@ -99,34 +110,34 @@ def bulk_update(keys: Keys, number: int) -> None:
     Task.objects.bulk_update(tasks, ["status", "body"])
 
 
-@operation("queryset.update()")
+@operation("ORM", "queryset.update()")
 def update(keys: Keys, number: int) -> None:
     Task.objects.filter(pk__in=keys).update(status=_lane(number), points=number)
 
 
-@operation("update(F())")
+@operation("ORM", "update(F())")
 def update_f(keys: Keys, number: int) -> None:
     Task.objects.filter(pk__in=keys).update(points=F("points") + 1)
 
 
-@operation("update() of everything")
+@operation("ORM", "update() of everything")
 def update_all(keys: Keys, number: int) -> None:
     Task.objects.update(status=_lane(number))
 
 
-@operation("update() and back")
+@operation("ORM", "update() and back")
 def there_and_back(keys: Keys, number: int) -> None:
     tasks = Task.objects.filter(pk__in=keys)
     tasks.update(points=F("points") + number)
     tasks.update(points=F("points") - number)
 
 
-@operation("queryset.delete()")
+@operation("ORM", "queryset.delete()")
 def delete_many(keys: Keys, number: int) -> None:
     Task.objects.filter(pk__in=keys).delete()
 
 
-@operation("INSERT … ON CONFLICT DO NOTHING")
+@operation("SQL", "INSERT … ON CONFLICT DO NOTHING")
 def insert(keys: Keys, number: int) -> None:
     _sql(
         "INSERT INTO testapp_task (id, title, status, points, body)"
@@ -135,7 +146,7 @@ def insert(keys: Keys, number: int) -> None:
     )
 
 
-@operation("INSERT … ON CONFLICT DO UPDATE")
+@operation("SQL", "INSERT … ON CONFLICT DO UPDATE")
 def upsert(keys: Keys, number: int) -> None:
     _sql(
         "INSERT INTO testapp_task (id, title, status, points, body)"
@@ -145,7 +156,7 @@ def upsert(keys: Keys, number: int) -> None:
     )
 
 
-@operation("UPDATE … FROM")
+@operation("SQL", "UPDATE … FROM")
 def update_from(keys: Keys, number: int) -> None:
     _sql(
         "UPDATE testapp_task SET status = given.lane, body = given.lane || %s::text"
@@ -154,7 +165,7 @@ def update_from(keys: Keys, number: int) -> None:
     )
 
 
-@operation("MERGE")
+@operation("SQL", "MERGE")
 def merge(keys: Keys, number: int) -> None:
     _sql(
         "MERGE INTO testapp_task AS task USING unnest(%s::int[]) AS given (key) ON task.id = given.key"
@@ -167,7 +178,7 @@ def merge(keys: Keys, number: int) -> None:
     )
 
 
-@operation("DELETE and INSERT in a CTE")
+@operation("SQL", "DELETE and INSERT in a CTE")
 def replace(keys: Keys, number: int) -> None:
     _sql(
         "WITH gone AS (DELETE FROM testapp_task WHERE id = ANY (%s) AND NOT EXISTS"
@@ -178,23 +189,23 @@ def replace(keys: Keys, number: int) -> None:
     )
 
 
-@operation("DELETE")
+@operation("SQL", "DELETE")
 def delete_raw(keys: Keys, number: int) -> None:
     _sql("DELETE FROM testapp_task_labels WHERE task_id = ANY (%s)", list(keys))
     _sql("DELETE FROM testapp_task WHERE id = ANY (%s)", list(keys))
 
 
-@operation("UPDATE of the key")
+@operation("SQL", "UPDATE of the key")
 def change_key(keys: Keys, number: int) -> None:
     _sql("UPDATE testapp_task SET id = %s WHERE id = %s", keys[-1], keys[0])
 
 
-@operation("UPDATE of several keys")
+@operation("SQL", "UPDATE of several keys")
 def change_keys(keys: Keys, number: int) -> None:
     _sql("UPDATE testapp_task SET id = 30 - id WHERE id = ANY (%s) OR id > 20", list(keys))
 
 
-@operation("COPY")
+@operation("SQL", "COPY")
 def copy(keys: Keys, number: int) -> None:
     with (
         connection.cursor() as cursor,
@@ -204,12 +215,12 @@ def copy(keys: Keys, number: int) -> None:
             rows.write_row((key, f"{number}-{key}", _lane(number), number, "copied"))
 
 
-@operation("TRUNCATE")
+@operation("SQL", "TRUNCATE")
 def truncate(keys: Keys, number: int) -> None:
     _sql("TRUNCATE testapp_task CASCADE")
 
 
-@operation("TRUNCATE of the join table")
+@operation("relations", "TRUNCATE of the join table")
 def truncate_join(keys: Keys, number: int) -> None:
     _sql("TRUNCATE testapp_task_labels")
 
@@ -218,47 +229,47 @@ def _m2m(key: int) -> Any:
     return Task(pk=key).labels
 
 
-@operation("labels.add()")
+@operation("relations", "labels.add()")
 def add(keys: Keys, number: int) -> None:
     for key in Task.objects.filter(pk__in=keys).order_by("pk").values_list("pk", flat=True):
         _m2m(key).add(*_labels(number))
 
 
-@operation("labels.remove()")
+@operation("relations", "labels.remove()")
 def remove(keys: Keys, number: int) -> None:
     for key in keys[:2]:
         _m2m(key).remove(*_labels(number))
 
 
-@operation("labels.set()")
+@operation("relations", "labels.set()")
 def set_labels(keys: Keys, number: int) -> None:
     for task in Task.objects.filter(pk__in=keys[:2]).order_by("pk"):
         task.labels.set(_labels(number))
 
 
-@operation("labels.clear()")
+@operation("relations", "labels.clear()")
 def clear(keys: Keys, number: int) -> None:
     _m2m(keys[0]).clear()
 
 
-@operation("tasks.set() of a label")
+@operation("relations", "tasks.set() of a label")
 def set_tasks(keys: Keys, number: int) -> None:
     for label in Label.objects.filter(pk=number % len(LABELS) + 1):
         label.tasks.set(Task.objects.filter(pk__in=keys))
 
 
-@operation("delete() of a label")
+@operation("relations", "delete() of a label")
 def delete_label(keys: Keys, number: int) -> None:
     for label in Label.objects.filter(pk=number % len(LABELS) + 1):
         label.delete()
 
 
-@operation("save() of a label")
+@operation("relations", "save() of a label")
 def save_label(keys: Keys, number: int) -> None:
     Label(pk=number % len(LABELS) + 1, name=f"label {number}").save()
 
 
-@operation("INSERT into the join table")
+@operation("relations", "INSERT into the join table")
 def insert_join(keys: Keys, number: int) -> None:
     _sql(
         "INSERT INTO testapp_task_labels (task_id, label_id) SELECT task.id, label.id"
@@ -268,7 +279,7 @@ def insert_join(keys: Keys, number: int) -> None:
     )
 
 
-@operation("UPDATE of the join table")
+@operation("relations", "UPDATE of the join table")
 def update_join(keys: Keys, number: int) -> None:
     _sql(
         "UPDATE testapp_task_labels SET task_id = %s WHERE task_id = %s AND EXISTS"
@@ -277,19 +288,19 @@ def update_join(keys: Keys, number: int) -> None:
     )
 
 
-@operation("save() of a project with tasks")
+@operation("relations", "save() of a project with tasks")
 def save_project(keys: Keys, number: int) -> None:
     project = Project(pk=number % len(PROJECTS) + 1, name=f"project {number}")
     project.save()
     Task.objects.filter(pk__in=keys).update(project=project)
 
 
-@operation("delete() of a project with its tasks")
+@operation("relations", "delete() of a project with its tasks")
 def delete_project(keys: Keys, number: int) -> None:
     for project in Project.objects.filter(pk=number % len(PROJECTS) + 1):
         project.delete()
 
 
-@operation("UPDATE that changes nothing")
+@operation("SQL", "UPDATE that changes nothing")
 def nothing(keys: Keys, number: int) -> None:
-    Task.objects.filter(pk__in=keys).update(points=models.F("points"))
+    Task.objects.filter(pk__in=keys).update(points=F("points"))

@@ -1,6 +1,7 @@
 """The processes: a PostgreSQL server, a Redis, two listeners behind a proxy each, and an ASGI server."""
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -45,6 +46,7 @@ class World:
         self.proxies: list[Proxy] = []
         self.version = ""
         self._stack = ExitStack()
+        self._mine = threading.local()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -112,12 +114,22 @@ class World:
         deadline = time.monotonic() + BACK
         while True:
             try:
-                with psycopg.connect(self.database.dsn(), autocommit=True, connect_timeout=5) as connection:
-                    return work(connection)
+                return work(self._connection())
+            except psycopg.errors.LockNotAvailable:
+                raise
             except (psycopg.OperationalError, psycopg.InterfaceError):
+                self._mine.connection = None
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
+
+    def _connection(self) -> "psycopg.Connection[Any]":
+        """One for each thread."""
+        connection: psycopg.Connection[Any] | None = getattr(self._mine, "connection", None)
+        if connection is None or connection.closed:
+            connection = psycopg.connect(self.database.dsn(), autocommit=True, connect_timeout=5)
+            self._mine.connection = connection
+        return connection
 
     def leader(self, timeout: float = 5.0) -> tuple[int, int] | None:
         """Who leads: the server process, and which of the listeners; None if nobody does for so long."""

@@ -1,5 +1,6 @@
 """Writers: each has a thread, a database connection, and perhaps a transaction that it leaves open."""
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -103,11 +104,8 @@ class Writer(threading.Thread):
         except Exception:
             # The server is gone, and the transaction with it.
             self._blocks.clear()
-            with_error = connections["default"]
-            try:
-                with_error.close()
-            except Error:
-                pass
+            with contextlib.suppress(Error):
+                connections["default"].close()
             del connections["default"]
         return f"{type(error).__name__}: {error}".splitlines()[0]
 
