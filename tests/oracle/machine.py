@@ -1,6 +1,7 @@
 """The state machine: Hypothesis decides who does what next, and what breaks; at rest the copies must be right."""
 
 import itertools
+import threading
 import time
 from typing import Any, ClassVar
 
@@ -8,6 +9,7 @@ import psycopg
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
+from djcrf_pg.listener.doorbell import LINGER
 from tests.oracle.faults import KINDS, SLOW, Faults
 from tests.oracle.operations import OPERATIONS
 from tests.oracle.replica import Replica
@@ -28,8 +30,11 @@ def _kinds(family: str) -> st.SearchStrategy[str]:
 _writers = st.integers(0, WRITERS - 1)
 _keys = st.lists(st.sampled_from(KEYS), min_size=1, max_size=6, unique=True)
 # Each costs seconds, while a write takes a millisecond.
-_faults = st.sampled_from(["none"] * 2 * len(KINDS) + list(KINDS) + list(SLOW))
+_faults = st.sampled_from(["none"] * 5 * len(KINDS) + list(KINDS) + list(SLOW))
 _isolations = st.sampled_from(["", "", "REPEATABLE READ", "SERIALIZABLE"])
+
+#: The row that each writer's bursts write to, and the seconds that one may last.
+_BURSTS, _BURST = (41, 42, 43), 0.6
 
 _FENCES = itertools.count(1_000_001)
 _NUMBERS = itertools.count(1)
@@ -89,6 +94,41 @@ class Oracle(RuleBasedStateMachine):
         number = next(_NUMBERS)
         self.tally.add("operations", kind)
         self._order(writer, f"{kind} (keys {keys}, number {number})", lambda: OPERATIONS[kind].work(keys, number))
+
+    @rule(writer=_writers, beside=_writers, keys=_keys)
+    def burst(self, writer: int, beside: int, keys: list[int]) -> None:
+        """Many small writes, until the leader stays awake for them, and says that nobody need ring.
+
+        They are some milliseconds apart: it stays awake when rings come in during three deliveries, not for a backlog.
+        Another writer writes in that moment, in a transaction that may end when the leader sleeps.
+        """
+        kind, key = "INSERT … ON CONFLICT DO UPDATE", _BURSTS[writer]
+        enough = threading.Event()
+
+        def work() -> None:
+            deadline = time.monotonic() + _BURST
+            while time.monotonic() < deadline and not enough.wait(0.004):
+                self.tally.add("operations", kind)
+                OPERATIONS[kind].work([key], next(_NUMBERS))
+
+        self.finish(writer, False)
+        self._order(writer, f"writes row {key} again and again", work)
+        deadline = time.monotonic() + _BURST
+        while self.world.ask("SELECT last_value FROM djcrf_pg_listener_awake") != [(1,)]:
+            if time.monotonic() > deadline:
+                break
+        else:
+            self.tally.add("bursts", "that kept the leader awake")
+        if beside != writer:
+            self.begin(beside, "")
+            self._write(beside, "bulk_create(ignore_conflicts)", [key + len(KEYS) for key in keys])
+        enough.set()
+
+    @rule()
+    def pause(self) -> None:
+        """Time for the leader to fall asleep."""
+        self.story.append(Step("pause", ""))
+        time.sleep(5 * LINGER)
 
     @rule(writer=_writers, isolation=_isolations)
     def begin(self, writer: int, isolation: str) -> None:
@@ -163,7 +203,7 @@ class Oracle(RuleBasedStateMachine):
     def _differences(self) -> list[str]:
         found = []
         for name, query in QUERIES.items():
-            there, here = self.world.load(query), self.replica.rows(name)
+            there, here = self.world.load(query, patient=False), self.replica.rows(name)
             found += [
                 f"{name}, row {key}: the database has {there.get(key)}, the client has {here.get(key)}"
                 for key in sorted(there.keys() | here.keys())
@@ -173,7 +213,10 @@ class Oracle(RuleBasedStateMachine):
 
     def _settle(self) -> None:
         """Wait until the copies are right, and write nothing meanwhile: it must not need a later change."""
-        differences = self._wait_until_right(self.patience)
+        try:
+            differences = self._wait_until_right(self.patience)
+        except psycopg.errors.LockNotAvailable:
+            return  # somebody has TRUNCATEd and not committed yet
         if differences:
             self._fence(wait=False)
             healed = not self._wait_until_right(10.0)
@@ -184,10 +227,7 @@ class Oracle(RuleBasedStateMachine):
     def _wait_until_right(self, timeout: float) -> list[str]:
         deadline = time.monotonic() + timeout
         while True:
-            try:
-                differences = self._differences()
-            except psycopg.errors.LockNotAvailable:
-                return []  # somebody has TRUNCATEd and not committed yet
+            differences = self._differences()
             if self.replica.error:
                 return [f"the client: {self.replica.error}"]
             if not differences or time.monotonic() > deadline:

@@ -89,8 +89,9 @@ class Replica:
             return any(action == "create" and pk == key for _, action, pk in self.mirrors[name].heard)
 
     def _reload(self, name: str) -> None:
+        rows = self._load(QUERIES[name])  # which may have to wait for a transaction that has TRUNCATEd
         with self._lock:
-            self.mirrors[name].rows = self._load(QUERIES[name])
+            self.mirrors[name].rows = rows
 
     def _read(self) -> None:
         try:

@@ -22,8 +22,8 @@ SETTINGS: dict[str, Any] = {
     # A lost ring is to be found, not to be mended.
     "SAFETY_POLL": 3600.0,
     # Windows are read in pieces, and events travel in several messages.
-    "BATCH_SIZE": 15,
-    "ENVELOPE_EVENTS": 7,
+    "BATCH_SIZE": 40,
+    "ENVELOPE_EVENTS": 10,
     "RETENTION": 60.0,
 }
 
@@ -101,33 +101,38 @@ class World:
 
         return self._stubbornly(work)
 
-    def load(self, query: str) -> Rows:
-        """Run a query of rows with an id, again until the server answers."""
+    def load(self, query: str, patient: bool = True) -> Rows:
+        """Run a query of rows with an id, again until the server answers.
+
+        Raises:
+            psycopg.errors.LockNotAvailable: Somebody has a table for himself, and `patient` is false.
+        """
 
         def work(connection: "psycopg.Connection[Any]") -> Rows:
             with connection.cursor(row_factory=dict_row) as cursor:
                 return {row["id"]: row for row in cursor.execute(query.encode())}
 
-        return self._stubbornly(work)
+        return self._stubbornly(work, patient)
 
-    def _stubbornly(self, work: "Callable[[psycopg.Connection[Any]], T]") -> T:
+    def _stubbornly(self, work: "Callable[[psycopg.Connection[Any]], T]", patient: bool = True) -> T:
         deadline = time.monotonic() + BACK
         while True:
             try:
                 return work(self._connection())
             except psycopg.errors.LockNotAvailable:
-                raise
+                if not patient:
+                    raise
             except (psycopg.OperationalError, psycopg.InterfaceError):
                 self._mine.connection = None
                 if time.monotonic() > deadline:
                     raise
-                time.sleep(0.05)
+            time.sleep(0.05)
 
     def _connection(self) -> "psycopg.Connection[Any]":
         """One for each thread."""
         connection: psycopg.Connection[Any] | None = getattr(self._mine, "connection", None)
         if connection is None or connection.closed:
-            connection = psycopg.connect(self.database.dsn(), autocommit=True, connect_timeout=5)
+            connection = psycopg.connect(self.database.dsn(), autocommit=True, options="-c lock_timeout=300")
             self._mine.connection = connection
         return connection
 

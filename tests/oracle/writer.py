@@ -12,7 +12,7 @@ from django.db.backends.signals import connection_created
 from tests.oracle.tally import Tally
 
 #: Seconds that a writer waits for another one's lock before it gives up.
-LOCK_TIMEOUT = 1.0
+LOCK_TIMEOUT = 0.3
 
 #: Seconds that others wait for a writer before they go on beside it.
 PATIENCE = 0.03
