@@ -36,6 +36,9 @@ _isolations = st.sampled_from(["", "", "REPEATABLE READ", "SERIALIZABLE"])
 #: The row that each writer's bursts write to, and the seconds that one may last.
 _BURSTS, _BURST = (41, 42, 43), 0.6
 
+#: Seconds after which a leader has saved its cursor, and looks no more.
+_SAVED = 2.0
+
 _FENCES = itertools.count(1_000_001)
 _NUMBERS = itertools.count(1)
 
@@ -95,8 +98,8 @@ class Oracle(RuleBasedStateMachine):
         self.tally.add("operations", kind)
         self._order(writer, f"{kind} (keys {keys}, number {number})", lambda: OPERATIONS[kind].work(keys, number))
 
-    @rule(writer=_writers, beside=_writers, keys=_keys)
-    def burst(self, writer: int, beside: int, keys: list[int]) -> None:
+    @rule(writer=_writers, beside=_writers, keys=_keys, late=st.sampled_from([False] * 4 + [True]))
+    def burst(self, writer: int, beside: int, keys: list[int], late: bool) -> None:
         """Many small writes, until the leader stays awake for them, and says that nobody need ring.
 
         They are some milliseconds apart: it stays awake when rings come in during three deliveries, not for a backlog.
@@ -123,6 +126,12 @@ class Oracle(RuleBasedStateMachine):
             self.begin(beside, "")
             self._write(beside, "bulk_create(ignore_conflicts)", [key + len(KEYS) for key in keys])
         enough.set()
+        if late and beside != writer and not self.faults.last:
+            self.writers[writer].wait()
+            self.story.append(Step("long pause", ""))
+            time.sleep(_SAVED)
+            self.finish(beside, False)
+            self._settle()
 
     @rule()
     def pause(self) -> None:
