@@ -96,7 +96,7 @@ def page(tally: Tally, seconds: float, postgres: str, seeds: int) -> str:
         "**mismatches**": f"**{mismatches}**",
         "versions": f"PostgreSQL {postgres}, Python {platform.python_version()}, {versions}",
     }
-    result = "The last long run found no mismatch." if not mismatches else "The last long run found a mismatch."
+    result = "The run below found no mismatch." if not mismatches else "The run below found a mismatch."
     if not REDIS_FAULT:
         result += " A Redis that is restarted empty was not among the faults."
     kinds = tally.of("failures of operations")
