@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help venv test long coverage bench model demo lint format types wheel clean
+.PHONY: help venv test coverage bench model oracle demo lint format types wheel clean
 
 help:
 	@echo 'make demo      install and serve the example application'
@@ -17,6 +18,7 @@ help:
 	@echo 'make coverage  run the tests, report the branches they miss, and fail below 95 %'
 	@echo 'make bench     what capture costs writers, as ratios measured in turns'
 	@echo 'make model     check the model of the doorbell with spin, which it needs beside gcc'
+	@echo 'make oracle    compare a client with the database while things break (ARGS="--minutes 60 --slow")'
 	@echo 'make lint      ruff and the import contract; "make format" mends what can be mended'
 	@echo 'make types     mypy'
 	@echo 'make wheel     build the wheel and look into it'
@@ -41,6 +43,9 @@ bench: $(VENV)/.installed-test
 
 model:
 	$(PYTHON) models/check.py $(ARGS)
+
+oracle: $(VENV)/.installed-test
+	$(BIN)/python -m tests.oracle $(ARGS)
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python example/run.py $(ARGS)

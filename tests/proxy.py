@@ -57,7 +57,11 @@ class Proxy:
         with contextlib.suppress(OSError):  # closed
             while True:
                 client, _ = self._listening.accept()
-                server = self._connect()
+                try:
+                    server = self._connect()
+                except OSError:  # the server is down, and says so
+                    client.close()
+                    continue
                 self._sockets += [client, server]
                 for pair in ((client, server), (server, client)):
                     threading.Thread(target=self._pump, args=pair, daemon=True).start()

@@ -3,11 +3,15 @@
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 from channels_redis.core import RedisChannelLayer
+from psycopg import RawCursor
 
+from djcrf_pg import sql
 from djcrf_pg.listener.envelope import Event, pack
+from djcrf_pg.listener.leader import CLASS_ID
 from tests.acceptance.test_cluster import LEADS, STANDS_BY, created, writing
 from tests.processes import wait_until
 from tests.proxy import Proxy
@@ -110,6 +114,26 @@ def test_a_stopped_leader_is_fenced_and_disturbs_nobody_when_it_continues(
         leader.send_signal(signal.SIGCONT)
     leader.wait_for(STANDS_BY, after=stopped)
     assert board.told("full") == []
+
+
+@pytest.mark.slow
+def test_a_leader_that_stopped_in_the_middle_of_a_question_is_fenced(transactional_db, listen, test_pg):
+    statements = sql.queries("djcrf_pg.listener", "session.sql")
+    with closing(test_pg.connect()) as leader, test_pg.connect() as admin:
+        leader.execute("SELECT pg_advisory_lock(%s, 'djcrf_pg_change'::regclass::oid::int8::bit(32)::int)", [CLASS_ID])
+        # A question whose end the server still waits for, as when a driver is stopped between Parse and Execute.
+        leader.pgconn.enter_pipeline_mode()
+        leader.pgconn.send_query_params(b"SELECT 1", [])
+        leader.pgconn.send_flush_request()
+        leader.pgconn.flush()
+        look = "SELECT state, wait_event FROM pg_stat_activity WHERE pid = %s"
+        pid = leader.pgconn.backend_pid
+        wait_until(lambda: admin.execute(look, [pid]).fetchone() == ("active", "ClientRead"))
+        assert RawCursor(admin).execute(statements["at_work"], [pid]).fetchone() == (False,)
+        standby = listen(state=STANDS_BY)
+        Task.objects.create(title="unread")
+        standby.wait_for("does nothing about unread changes", timeout=FENCED + GRACE)
+        standby.wait_for(LEADS)
 
 
 def test_an_idle_leader_is_left_alone(transactional_db, listen, serve, open_board, test_pg):

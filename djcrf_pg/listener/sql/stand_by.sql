@@ -1,8 +1,8 @@
 -- :schema of the log, :class of the leader's lock, :wait milliseconds. One command that waits for the lock, and before that ends a leader
 -- that is frozen: a stopped process keeps its session, and the server cannot know.
 -- Two looks in a row must find unread work and the same time of the cursor, which a living leader saves or touches each
--- second while there is work. A server process that is at work is no frozen leader's, unless it has answered and
--- nobody takes the answer (wait event ClientWrite).
+-- second while there is work. A server process that is at work is no frozen leader's, unless it waits for its client:
+-- nobody takes the answer (wait event ClientWrite), or nothing follows the first messages of a question (ClientRead).
 -- The COMMIT gives the tables back before the wait: nobody who would TRUNCATE or DROP them has to wait for us.
 DO $do$
 DECLARE
@@ -25,7 +25,7 @@ BEGIN
         WHERE locks.locktype = 'advisory' AND locks.granted AND locks.objsubid = 2
           AND locks.classid = /* :class */::int8::oid AND locks.objid = '/* :schema */djcrf_pg_change'::regclass::oid
           AND locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-          AND (activity.state <> 'active' OR activity.wait_event = 'ClientWrite');
+          AND (activity.state <> 'active' OR activity.wait_event_type = 'Client');
         IF pg_terminate_backend(leader) THEN
             RAISE WARNING 'the leader (server process %) does nothing about unread changes since %: its session is ended',
                 leader, look;

@@ -1,0 +1,73 @@
+"""A consumer that tells all that a replica needs."""
+
+from typing import Any
+
+from djangochannelsrestframework.decorators import action
+from djangochannelsrestframework.generics import GenericAsyncAPIConsumer
+from djangochannelsrestframework.observer import model_observer
+from rest_framework.serializers import ModelSerializer
+
+from tests.testapp.consumers import TaskSerializer
+from tests.testapp.models import Project, Task
+
+
+class LabelledSerializer(ModelSerializer[Task]):
+    """What the join table says of a task."""
+
+    class Meta:
+        model = Task
+        fields = ("id", "labels")
+
+
+class ProjectSerializer(ModelSerializer[Project]):
+    """Every column."""
+
+    class Meta:
+        model = Project
+        fields = ("id", "name")
+
+
+class OracleConsumer(GenericAsyncAPIConsumer):
+    """Each event goes to each request id that subscribed to its group."""
+
+    async def tell(
+        self, body: Any, action: str, subscribing_request_ids: list[str], change_id: int, **kwargs: Any
+    ) -> None:
+        """Send an event."""
+        for request_id in subscribing_request_ids:
+            await self.send_json({"mirror": request_id, "action": action, "body": body, "change_id": change_id})
+
+    @model_observer(Task, serializer_class=TaskSerializer)
+    async def all_tasks(self, message: Any, **kwargs: Any) -> None:
+        """The rows as the log has them."""
+        await self.tell(message, **kwargs)
+
+    @model_observer(Task, serializer_class=TaskSerializer)
+    async def lane(self, message: Any, **kwargs: Any) -> None:
+        """Rows enter and leave its groups."""
+        await self.tell(message, **kwargs)
+
+    @lane.groups_for_signal
+    def lane(self, instance: Task, **kwargs: Any):
+        yield f"status__{instance.status}"
+
+    @lane.groups_for_consumer
+    def lane(self, status: str = "", **kwargs: Any):
+        yield f"status__{status}"
+
+    @model_observer(Task, serializer_class=LabelledSerializer, many_to_many=True)
+    async def labelled(self, message: Any, **kwargs: Any) -> None:
+        """Its serializer asks the database."""
+        await self.tell(message, **kwargs)
+
+    @model_observer(Project, serializer_class=ProjectSerializer)
+    async def all_projects(self, message: Any, **kwargs: Any) -> None:
+        """The parents."""
+        await self.tell(message, **kwargs)
+
+    @action()
+    async def subscribe(self, observer: str, request_id: Any = None, **kwargs: Any) -> tuple[None, int]:
+        """Subscribe to an observer."""
+        kwargs.pop("action", None)
+        await getattr(self, observer).subscribe(request_id=request_id, **kwargs)
+        return None, 201

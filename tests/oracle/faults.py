@@ -1,0 +1,127 @@
+"""What breaks. Some faults are over at once, others last until they are mended."""
+
+import itertools
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from tests.oracle.world import BACK, World
+
+#: Whether Redis may be stopped and started again, empty. Then nobody is a member of a group any more, and it takes the
+#: consumers' renewal of their memberships to find out.
+REDIS_FAULT = False
+
+_UNREAD = itertools.count(2_000_001)
+
+
+class Faults:
+    """Breaks things, and mends them.
+
+    Args:
+        world: The processes.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._mend: list[Callable[[], None]] = []
+
+    @property
+    def last(self) -> bool:
+        """Whether there is anything to mend."""
+        return bool(self._mend)
+
+    def mend(self) -> None:
+        """Let everything go on."""
+        while self._mend:
+            self._mend.pop()()
+
+    def do(self, kind: str) -> str:
+        """Break something; returns what became of it."""
+        return {**KINDS, **SLOW}[kind](self)
+
+    def _leader(self) -> tuple[int, int]:
+        leader = self._world.leader()
+        if leader is None:
+            raise LookupError("nobody leads")
+        return leader
+
+    def _terminate(self) -> str:
+        pid, _ = self._leader()
+        self._world.ask("SELECT pg_terminate_backend(%s)", pid)
+        return "done"
+
+    def _kill(self) -> str:
+        _, place = self._leader()
+        self._world.listeners[place].kill()
+        self._world.listeners[place].start()
+        return f"listener {place}"
+
+    def _stop(self) -> str:
+        _, place = self._leader()
+        listener = self._world.listeners[place]
+        listener.send_signal(signal.SIGSTOP)
+        self._mend.append(lambda: listener.send_signal(signal.SIGCONT))
+        return f"listener {place}"
+
+    def _freeze(self) -> str:
+        _, place = self._leader()
+        self._world.proxies[place].freeze()
+        self._mend.append(self._world.proxies[place].thaw)
+        return f"listener {place}"
+
+    def _replace(self, fault: "Callable[[Faults], str]") -> str:
+        """Wait until the standby has taken over: it must find unread changes twice."""
+        _, former = self._leader()
+        text = fault(self)
+        self._world.ask("INSERT INTO testapp_project (id, name) VALUES (%s, 'unread')", next(_UNREAD))
+        deadline = time.monotonic() + BACK
+        while (leader := self._world.leader()) is None or leader[1] == former:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{text} stays the leader")
+        return text
+
+    def _crash(self) -> str:
+        pid, _ = self._leader()
+        os.kill(pid, signal.SIGKILL)  # the postmaster ends all others, recovers, and goes on
+        return "done"
+
+    def _restart(self, number: int) -> str:
+        server = self._world.server
+        server.send_signal(number)
+        server.wait(BACK)
+        deadline = time.monotonic() + BACK
+        while not server.running:
+            # The processes of a killed postmaster end a moment later, and until then no other one starts.
+            with suppress(AssertionError):
+                server.start()
+            if not server.running and time.monotonic() > deadline:
+                raise RuntimeError(f"PostgreSQL does not come back\n{server.tail()}")
+        return "done"
+
+    def _restart_redis(self) -> str:
+        self._world.redis.kill()
+        self._world.redis.start()
+        return "done"
+
+
+#: What can break, by name.
+KINDS: dict[str, Callable[[Faults], str]] = {
+    "leader's session terminated": Faults._terminate,
+    "leader killed": Faults._kill,
+    "leader stopped for a while": Faults._stop,
+    "leader's connections frozen for a while": Faults._freeze,
+    "server process of the leader killed": Faults._crash,
+    "PostgreSQL restarted (fast)": lambda faults: faults._restart(signal.SIGINT),
+    "PostgreSQL restarted (immediate)": lambda faults: faults._restart(signal.SIGQUIT),
+    "postmaster killed": lambda faults: faults._restart(signal.SIGKILL),
+}
+#: What takes more than ten seconds: only for a long run.
+SLOW: dict[str, Callable[[Faults], str]] = {
+    "leader stopped until another leads": lambda faults: faults._replace(Faults._stop),
+    "leader's connections frozen until another leads": lambda faults: faults._replace(Faults._freeze),
+}
+
+if REDIS_FAULT:
+    KINDS["Redis restarted, empty"] = Faults._restart_redis

@@ -1,0 +1,118 @@
+"""The page of the documentation that says what a long run did."""
+
+import platform
+from importlib.metadata import version
+from string import Template
+
+from tests.oracle.faults import REDIS_FAULT
+from tests.oracle.tally import Tally
+
+_PACKAGES = ("Django", "channels", "channels_redis", "djangochannelsrestframework", "asyncpg", "psycopg", "hypothesis")
+
+_PAGE = Template("""\
+# The oracle
+
+Tests of single cases show that what somebody thought of works. The oracle looks for the rest:
+[Hypothesis](https://hypothesis.readthedocs.io/) draws what happens, and the database itself says what is right.
+
+## What it does
+
+Three writers, each with a connection of its own, are told step by step what to do: write through the ORM, in bulk, in
+raw SQL, to join tables; begin a transaction and leave it open while others go on, set savepoints, roll back to them or
+altogether. They write to the same ten rows, so they wait for each other's locks, run into each other's keys, and fail.
+In between, something breaks: the leader's session, its process, its network, the server.
+
+A client that is subscribed over a WebSocket folds the events into a copy: all rows of a table; the rows of each of
+three groups, which rows enter and leave; the labels of each row, from the join table; the parents. It knows nothing
+else. Where it gets a *resync*, it loads its copy again.
+
+At rest, each copy must equal a fresh SELECT, exactly.
+
+- It must do so although nobody writes any more: a listener that missed its ring is not woken by a later one. The
+  safety poll is off.
+- It must do so while transactions of others are still open.
+- Then a row is written to each group. When its event has come, whatever was on its way has come too, and the
+  copies must be equal still.
+
+Windows are read in pieces of $batch changes and sent in messages of $envelope events, so that a small run has the ways
+of a large one.
+
+## What came of it
+
+$result
+
+| | |
+|---|---|
+$figures
+
+| Faults | |
+|---|---|
+$faults
+
+| Operations | |
+|---|---|
+$operations
+
+Of the operations, $failures failed, as they would in a program: $failed.
+Events that came again were sent by a leader before it ended, and by its successor.
+
+## Run it
+
+The tests run a short one with a fixed and a random seed. `make oracle ARGS="--minutes 60 --slow"` is a long one;
+`--report docs/explanation/oracle.md` writes this page. When the copies differ, it prints what differs and all steps
+since the tables were empty; `--seed` repeats a run, as far as threads and processes repeat themselves, and `--shrink`
+looks for a shorter one.
+""")
+
+
+def page(tally: Tally, seconds: float, postgres: str, seeds: int) -> str:
+    """Write the page.
+
+    Args:
+        tally: What the run did.
+        seconds: How long it took.
+        postgres: The server's version.
+        seeds: How many seeds were used.
+    """
+    from tests.oracle.world import SETTINGS
+
+    mismatches = tally.of("mismatches").total()
+    transactions = tally.of("transactions")
+    versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    figures = {
+        "duration": f"{seconds / 60:.0f} min",
+        "seeds": f"{seeds:,}",
+        "runs, each from empty tables": tally.of("runs").total(),
+        "operations": tally.of("operations").total(),
+        "transactions of several operations, committed": transactions["committed"],
+        "… rolled back": transactions["rolled back"],
+        "savepoints": transactions["savepoints"],
+        "… rolled back to": transactions["savepoints rolled back"],
+        "faults": tally.of("faults").total(),
+        "events": tally.of("events").total(),
+        "… that came again": tally.of("events that came again").total(),
+        "resyncs": tally.of("resyncs").total(),
+        "comparisons of all copies": tally.of("comparisons").total() + mismatches,
+        "**mismatches**": f"**{mismatches}**",
+        "versions": f"PostgreSQL {postgres}, Python {platform.python_version()}, {versions}",
+    }
+    result = "The run below found no mismatch." if not mismatches else "The run below found a mismatch."
+    if not REDIS_FAULT:
+        result += " A Redis that is restarted empty was not among the faults."
+    kinds = tally.of("failures of operations")
+    return _PAGE.substitute(
+        batch=SETTINGS["BATCH_SIZE"],
+        envelope=SETTINGS["ENVELOPE_EVENTS"],
+        result=result,
+        figures=_rows(figures),
+        faults=_rows(dict(tally.of("faults").most_common())),
+        operations=_rows(dict(sorted(tally.of("operations").items()))),
+        failures=f"{kinds.total():,}",
+        failed=", ".join(f"`{name}` {count:,}" for name, count in kinds.most_common(8)),
+    )
+
+
+def _rows(cells: "dict[str, int] | dict[str, int | str]") -> str:
+    return "\n".join(
+        f"| {name} | {count if isinstance(count, str) else f'{count:,}'} |" for name, count in cells.items()
+    )

@@ -1,0 +1,10 @@
+"""Settings of the oracle's processes: the test application, and the oracle's consumer."""
+
+from tests.testapp.settings import *  # noqa: F403
+from tests.testapp.settings import INSTALLED_APPS, LOGGING
+
+INSTALLED_APPS = [*INSTALLED_APPS, "tests.oracle"]
+ASGI_APPLICATION = "tests.oracle.asgi.application"
+
+# A line for each batch would be gigabytes in an hour.
+LOGGING = {**LOGGING, "loggers": {"djcrf_pg": {"level": "INFO"}}}
