@@ -8,8 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test long coverage bench model demo lint format types wheel clean
-.PHONY: help venv test coverage bench model oracle demo lint format types wheel clean
+.PHONY: help venv test long coverage bench model oracle demo lint format types wheel clean
 
 help:
 	@echo 'make demo      install and serve the example application'
@@ -29,10 +28,10 @@ venv: $(VENV)/.installed-test $(VENV)/.installed-lint
 test: $(VENV)/.installed-test
 	VENV='$(VENV)' sh scripts/test.sh $(ARGS)
 
-# Each of the two runs has only its part; the report of both decides by `fail_under`.
 long: $(VENV)/.installed-test
 	DJCRF_PG_TEST_LONG=1 $(BIN)/pytest tests/acceptance/test_volume.py $(ARGS)
 
+# Each of the two runs has only its part; the report of both decides by `fail_under`.
 coverage: $(VENV)/.installed-test
 	$(BIN)/coverage erase
 	VENV='$(VENV)' sh scripts/test.sh --cov --cov-append --cov-report= --cov-fail-under=0 $(ARGS)
