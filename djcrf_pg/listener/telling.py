@@ -12,6 +12,7 @@ from django.db import InterfaceError, OperationalError, connections
 from django.db.models import Model
 from djangochannelsrestframework.observer.model_observer import Action
 
+from djcrf_pg.changelog.net import RowChange
 from djcrf_pg.listener import portable
 from djcrf_pg.listener.envelope import RESYNC, Event
 from djcrf_pg.listener.numbering import Control
@@ -42,14 +43,22 @@ class Bundle:
     """Encoded events, in order.
 
     Attributes:
+        last: The change of the last one.
         events: The events.
-        xid: The transaction of the last one.
-        at: When that was written, ISO 8601.
     """
 
+    last: RowChange
     events: list[str] = dataclasses.field(default_factory=list)
-    xid: int = 0
-    at: str = ""
+
+    @property
+    def xid(self) -> int:
+        """The transaction of the last one."""
+        return self.last.xid
+
+    @property
+    def at(self) -> str:
+        """When that was written, ISO 8601."""
+        return self.last.at.isoformat()
 
 
 #: What goes to each destination.
@@ -74,9 +83,11 @@ def events(occurrences: Iterable[Occurrence], *, forgiving: bool = False) -> Out
     for occurrence in occurrences:
         try:
             for destination, event in _events(occurrence):
-                bundle = outgoing.setdefault(destination, Bundle())
+                bundle = outgoing.get(destination)
+                if bundle is None:
+                    bundle = outgoing[destination] = Bundle(occurrence.change)
                 bundle.events.append(event)
-                bundle.xid, bundle.at = occurrence.change.xid, occurrence.change.at.isoformat()
+                bundle.last = occurrence.change
         except Exception as error:
             if isinstance(error, OperationalError | InterfaceError):
                 connections.close_all()
@@ -99,14 +110,18 @@ def _events(occurrence: Occurrence) -> Iterable[tuple[Destination, str]]:
         control = Control(observer.resync_group(), observer.message_type)
         yield Destination(control.group, control, resync=True), _encode(occurrence, RESYNC, body)
         return
+    parts: list[tuple[Action, Model | None, Iterable[str]]]
     before = _groups(observer, old)
     after = before if new is old else _groups(observer, new)
-    same = [group for group in after if group in before]
-    parts = (
-        (Action.DELETE, old, [group for group in before if group not in after]),
-        (Action.UPDATE, new, same if same and observer.tells(occurrence.changed) else []),
-        (Action.CREATE, new, [group for group in after if group not in before]),
-    )
+    if before == after:
+        parts = [(Action.UPDATE, new, before)] if observer.tells(occurrence.changed) else []
+    else:
+        same = [group for group in after if group in before]
+        parts = [
+            (Action.DELETE, old, [group for group in before if group not in after]),
+            (Action.UPDATE, new, same if same and observer.tells(occurrence.changed) else ()),
+            (Action.CREATE, new, [group for group in after if group not in before]),
+        ]
     for action, instance, groups in parts:
         if groups and instance is not None:
             event = _encode(occurrence, action.value, _body(occurrence, instance, action))

@@ -4,7 +4,7 @@ import inspect
 import time
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain
 from typing import Any, cast
 
@@ -124,7 +124,7 @@ class ModelObserver(DCRFModelObserver):
         """Where the handler is defined."""
         return f"{self.func.__module__}.{self.func.__qualname__}"
 
-    @property
+    @cached_property
     def message_type(self) -> str:
         """The ``type`` of the channel-layer message, which selects the handler."""
         return str(self.func.__name__).replace("_", ".")
@@ -152,7 +152,23 @@ class ModelObserver(DCRFModelObserver):
 
     def resync_group(self) -> str:
         """The group of all subscribers, whatever their groups."""
+        return self._everybody
+
+    @cached_property
+    def _everybody(self) -> str:
         return self.clean_group_name(f"{self._stable_observer_id}-resync-{self.model_label}")
+
+    @cached_property
+    def _one_group(self) -> list[str]:
+        """The group of an observer that has no groups of its own."""
+        return list(super().group_names_for_signal())
+
+    def group_names_for_signal(self, *args: Any, **kwargs: Any) -> Iterable[str]:
+        """The groups that an instance belongs to; see DCRF."""
+        if self._group_names_for_signal is None and type(self).group_names is DCRFModelObserver.group_names:
+            return self._one_group
+        groups: Iterable[str] = super().group_names_for_signal(*args, **kwargs)
+        return groups
 
     def serializer(self, func: Any) -> "ModelObserver":
         """Use the decorated function for the body of the message; see DCRF."""
@@ -181,6 +197,8 @@ class ModelObserver(DCRFModelObserver):
                     for name, value in kwargs.items()
                     if name in self._serializer_extras or name not in _SERIALIZER_EXTRAS
                 }
+            elif type(instance.pk) in (int, str):  # DCRF tries whether it is JSON, instance by instance
+                return {"type": self.message_type, "body": {"pk": instance.pk}, "action": action.value}
             message: dict[str, Any] = super().serialize(instance, action, **kwargs)
             return message
         return {"type": self.message_type, "body": self._represent(instance), "action": action.value}

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from channels.layers import InMemoryChannelLayer
 from django.test import override_settings
 
+from djcrf_pg.changelog.net import RowChange
 from djcrf_pg.exceptions import ChannelLayerError, LeadershipLost
 from djcrf_pg.listener.envelope import RESYNC, Event, unpack
 from djcrf_pg.listener.numbering import Control
@@ -61,7 +63,7 @@ def place(group: str, *, resync: bool = False) -> Destination:
 
 
 def bundle(*events: str) -> Bundle:
-    return Bundle(list(events), 1, "2026-01-01T00:00:00+00:00")
+    return Bundle(RowChange(1, 1, 1, None, None, None, datetime(2026, 1, 1, tzinfo=UTC)), list(events))
 
 
 async def received(layer: Any, channel: str, count: int) -> list[Any]:
