@@ -1,53 +1,32 @@
 """The listener of one database: it supervises itself, stands by, leads, and assumes loss after each reconnect."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
-from functools import partial
+from contextlib import suppress
 from typing import Any, TypeVar
 
-from django.db import InterfaceError, OperationalError, connections
+from django.db import connections
 
-from djcrf_pg.changelog.change import Change
-from djcrf_pg.changelog.decode import StaleRelation
-from djcrf_pg.changelog.reader import ChangeLog, Piece, Taken
+from djcrf_pg.changelog.reader import ChangeLog
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import ChannelLayerError, ConfigurationError, LeadershipLost, NotMigrated
-from djcrf_pg.listener import interest
 from djcrf_pg.listener.backoff import Backoff
 from djcrf_pg.listener.catalog import Catalog
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
-from djcrf_pg.listener.doorbell import BUSY, LINGER, LOOK, Bell, Doze
-from djcrf_pg.listener.leader import LEASE, stand_by, try_lead
-from djcrf_pg.listener.occurrence import Occurrence
-from djcrf_pg.listener.sender import Sender
+from djcrf_pg.listener.doorbell import Bell
+from djcrf_pg.listener.leader import stand_by, try_lead
+from djcrf_pg.listener.leadership import Leadership
 from djcrf_pg.listener.session import Session
-from djcrf_pg.listener.telling import Outgoing, events
 from djcrf_pg.observations import (
     ConnectionFailed,
     CursorReset,
-    DatabaseFailed,
     LeaderEnded,
     Leading,
     StandingBy,
     Stopped,
     emit,
 )
-from djcrf_pg.registry import Observed, registry
-
-#: Seconds between saves of the cursor under load, or signs of life while a delivery lasts; and between prunings.
-_SAVE, _PRUNE = 1.0, 60.0
-
-#: Rows that one DELETE of the retention takes: short enough to be in nobody's way.
-_PRUNE_ROWS = 5_000
-
-#: Events are made and sent in parts of so many row changes: those of a part are made while the last part is sent.
-_PART = 1_000
-
-#: Tries of a part whose user code finds its database gone while ours is there.
-_TRIES = 5
 
 T = TypeVar("T")
 
@@ -167,7 +146,7 @@ class Listener:
         async with Bell(session) as bell:
             self._bell = bell
             try:
-                await _Leadership(self, session, log, bell, catalog, taken).run()
+                await Leadership(self, session, log, bell, catalog, taken).run()
             finally:
                 self._bell = None
 
@@ -208,212 +187,3 @@ class Listener:
 async def _until_leading(session: Session, schema: str) -> None:
     while not await stand_by(session, schema):
         pass
-
-
-class _Leadership:
-    """One term: read, deliver, advance; sleep when there is nothing to read."""
-
-    def __init__(
-        self, listener: Listener, session: Session, log: ChangeLog, bell: Bell, catalog: Catalog, taken: Taken
-    ) -> None:
-        self._listener = listener
-        self._session = session
-        self._log = log
-        self._bell = bell
-        self._term = taken.term
-        self._position = taken.position
-        self._since = time.monotonic()
-        self._unsaved = self._pruning = False
-        self._saved_at = self._pruned_at = time.monotonic()
-        self._catalog = catalog
-        self._sender = Sender(taken.term, self._leads)
-        self._mode = get_settings().NOTIFY
-
-    async def run(self) -> None:
-        """Lead until asked to stop, or until the session or the lead is lost."""
-        rolls = asyncio.create_task(self._call_rolls(), name="djcrf_pg rolls")
-        try:
-            if self._mode == "never":
-                await self._poll()
-            while not self._listener.stopping:
-                await self._awake()
-                await self._asleep()
-        finally:
-            rolls.cancel()
-            await asyncio.gather(rolls, return_exceptions=True)
-            # Also when cancelled; what cannot be saved is sent again, so a failure here is no loss.
-            with suppress(*CONNECTION_ERRORS, LeadershipLost):
-                async with asyncio.timeout(2):
-                    await self._save()
-
-    async def _call_rolls(self) -> None:
-        # Who leads no more finds out by itself; the next leader's rolls tell of its own messages.
-        with suppress(LeadershipLost):
-            await self._sender.call_rolls()
-
-    async def _awake(self) -> None:
-        """Read until nothing has come for a moment. Nobody needs to ring meanwhile."""
-        busy = time.monotonic()
-        while not self._listener.stopping:
-            if (await self._step()).changes:
-                busy = time.monotonic()
-            elif time.monotonic() - busy >= LINGER:
-                return
-            else:
-                await asyncio.sleep(LOOK)
-
-    async def _asleep(self) -> None:
-        """Read whenever it rings; return when it rings so often that it is better to stay awake."""
-        await self._log.fall_asleep(self._position, self._term)
-        self._note_saved()
-        doze, busy = Doze(), 0
-        while not self._listener.stopping:
-            self._bell.muffle()
-            piece = await self._step()
-            while self._position.target is not None:
-                piece = await self._step()
-            # What counts is the position, not the snapshot of the last read: a window's target may be older, and what
-            # committed between the two was not read.
-            doze.saw(self._position.last)
-            busy = busy + 1 if piece.changes and self._bell.rung else 0
-            if busy >= BUSY and self._mode == "elide":
-                await self._log.set_flag(1)
-                return
-            patience = doze.patience(get_settings().SAFETY_POLL)
-            if self._unsaved or self._pruning:
-                patience = min(patience, _SAVE)
-            await self._bell.wait(patience)
-
-    async def _poll(self) -> None:
-        """Read again and again: for two-phase commit, which forbids NOTIFY."""
-        await self._log.set_flag(2)
-        while not self._listener.stopping:
-            self._bell.muffle()
-            if not (await self._step()).changes:
-                await self._bell.wait(get_settings().POLL_INTERVAL)
-
-    async def _step(self) -> Piece:
-        """Read a piece, send it, advance."""
-        settings = get_settings()
-        piece = await self._log.read(self._position, settings.BATCH_SIZE, settings.MASS_CHANGE)
-        if piece.changes:
-            await self._deliver(piece.changes)
-            self._unsaved = True
-        self._position = piece.position
-        if piece.position.target is None:
-            self._listener.caught_up()
-        now = time.monotonic()
-        if self._unsaved and now - self._saved_at >= _SAVE:
-            await self._save()
-        if self._pruning or now - self._pruned_at >= _PRUNE:
-            await self._prune()
-        return piece
-
-    async def _leads(self) -> bool:
-        """Whether nobody else can lead: our session lives, by an answer that is not old."""
-        if time.monotonic() - self._session.confirmed > LEASE:
-            with suppress(*CONNECTION_ERRORS):
-                await self._log.beat(self._term)
-        return not self._session.is_closed() and time.monotonic() - self._session.confirmed <= LEASE
-
-    @asynccontextmanager
-    async def _beating(self) -> AsyncIterator[None]:
-        """Give signs of life: whoever delivers for long saves nothing, and a standby might take it for frozen."""
-        done = asyncio.Event()
-
-        async def beat() -> None:
-            with suppress(*CONNECTION_ERRORS, LeadershipLost):  # the sender asks for itself
-                while True:
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(_SAVE):
-                            await done.wait()
-                        return
-                    await self._log.beat(self._term)
-
-        beating = asyncio.create_task(beat())
-        try:
-            yield
-        finally:
-            done.set()
-            await beating
-
-    async def _deliver(self, changes: list[Change]) -> None:
-        """Make events of changes and send them; when this returns, the channel layer has taken all."""
-        async with self._beating():
-            await self._tell(changes)
-
-    async def _tell(self, changes: list[Change]) -> None:
-        told = await self._occurrences(changes)
-        sending: asyncio.Task[None] | None = None
-        try:
-            for start in range(0, len(told), _PART):
-                outgoing = await self._events(told[start : start + _PART])
-                if sending is not None:
-                    await sending
-                sending = asyncio.create_task(self._sender.send(outgoing))
-            if sending is not None:
-                await sending
-        finally:
-            if sending is not None and not sending.done():
-                sending.cancel()
-                await asyncio.gather(sending, return_exceptions=True)
-
-    async def _occurrences(self, changes: list[Change]) -> list[Occurrence]:
-        refreshed: set[int] = set()
-        lenient = False
-        silent = await self._silent(changes)
-        while True:
-            router = await self._catalog.router_for({change.relation for change in changes})
-            find = partial(router.occurrences, changes, silent=silent, lenient=lenient)
-            try:
-                return await self._with_database(find, partial(find, forgiving=True))
-            except StaleRelation as error:
-                lenient = error.oid in refreshed
-                refreshed.add(error.oid)
-                self._catalog.forget(error.oid)
-            except CONNECTION_ERRORS:
-                raise
-            except Exception as error:
-                # Foreseen faults are told row by row. This one would come back with each try.
-                return await self._listener.in_thread(partial(router.surrender, changes, error))
-
-    async def _silent(self, changes: list[Change]) -> frozenset[Observed]:
-        """The observers that nobody hears; asked after the changes were read."""
-        if len(changes) < interest.LEAST or time.monotonic() - self._since < interest.GRACE:
-            return frozenset()
-        heard = await self._log.heard(interest.CLASS_ID)
-        return frozenset(observer for observer in registry if interest.key_of(observer) not in heard)
-
-    async def _events(self, told: list[Occurrence]) -> Outgoing:
-        return await self._with_database(partial(events, told), partial(events, told, forgiving=True))
-
-    async def _with_database(self, work: Callable[[], T], last: Callable[[], T]) -> T:
-        """Run work that may find its database gone, several times; ``last`` is the last try.
-
-        Ours may be gone with it, which ends this session here. If it is there after some tries, the fault is theirs,
-        and others must not wait for ever.
-        """
-        backoff = Backoff(0.1, 2.0)
-        for number in range(1, _TRIES):
-            try:
-                return await self._listener.in_thread(work)
-            except (OperationalError, InterfaceError) as error:
-                delay = backoff.delay()
-                emit(DatabaseFailed(alias=self._listener.alias, error=str(error).strip(), number=number, delay=delay))
-                await asyncio.sleep(delay)
-                await self._session.fetchval("SELECT 1")
-        return await self._listener.in_thread(last)
-
-    async def _save(self) -> None:
-        if self._unsaved:
-            await self._log.save(self._position, self._term)
-            self._note_saved()
-
-    def _note_saved(self) -> None:
-        self._unsaved, self._saved_at = False, time.monotonic()
-
-    async def _prune(self) -> None:
-        pruned = await self._log.prune(self._position, get_settings().RETENTION, _PRUNE_ROWS)
-        trimmed = await self._log.trim(_PRUNE_ROWS)
-        self._pruning = _PRUNE_ROWS in (pruned, trimmed)
-        self._pruned_at = time.monotonic()

@@ -10,7 +10,7 @@ from channels.testing import WebsocketCommunicator
 from django.db import connection, connections
 from django.test import override_settings
 
-from djcrf_pg.listener import embedded, router, service
+from djcrf_pg.listener import embedded, leadership, router
 from tests.processes import until
 from tests.servers import PgParams
 from tests.testapp.consumers import BoardConsumer
@@ -118,8 +118,8 @@ async def test_the_leader_deletes_what_is_delivered_and_older_than_the_retention
     monkeypatch: pytest.MonkeyPatch, test_pg: PgParams
 ):
     # The intervals alone are other than in production.
-    monkeypatch.setattr(service, "_PRUNE", 0.0)
-    monkeypatch.setattr(service, "_PRUNE_ROWS", 25)
+    monkeypatch.setattr(leadership, "_PRUNE", 0.0)
+    monkeypatch.setattr(leadership, "_PRUNE_ROWS", 25)
     await Task.objects.abulk_create([Task(title=f"old {number}") for number in range(17)])
     with override_settings(DJCRF_PG={"RETENTION": 0.001}):
         await talk("new")
