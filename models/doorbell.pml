@@ -1,6 +1,6 @@
 /*
  * The doorbell, for the model checker spin. docs/explanation/doorbell.md says what it does and why; what it stands for
- * are djcrf_pg/capture/sql/0001_forwards.sql (the writer), djcrf_pg/changelog/reader.py and djcrf_pg/listener/service.py
+ * are djcrf_pg/capture/sql/0001_forwards.sql (the writer), djcrf_pg/changelog/reader.py and djcrf_pg/listener/leadership.py
  * (the leader).
  *
  * The claim: no reachable state sleeps with a committed change that was not read and no ring due. There is no safety
@@ -238,7 +238,7 @@ proctype Leader() {
             step();
             goto asleep;
 #endif
-awake:      /* _Leadership._awake() */
+awake:      /* Leadership._awake() */
             atomic {
                 step();
                 if
@@ -251,7 +251,7 @@ awake:      /* _Leadership._awake() */
             :: true -> goto awake
             fi;
             fall_asleep();
-asleep:     /* _Leadership._asleep() */
+asleep:     /* Leadership._asleep() */
             first = true;
             do
             ::
