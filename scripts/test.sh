@@ -15,31 +15,34 @@ if [ -n "${DJCRF_PG_TEST_DSN:-}" ] || [ -n "${DJCRF_PG_TEST_POSTGRES:-}" ]; then
     exec "$pytest" "$@"
 fi
 
-# Most of the time the tests wait for processes, so the two runs go side by side. What is marked slow is about
-# Django's commands and files, and is the same on each version.
-again=
-for part in integration acceptance migration; do
-    [ -d "tests/$part" ] && again="$again tests/$part"
-done
+# Two at a time, for most of the time the tests wait for processes: what starts most of them, and the rest. The rest then
+# goes on with the older version, without what is the same on each.
+some() {
+    label=$1 version=$2
+    shift 2
+    echo "== PostgreSQL $label"
+    code=0
+    DJCRF_PG_TEST_POSTGRES=$version "$pytest" -p no:cacheprovider "$@" || code=$?
+    # Exit code 5 is "no test was chosen", which a -k that names a few tests brings about.
+    [ "$code" = 0 ] || [ "$code" = 5 ]
+}
+
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-# Exit code 5 is "no test was chosen", which a -k that names unit tests brings about.
-# shellcheck disable=SC2086  # a list of folders
 (
-    code=0
-    DJCRF_PG_TEST_POSTGRES=16 "$pytest" $again -p no:cacheprovider -m "not browser and not slow" "$@" || code=$?
-    if ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 && [ "$code" = 0 ]; then
-        echo "== Debian's PostgreSQL: what needs extensions"
-        DJCRF_PG_TEST_POSTGRES=debian "$pytest" $again -p no:cacheprovider -m extensions "$@" || code=$?
+    failed=0
+    some "18: the rest" 18 tests --ignore=tests/acceptance --ignore=tests/oracle "$@" || failed=1
+    some "16: what touches the database" 16 tests/integration tests/acceptance tests/migration \
+        -m "not browser and not slow and not processes" "$@" || failed=1
+    if ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then
+        some "of Debian: what needs extensions" debian tests/integration -m extensions "$@" || failed=1
     fi
-    [ "$code" = 0 ] || [ "$code" = 5 ]
+    exit "$failed"
 ) >"$log" 2>&1 &
-older=$!
+rest=$!
 
 code=0
-echo "== PostgreSQL 18: everything"
-DJCRF_PG_TEST_POSTGRES=18 "$pytest" "$@" || code=$?
-echo "== PostgreSQL 16: what touches the database"
-wait "$older" || code=$?
+some "18: acceptance" 18 tests/acceptance tests/oracle "$@" || code=1
+wait "$rest" || code=1
 cat "$log"
 exit "$code"

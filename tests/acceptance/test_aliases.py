@@ -11,6 +11,8 @@ from tests.servers import AsgiServer, ManagePy
 SETTINGS = """
 from shelf_settings import *
 
+pytestmark = pytest.mark.processes
+
 DATABASES["reporting"] = {{**DATABASES["default"], "OPTIONS": {{"application_name": "reporting"}}}}
 if DATABASES["default"]["HOST"].startswith("/"):  # the socket's folder, by another name
     DATABASES["reporting"]["HOST"] += "/"

@@ -13,6 +13,8 @@ from tests.servers import AsgiServer, ManagePy, PgParams
 from tests.testapp.consumers import BoardConsumer
 from tests.testapp.models import Task
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture
 def layers(redis_url: str) -> dict[str, object]:
@@ -46,6 +48,32 @@ def test_what_is_over_the_capacity_is_a_resync(
     # It goes on.
     last = Task.objects.create(pk=9_999, title="last")
     board.runner.run(board.client.until(lambda message: message.get("body", {}).get("id") == last.pk))
+
+
+@pytest.mark.parametrize("others", [1, 0], ids=["in the middle", "the last one"])
+def test_a_single_message_that_was_lost_is_missed(
+    others: int,
+    transactional_db: None,
+    redis_url: str,
+    start_command: Callable[..., ManagePy],
+    start_asgi_server: Callable[..., AsgiServer],
+    open_board: Callable[..., Board],
+) -> None:
+    lossy = {"BACKEND": "tests.testapp.layers.LossyLayer", "CONFIG": {"hosts": [redis_url]}}
+    leader = start_command("djcrf_pg", "listen", layers={"default": lossy})
+    leader.wait_for(LEADS)
+    board = open_board(start_asgi_server(redis=redis_url, settings={"EMBEDDED": False}))
+    board.subscribe("full")
+    first = Task.objects.create(title="first")
+    board.runner.run(board.client.until(lambda message: message.get("body", {}).get("id") == first.pk))
+    Task.objects.create(title="lose me")
+    for number in range(others):
+        Task.objects.create(title=f"another {number}")
+    resync = board.runner.run(board.client.until(lambda message: message.get("action") == "resync"))
+    assert resync["data"]["reason"] == "channel_layer"
+    assert board.told("full")[others:] == []
+    resyncs = [message for message in board.client.received if message.get("action") == "resync"]
+    assert len(resyncs) == 1, "once is enough, though a roll names it too"
 
 
 def test_nobody_is_told_to_load_again_for_nothing(

@@ -19,6 +19,8 @@ from tests.servers import DSN, AsgiServer, ManagePy, PgParams
 from tests.testapp.consumers import BoardConsumer
 from tests.testapp.models import Task
 
+pytestmark = pytest.mark.processes
+
 #: What the documentation promises, and what a busy machine may add to it.
 NOTICED, FENCED, GRACE = 15.0, 10.0, 5.0
 

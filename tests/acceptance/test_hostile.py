@@ -4,6 +4,7 @@ import json
 from contextlib import suppress
 
 import psycopg
+import pytest
 from django.db import connection
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,8 @@ from tests.acceptance.board import Board
 from tests.client import Client
 from tests.servers import AsgiServer, PgParams
 from tests.testapp.models import Task
+
+pytestmark = pytest.mark.processes
 
 # The servers are there for all examples of a test.
 FEW = settings(

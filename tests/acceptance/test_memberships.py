@@ -29,6 +29,8 @@ from tests.testapp.consumers import BoardConsumer
 from tests.testapp.models import Task
 from tests.unit.test_membership import join
 
+pytestmark = pytest.mark.processes
+
 #: Seconds between rows: as many as a client takes easily, so that it hears of each at once.
 PAUSE = 0.005
 

@@ -17,7 +17,10 @@ from tests.client import Client
 from tests.processes import wait_until
 from tests.servers import DSN, AsgiServer, EmbeddedPostgres, ManagePy, PgParams, app_env, docker_answers
 
-pytestmark = pytest.mark.skipif(docker_answers(), reason="needs an embedded server, to stop it")
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(docker_answers(), reason="needs an embedded server, to stop it"),
+]
 
 INSERT = "INSERT INTO testapp_task (id, title, status, points, body) VALUES (%s, %s, 'todo', 0, '')"
 

@@ -17,7 +17,10 @@ from tests.processes import wait_until
 from tests.servers import POOLER, AsgiServer, ManagePy, PgBouncer, PgParams, app_env, pgbouncer_path
 from tests.testapp.models import Project, Task
 
-pytestmark = pytest.mark.skipif(pgbouncer_path() is None, reason="no PgBouncer: apt-get install pgbouncer")
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(pgbouncer_path() is None, reason="no PgBouncer: apt-get install pgbouncer"),
+]
 
 SHARED = [
     pytest.param("transaction", {}, id="transaction"),

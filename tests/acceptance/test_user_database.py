@@ -11,6 +11,8 @@ from tests.acceptance.board import Board
 from tests.servers import AsgiServer, PgParams
 from tests.testapp.models import Label, Task
 
+pytestmark = pytest.mark.processes
+
 FAILED = r"groups or serializers failed in database 'default' \(try 1\)"
 
 

@@ -19,6 +19,8 @@ ASGI_APPLICATION = "shelf_asgi.application"
 MODELS = """
 from django.contrib.auth.models import AbstractUser
 
+pytestmark = pytest.mark.processes
+
 class Member(AbstractUser):
     pass
 
