@@ -21,6 +21,9 @@ from djcrf_pg.listener.pooler import server_process
 PATIENCE = 4.0
 _CHECK = 3.0
 
+#: Seconds of one wait; a loop that comes back from it later than by half was not free.
+_STEP = 0.25
+
 
 T = TypeVar("T")
 
@@ -72,13 +75,11 @@ class Session:
         async with self._turn:
             answer = asyncio.ensure_future(work(self.connection))
             try:
-                await asyncio.wait([answer], timeout=PATIENCE + expected)
-                while not answer.done() and await self._ask_elsewhere("at_work"):
-                    await asyncio.wait([answer], timeout=PATIENCE)
-                if not answer.done():
-                    # It may have come while we asked.
-                    await asyncio.wait([answer], timeout=0.5)
-                if not answer.done():
+                came = await _comes(answer, PATIENCE + expected)
+                while not came and await self._ask_elsewhere("at_work"):
+                    came = await _comes(answer, PATIENCE)
+                # It may have come while we asked.
+                if not came and not await _comes(answer, _STEP):
                     self.connection.terminate()
                     # Nobody hears from it any more, and it may hold the leader's lock.
                     await self._ask_elsewhere("end")
@@ -92,15 +93,22 @@ class Session:
             return result
 
     async def _ask_elsewhere(self, query: str) -> bool:
+        """Ask about our session over another connection; False where that cannot be had either."""
+        asking = asyncio.ensure_future(self._ask_once(query))
         try:
-            async with asyncio.timeout(_CHECK):
-                other = await connect(self._alias, "watch")
-                try:
-                    return bool(await other.fetchval(self._sql[query], self.pid))
-                finally:
-                    other.terminate()
+            return await _comes(asking, _CHECK) and asking.result()
         except CONNECTION_ERRORS:
             return False
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+    async def _ask_once(self, query: str) -> bool:
+        other = await connect(self._alias, "watch")
+        try:
+            return bool(await other.fetchval(self._sql[query], self.pid))
+        finally:
+            other.terminate()
 
     async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
         """As asyncpg's."""
@@ -136,3 +144,17 @@ class Session:
             await self.connection.close(timeout=2)
         except CONNECTION_ERRORS:
             self.connection.terminate()
+
+
+async def _comes(answer: "asyncio.Future[Any]", seconds: float) -> bool:
+    """Wait so long for an answer: seconds in which this event loop was free to take it.
+
+    One that is kept from its work, by threads that hold the interpreter or by a machine that is overloaded, may have
+    the answer at hand and not know it.
+    """
+    while seconds > 0 and not answer.done():
+        begun = time.monotonic()
+        await asyncio.wait([answer], timeout=_STEP)
+        if time.monotonic() - begun < 1.5 * _STEP:
+            seconds -= _STEP
+    return answer.done()

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
+import psycopg
 import pytest
 from channels_redis.core import RedisChannelLayer
 from psycopg import RawCursor
@@ -149,6 +150,26 @@ def test_an_idle_leader_is_left_alone(transactional_db, listen, serve, open_boar
             task = Task.objects.create(title=f"now and then {number}")
             assert created(board) == [task.pk]
             wait_until(lambda last=last: admin.execute(look).fetchone() not in (last, None))
+    assert "does nothing" not in standby.output
+    assert leader.output.count("'default' leads") == 1
+
+
+@pytest.mark.slow
+def test_a_leader_whose_serializers_take_long_is_left_alone(transactional_db, listen, serve, open_board, test_pg):
+    leader, standby = listen(), listen(state=STANDS_BY)
+    board = open_board(serve)
+    board.subscribe("asking")
+    look = "SELECT query_start FROM pg_stat_activity WHERE wait_event = 'advisory'"
+    with psycopg.connect(test_pg.dsn()) as locker, test_pg.connect() as admin:
+        # Its serializer counts labels, and has to wait.
+        locker.execute("LOCK TABLE testapp_task_labels IN ACCESS EXCLUSIVE MODE")
+        task = Task.objects.create(title="ask")
+        for _ in range(3):
+            last = admin.execute(look).fetchone()
+            wait_until(lambda last=last: admin.execute(look).fetchone() not in (last, None))
+        locker.rollback()
+    found = board.runner.run(board.client.until(lambda message: message.get("observer") == "asking"))
+    assert found["body"] == {"pk": task.pk, "labels": 0}
     assert "does nothing" not in standby.output
     assert leader.output.count("'default' leads") == 1
 
