@@ -85,7 +85,8 @@ def write(results: Sequence[Result], about: dict[str, Any]) -> None:
 PAGE = """# Benchmarks
 
 `make bench ARGS=--markdown` writes this page. Each figure is a ratio of two things that were measured in turns in the
-same run (A B A B), as the median over the rounds with the least and the most. Absolute figures are those of this machine.
+same run (A B A B), as the median over the rounds with the least and the most. Absolute figures are those of this
+machine.
 
 {date}, {size} sizes, {rounds} rounds, {minutes} minutes. {machine}.
 
