@@ -180,7 +180,7 @@ class Lab:
     @contextmanager
     def listener(self, **env: Any) -> Iterator[ManagePy]:
         """``manage.py djcrf_pg listen`` that leads."""
-        with ManagePy("djcrf_pg", "listen", env=self.env(**env)) as listener:
+        with ManagePy("djcrf_pg", "listen", env=self.env(BENCH_SIGNALS="0", **env)) as listener:
             listener.wait_for(r"leads", timeout=60)
             yield listener
 

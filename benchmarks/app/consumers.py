@@ -44,11 +44,6 @@ class BenchConsumer(GenericAsyncAPIConsumer):
         if (self.heard if self.events else len(self.seen)) == self.awaited:
             await self.send_json({"done": self.heard, "first": self.first, "last": time.monotonic()})
 
-    @signal_observer(Signalled)
-    async def signalled(self, message: Any, **kwargs: Any) -> None:
-        """DCRF's own."""
-        await self.hear(message)
-
     @model_observer(Captured)
     async def captured(self, message: Any, **kwargs: Any) -> None:
         """The default body."""
@@ -123,6 +118,15 @@ class BenchConsumer(GenericAsyncAPIConsumer):
         """Send a frame for each event from now on."""
         self.awaited = None
         return None, 200
+
+
+if settings.BENCH_SIGNALS:
+
+    async def signalled(self: BenchConsumer, message: Any, **kwargs: Any) -> None:
+        """DCRF's own."""
+        await self.hear(message)
+
+    BenchConsumer.signalled = signal_observer(Signalled)(signalled)
 
 
 def _observer(number: int) -> Any:

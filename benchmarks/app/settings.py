@@ -34,6 +34,8 @@ DJCRF_PG: dict[str, Any] = {
     "EMBEDDED": False,
     **json.loads(os.environ.get(servers.SETTINGS, "{}")),
 }
+# Our listener's process has no observer of DCRF's: its receiver of `post_init` would cost each instance that we make.
+BENCH_SIGNALS = os.environ.get("BENCH_SIGNALS", "1") == "1"
 BENCH_GROUPS = int(os.environ.get("BENCH_GROUPS", "1000"))
 BENCH_OBSERVERS = int(os.environ.get("BENCH_OBSERVERS", "1"))
 LOGGING = {

@@ -41,7 +41,7 @@ def _fill(lab: Lab, rows: int) -> None:
 
 def _log(bench: Bench) -> Iterator[Result]:
     lab, many = bench.lab, bench.choose(50_000, 1_000_000, 10_000_000)
-    seconds, rows = bench.choose(1, 3), bench.choose(1_000, 20_000)
+    seconds, rows = bench.choose(1, 2), bench.choose(1_000, 20_000)
     writing: dict[int, list[float]] = {FEW: [], many: []}
     reading: dict[int, list[float]] = {FEW: [], many: []}
     settings = {"LOG_MAX_ROWS": 100_000_000}
@@ -85,7 +85,7 @@ def _cost(worker: Worker, listener: ManagePy, table: str, rows: int) -> float:
 
 def _groups(bench: Bench) -> Iterator[Result]:
     lab, rows = bench.lab, bench.choose(200, 1_000)
-    sizes = bench.choose((1, 200), (1, 1_000, 10_000), (1, 1_000, 100_000))
+    sizes = bench.choose((1, 200), (1, 1_000, 5_000), (1, 1_000, 100_000))
     found: dict[int, list[float]] = {size: [] for size in sizes}
     for _ in range(_rounds(bench)):
         for size in sizes:
@@ -105,7 +105,7 @@ def _groups(bench: Bench) -> Iterator[Result]:
 
 
 def _observers(bench: Bench) -> Iterator[Result]:
-    lab, rows = bench.lab, bench.choose(500, 5_000)
+    lab, rows = bench.lab, bench.choose(500, 2_000, 5_000)
     sizes = bench.choose((1, 5), (1, 10, 50))
     found: dict[int, list[float]] = {size: [] for size in sizes}
     for _ in range(_rounds(bench)):

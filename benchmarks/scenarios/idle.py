@@ -19,7 +19,7 @@ from tests.servers import ManagePy
 
 def run(bench: Bench) -> Iterator[Result]:
     """Measure statements a second, CPU, and the time to the first frame after a kill."""
-    lab, seconds = bench.lab, bench.choose(12, 20)
+    lab, seconds = bench.lab, bench.choose(12, 15)
     lab.db.execute("ALTER DATABASE bench SET log_statement = 'all'")
     try:
         yield from _idle(bench, lab, seconds)

@@ -27,8 +27,11 @@ def run(bench: Bench) -> Iterator[Result]:
         def measures(work: Callable[[str], float]) -> dict[str, Callable[[], float]]:
             return {name: lambda table=table: work(table) for name, table in tables.items()}
 
+        def before() -> None:
+            lab.settle(*TABLES.values())
+
         for what, work, goal in (("update()", update, 3.0), ("bulk_create()", create, 2.5)):
-            found = bench.turns(measures(work), before=lambda: lab.settle(*TABLES.values()), warm_up=work is update)
+            found = bench.turns(measures(work), before=before, warm_up=False)
             yield from runner.against(
                 found,
                 runner.FLOOR,

@@ -21,7 +21,7 @@ TABLES = {
 
 def run(bench: Bench) -> Iterator[Result]:
     """Measure transactions a second."""
-    lab, seconds = bench.lab, bench.choose(1, 3)
+    lab, seconds = bench.lab, bench.choose(1, 2, 5)
     tables = {name: table for name, table in TABLES.items() if name != runner.PUBSUB or has_pgpubsub()}
     with lab.listener() as listener, lab.web() as web, Audience() as audience, lab.worker() as worker:
         seat = audience.seat(web)

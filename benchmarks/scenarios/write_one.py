@@ -5,7 +5,7 @@ somebody listens to the NOTIFY peers. DCRF's in-memory layer is that of the writ
 the least that it can cost.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from benchmarks import runner
 from benchmarks.audience import Audience
@@ -15,28 +15,34 @@ from benchmarks.servers import has_pgpubsub, quiet
 
 def run(bench: Bench) -> Iterator[Result]:
     """Measure saves a second."""
-    lab, seconds = bench.lab, bench.choose(0.5, 3.0)
+    lab = bench.lab
     with lab.listener() as listener, lab.web() as web, Audience() as audience:
         seat = audience.seat(web)
         seat.subscribe("captured")
         seat.subscribe("signalled")
         seat.expect(1_000_000_000)  # no frames
         with lab.worker() as worker, lab.worker(memory=True) as memory, lab.ears(worker):
-            measures = {
-                runner.FLOOR: lambda: worker.ask("save", table="plain", seconds=seconds),
-                runner.OURS: lambda: worker.ask("save", table="captured", seconds=seconds),
-                runner.DCRF: lambda: worker.ask("save", table="signalled", seconds=seconds),
-                runner.DCRF_MEMORY: lambda: memory.ask("save", table="signalled", seconds=seconds),
-                runner.NOTIFY: lambda: worker.ask("save", table="notified", seconds=seconds),
+            who = {
+                runner.FLOOR: (worker, "plain"),
+                runner.OURS: (worker, "captured"),
+                runner.DCRF: (worker, "signalled"),
+                runner.DCRF_MEMORY: (memory, "signalled"),
+                runner.NOTIFY: (worker, "notified"),
             }
             if has_pgpubsub():
-                measures[runner.PUBSUB] = lambda: worker.ask("save", table="published", seconds=seconds)
+                who[runner.PUBSUB] = (worker, "published")
+
+            def measures(seconds: float) -> dict[str, Callable[[], float]]:
+                return {
+                    name: lambda writer=writer, table=table: float(writer.ask("save", table=table, seconds=seconds))
+                    for name, (writer, table) in who.items()
+                }
 
             def before() -> None:
                 lab.settle("plain", "captured", "signalled", "notified", "published")
                 quiet(listener)
 
-            found = bench.turns(measures, before=before)
+            found = bench.turns(measures(bench.choose(0.5, 3.0)), before=before, warm_up=measures(0.3))
     yield from runner.against(
         found,
         runner.FLOOR,
