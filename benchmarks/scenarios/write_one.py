@@ -2,15 +2,19 @@
 
 A worker process saves. The listener and an ASGI process run, one client is subscribed to ours and to DCRF's, and
 somebody listens to the NOTIFY peers. DCRF's in-memory layer is that of the writer's process, where nobody subscribes:
-the least that it can cost.
+the least that it can cost. "Listener halted" is what the trigger costs the writer alone: each save rings, and nobody
+uses the machine to read, as if the listener had one of its own.
 """
 
+import signal
 from collections.abc import Callable, Iterator
 
 from benchmarks import runner
 from benchmarks.audience import Audience
 from benchmarks.runner import Bench, Goal, Result
 from benchmarks.servers import has_pgpubsub, quiet
+
+HALTED = "djcrf_pg, listener halted"
 
 
 def run(bench: Bench) -> Iterator[Result]:
@@ -33,10 +37,18 @@ def run(bench: Bench) -> Iterator[Result]:
                 who[runner.PUBSUB] = (worker, "published")
 
             def measures(seconds: float) -> dict[str, Callable[[], float]]:
-                return {
+                def halted() -> float:
+                    listener.send_signal(signal.SIGSTOP)
+                    try:
+                        return float(worker.ask("save", table="captured", seconds=seconds))
+                    finally:
+                        listener.send_signal(signal.SIGCONT)
+
+                found = {
                     name: lambda writer=writer, table=table: float(writer.ask("save", table=table, seconds=seconds))
                     for name, (writer, table) in who.items()
                 }
+                return {**found, HALTED: halted}
 
             def before() -> None:
                 lab.settle("plain", "captured", "signalled", "notified", "published")
