@@ -17,6 +17,9 @@ from benchmarks.app.models import Captured
 
 BARE = "bench-bare"
 
+#: Consumers that subscribe at the same time.
+_JOINING = 100
+
 #: The message that the listener sent last.
 _last: dict[str, Any] = {}
 
@@ -51,7 +54,7 @@ class Crowd:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._frames = 0
+        self._frames = self._awaited = 0
         self._complete = asyncio.Event()
         self._queues: list[asyncio.Queue[Any]] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -59,11 +62,11 @@ class Crowd:
     async def _send(self, message: Any) -> None:
         if message["type"] == "websocket.send":
             self._frames += 1
-            if self._frames == self._count:
+            if self._frames == self._awaited:
                 self._complete.set()
 
-    def _begin(self) -> None:
-        self._frames = 0
+    def _begin(self, count: int) -> None:
+        self._frames, self._awaited = 0, count
         self._complete.clear()
 
     async def _all_there(self) -> None:
@@ -71,17 +74,23 @@ class Crowd:
             await self._complete.wait()
 
     async def join(self) -> None:
-        """Have all of them connect and subscribe."""
-        self._begin()
+        """Have all of them connect and subscribe.
+
+        Some at a time: each takes a connection to Redis meanwhile, which has 10 000 of them.
+        """
         application = Subscriber.as_asgi()
-        for number in range(self._count):
-            queue: asyncio.Queue[Any] = asyncio.Queue()
-            scope = {"type": "websocket", "path": "/", "headers": [], "query_string": b"", "subprotocols": []}
-            self._tasks.append(asyncio.create_task(application(scope, queue.get, self._send)))
-            await queue.put({"type": "websocket.connect"})
-            await queue.put({"type": "websocket.receive", "text": json.dumps({"action": "join", "request_id": number})})
-            self._queues.append(queue)
-        await self._all_there()  # a reply each
+        for start in range(0, self._count, _JOINING):
+            numbers = range(start, min(start + _JOINING, self._count))
+            self._begin(len(numbers))  # a reply each
+            for number in numbers:
+                queue: asyncio.Queue[Any] = asyncio.Queue()
+                scope = {"type": "websocket", "path": "/", "headers": [], "query_string": b"", "subprotocols": []}
+                self._tasks.append(asyncio.create_task(application(scope, queue.get, self._send)))
+                text = json.dumps({"action": "join", "request_id": number})
+                await queue.put({"type": "websocket.connect"})
+                await queue.put({"type": "websocket.receive", "text": text})
+                self._queues.append(queue)
+            await self._all_there()
 
     async def leave(self) -> None:
         """Disconnect all of them."""
@@ -91,7 +100,7 @@ class Crowd:
 
     async def change(self, row: Captured) -> float:
         """Seconds from the commit of a change to the last frame."""
-        self._begin()
+        self._begin(self._count)
         row.n += 1
         await asyncio.to_thread(row.save)
         committed = time.monotonic()
@@ -100,7 +109,7 @@ class Crowd:
 
     async def bare(self) -> float:
         """Seconds from a ``group_send`` of what the listener sent last to the last frame."""
-        self._begin()
+        self._begin(self._count)
         begin = time.monotonic()
         await get_channel_layer().group_send(BARE, {**_last, "type": "bare.captured", "pk": 1})
         await self._all_there()

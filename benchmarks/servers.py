@@ -91,7 +91,7 @@ class Worker:
         self._process.stdin.close()
         try:
             self._process.wait(10)
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
             self._process.kill()
             self._process.wait()
 
