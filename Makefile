@@ -15,7 +15,8 @@ help:
 	@echo 'make test      run every test (ARGS="-k name" for some; DJCRF_PG_TEST_DSN for a server of yours)'
 	@echo 'make long      the tests of volume with the numbers that the documentation names: some minutes'
 	@echo 'make coverage  run the tests, report the branches they miss, and fail below 95 %'
-	@echo 'make bench     what capture costs writers, as ratios measured in turns'
+	@echo 'make bench     speed beside the peers, as ratios measured in turns: a quarter of an hour'
+	@echo '               (ARGS="write-one latency" for some, "--quick" to see that it runs, "--markdown" for the docs)'
 	@echo 'make model     check the model of the doorbell with spin, which it needs beside gcc'
 	@echo 'make oracle    compare a client with the database while things break (ARGS="--minutes 60 --slow")'
 	@echo 'make lint      ruff and the import contract; "make format" mends what can be mended'
@@ -37,7 +38,9 @@ coverage: $(VENV)/.installed-test
 	VENV='$(VENV)' sh scripts/test.sh --cov --cov-append --cov-report= --cov-fail-under=0 $(ARGS)
 	$(BIN)/coverage report
 
+# Without a peer the rest is still measured; the results say which is missing.
 bench: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' || true
 	$(BIN)/python -m benchmarks $(ARGS)
 
 model:

@@ -51,6 +51,10 @@ class Observed(Protocol):
     def wants_old(self) -> bool:
         """Whether the handler takes the instance as it was before."""
 
+    @property
+    def needs_old(self) -> bool:
+        """Whether groups, serializer or handler are given the instance as it was before."""
+
     def resync_group(self) -> str:
         """The group of all its subscribers, for what cannot be said row by row."""
 

@@ -210,14 +210,19 @@ class Router:
         emit(RowUnreadable(alias=self._aliases[0], what=what, change_id=row.id, error=repr(error)), error)
 
     def _own(self, row: RowChange, observers: Iterable[Observed]) -> Iterable[Occurrence]:
-        """The row for the observers of models that it holds all of."""
-        made: dict[type[Model], tuple[Model | None, Model | None, list[str]]] = {}
+        """The row for the observers of models that it holds all of.
+
+        An update is made once where nobody is given the instance as it was: half of what a bulk update costs here.
+        """
+        made: dict[tuple[type[Model], bool], tuple[Model | None, Model | None, list[str]]] = {}
         for observer in observers:
             model = observer.model_cls
-            if model not in made:
-                old, new = self._instance(model, row, row.old), self._instance(model, row, row.new)
-                made[model] = (old, new, _changed(self._hydrator(model, row).names, row))
-            old, new, changed = made[model]
+            twice = row.old is not None and (row.new is None or observer.needs_old)
+            if (model, twice) not in made:
+                new = self._instance(model, row, row.new)
+                old = self._instance(model, row, row.old) if twice else new if row.old is not None else None
+                made[model, twice] = (old, new, _changed(self._hydrator(model, row).names, row))
+            old, new, changed = made[model, twice]
             if old is not None or new is not None:
                 yield Occurrence(row, observer, old, new, list(changed))
 

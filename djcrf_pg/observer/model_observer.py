@@ -91,6 +91,7 @@ class ModelObserver(DCRFModelObserver):
         self._fields = None if fields is None else frozenset(fields)
         self._skip_unchanged = skip_unchanged
         self._resync: Any = None
+        self._serializer_extras: tuple[str, ...] = ()
         self._extras = _accepted(func, _HANDLER_EXTRAS)
         self.wants_old = "old_instance" in inspect.signature(func).parameters
         super().__init__(func, model_cls, partition, serializer_class, many_to_many)
@@ -150,6 +151,15 @@ class ModelObserver(DCRFModelObserver):
             return False
         return bool(changed) or not self._skip_unchanged
 
+    @property
+    def needs_old(self) -> bool:
+        """Whether groups, serializer or handler are given the instance as it was before."""
+        return self.wants_old or not self._has_one_group or "old_instance" in self._serializer_extras
+
+    @property
+    def _has_one_group(self) -> bool:
+        return self._group_names_for_signal is None and type(self).group_names is DCRFModelObserver.group_names
+
     def resync_group(self) -> str:
         """The group of all subscribers, whatever their groups."""
         return self._everybody
@@ -165,7 +175,7 @@ class ModelObserver(DCRFModelObserver):
 
     def group_names_for_signal(self, *args: Any, **kwargs: Any) -> Iterable[str]:
         """The groups that an instance belongs to; see DCRF."""
-        if self._group_names_for_signal is None and type(self).group_names is DCRFModelObserver.group_names:
+        if self._has_one_group:
             return self._one_group
         groups: Iterable[str] = super().group_names_for_signal(*args, **kwargs)
         return groups

@@ -1,0 +1,1 @@
+"""The application that is measured: tables of the same columns, one observer each."""

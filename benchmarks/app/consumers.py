@@ -1,0 +1,144 @@
+"""A consumer with one observer for each table. It counts what it hears, or tells each event."""
+
+import time
+from typing import Any
+
+from django.conf import settings
+from djangochannelsrestframework.decorators import action
+from djangochannelsrestframework.generics import GenericAsyncAPIConsumer
+from djangochannelsrestframework.observer import model_observer as signal_observer
+from rest_framework.serializers import ModelSerializer
+
+from benchmarks.app.models import Captured, Crowded, Custom, Documented, Grouped, Serialized, Signalled
+from djcrf_pg.observer import model_observer
+
+
+class RowSerializer(ModelSerializer[Documented]):
+    """Every column. DRF takes it for the other tables too, whose columns are the same."""
+
+    class Meta:
+        model = Documented
+        fields = ("id", "title", "body", "n", "price", "at", "flag", "tag")
+
+
+class BenchConsumer(GenericAsyncAPIConsumer):
+    """What a client asks for first: `listen` to count, `echo` for a frame for each event."""
+
+    awaited: int | None = None
+    events = False
+    heard = 0
+    first = 0.0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.seen: set[int] = set()
+
+    async def hear(self, message: Any) -> None:
+        """The handler of all observers."""
+        if self.awaited is None:
+            await self.send_json(message)
+            return
+        self.first = self.first or time.monotonic()
+        self.heard += 1
+        self.seen.add(message["pk"])
+        if (self.heard if self.events else len(self.seen)) == self.awaited:
+            await self.send_json({"done": self.heard, "first": self.first, "last": time.monotonic()})
+
+    @model_observer(Captured)
+    async def captured(self, message: Any, **kwargs: Any) -> None:
+        """The default body."""
+        await self.hear(message)
+
+    @model_observer(Serialized, serializer_class=RowSerializer)
+    async def serialized(self, message: Any, **kwargs: Any) -> None:
+        """The whole row."""
+        await self.hear({"pk": message["id"]})
+
+    @model_observer(Custom)
+    async def custom(self, message: Any, **kwargs: Any) -> None:
+        """The whole row, by hand."""
+        await self.hear({"pk": message["id"]})
+
+    @custom.serializer
+    def custom(self, instance: Custom, action: Any, **kwargs: Any) -> dict[str, Any]:
+        return {
+            "id": instance.pk,
+            "title": instance.title,
+            "body": instance.body,
+            "n": instance.n,
+            "price": str(instance.price),
+            "at": instance.at.isoformat(),
+            "flag": instance.flag,
+            "tag": str(instance.tag),
+        }
+
+    @model_observer(Documented)
+    async def documented(self, message: Any, **kwargs: Any) -> None:
+        """The whole row, by a serializer for each event."""
+        await self.hear({"pk": message["id"]})
+
+    @documented.serializer
+    def documented(self, instance: Documented, action: Any, **kwargs: Any) -> Any:
+        return RowSerializer(instance).data
+
+    @model_observer(Grouped)
+    async def grouped(self, message: Any, **kwargs: Any) -> None:
+        """One of many groups."""
+        await self.hear(message)
+
+    @grouped.groups_for_signal
+    def grouped(self, instance: Grouped, **kwargs: Any):
+        yield f"g{instance.pk % settings.BENCH_GROUPS}"
+
+    @grouped.groups_for_consumer
+    def grouped(self, **kwargs: Any):
+        for number in range(settings.BENCH_GROUPS):
+            yield f"g{number}"
+
+    @action()
+    async def subscribe(self, name: str, request_id: Any = None, **kwargs: Any) -> tuple[None, int]:
+        """Subscribe to an observer."""
+        await getattr(self, name).subscribe(request_id=request_id)
+        return None, 201
+
+    @action()
+    async def listen(self, count: int, events: bool = False, **kwargs: Any) -> tuple[None, int]:
+        """Count from now on, and tell when so many rows have been heard of, or so many events."""
+        self.awaited, self.events, self.heard, self.first = count, events, 0, 0.0
+        self.seen.clear()
+        return None, 200
+
+    @action()
+    async def tell(self, **kwargs: Any) -> tuple[dict[str, Any], int]:
+        """How far it is."""
+        return {"awaited": self.awaited, "heard": self.heard, "rows": len(self.seen)}, 200
+
+    @action()
+    async def echo(self, **kwargs: Any) -> tuple[None, int]:
+        """Send a frame for each event from now on."""
+        self.awaited = None
+        return None, 200
+
+
+if settings.BENCH_SIGNALS:
+
+    async def signalled(self: BenchConsumer, message: Any, **kwargs: Any) -> None:
+        """DCRF's own."""
+        await self.hear(message)
+
+    BenchConsumer.signalled = signal_observer(Signalled)(signalled)
+
+
+def _observer(number: int) -> Any:
+    async def crowded(self: BenchConsumer, message: Any, **kwargs: Any) -> None:
+        if number == 0:
+            await self.hear(message)
+
+    crowded.__name__ = f"crowded{number}"
+    crowded.__qualname__ = f"BenchConsumer.crowded{number}"
+    observer = model_observer(Crowded)(crowded)
+    setattr(BenchConsumer, crowded.__name__, observer)
+    return observer
+
+
+CROWD = [_observer(number) for number in range(settings.BENCH_OBSERVERS)]

@@ -1,0 +1,14 @@
+"""One module for each scenario, with ``run(bench)``; :data:`ALL` is their order."""
+
+ALL = (
+    "write_one",
+    "write_concurrent",
+    "write_bulk",
+    "latency",
+    "throughput",
+    "bulk_delivery",
+    "fan_out",
+    "backlog",
+    "growth",
+    "idle",
+)

@@ -1,0 +1,21 @@
+"""One change to 1 000 and to 10 000 subscribers in one process, against a bare ``group_send`` of the same message.
+
+The listener is a process of its own, Redis between; the consumers are those of `benchmarks.crowd`. Ours is from the
+commit to the last frame, so it has the listener's work in it; the bare one is from the call of ``group_send``.
+"""
+
+from collections.abc import Iterator
+
+from benchmarks import runner
+from benchmarks.runner import Bench, Goal, Result
+
+
+def run(bench: Bench) -> Iterator[Result]:
+    """Measure seconds."""
+    few = min(2, bench.rounds)  # a turn of ten thousand takes most of a minute where the machine is busy
+    for count, rounds in bench.choose(((50, 1),), ((1_000, 2 * bench.rounds), (10_000, few))):
+        with bench.lab.listener(), bench.lab.worker() as worker:
+            found = worker.ask("crowd", count=count, rounds=rounds)
+        ours, bare = ([1000 * turn[place] for turn in found] for place in (0, 1))
+        what = f"one change to {count} subscribers, commit to the last frame"
+        yield Result("fan-out", what, runner.OURS, ours, "ms", "bare group_send", bare, Goal("≤", 1.3))
