@@ -207,8 +207,8 @@ class ChangeLog:
         Raises:
             LeadershipLost: A later term owns the cursor.
         """
-        status = await self.connection.execute(self._sql["beat"], _CURSOR, term)
-        if status.endswith(" 0"):
+        owner = await self.connection.fetchval(self._sql["beat"], _CURSOR, term)
+        if owner is not None and owner != term:
             raise _lost(term)
 
     async def fall_asleep(self, position: Position, term: int) -> None:

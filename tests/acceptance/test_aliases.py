@@ -8,10 +8,10 @@ from tests.acceptance.board import Board
 from tests.project import Project
 from tests.servers import AsgiServer, ManagePy
 
+pytestmark = pytest.mark.processes
+
 SETTINGS = """
 from shelf_settings import *
-
-pytestmark = pytest.mark.processes
 
 DATABASES["reporting"] = {{**DATABASES["default"], "OPTIONS": {{"application_name": "reporting"}}}}
 if DATABASES["default"]["HOST"].startswith("/"):  # the socket's folder, by another name

@@ -9,6 +9,8 @@ from tests.acceptance.board import Board
 from tests.project import Project
 from tests.servers import AsgiServer
 
+pytestmark = pytest.mark.processes
+
 SETTINGS = """
 from shelf_settings import *
 
@@ -19,7 +21,6 @@ ASGI_APPLICATION = "shelf_asgi.application"
 MODELS = """
 from django.contrib.auth.models import AbstractUser
 
-pytestmark = pytest.mark.processes
 
 class Member(AbstractUser):
     pass

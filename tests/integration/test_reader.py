@@ -540,6 +540,19 @@ async def test_who_has_an_xid_by_the_time_the_flag_is_set_is_in_progress_for_the
     assert xid_of(writer) in (await log.read(now, EVERYTHING)).snapshot.xip
 
 
+async def test_a_sign_of_life_is_refused_to_an_older_term_alone(log: ChangeLog, asyncpg: Connection) -> None:
+    former = await log.take()
+    seen = await asyncpg.fetchval("SELECT saved_at FROM djcrf_pg_cursor")
+    await log.beat(former.term)
+    assert await asyncpg.fetchval("SELECT saved_at FROM djcrf_pg_cursor") > seen
+    present = await log.take()
+    with pytest.raises(LeadershipLost, match=f"term {former.term} is over"):
+        await log.beat(former.term)
+    # A flush of all tables is nobody's claim.
+    await asyncpg.execute("DELETE FROM djcrf_pg_cursor")
+    await log.beat(present.term)
+
+
 async def test_who_leads_no_more_does_not_fall_asleep(log: ChangeLog, now: Position) -> None:
     former = await log.take()
     await log.take()

@@ -110,7 +110,11 @@ SET snapshot = excluded.snapshot, target = excluded.target, after_id = excluded.
 WHERE cursor.term = excluded.term
 
 -- name: beat
-UPDATE /* :schema */djcrf_pg_cursor SET saved_at = clock_timestamp() WHERE name = $1 AND term = $2
+-- The term that owns the cursor; nothing where it is gone (a flush of all tables), which is nobody's claim.
+WITH touched AS (
+    UPDATE /* :schema */djcrf_pg_cursor SET saved_at = clock_timestamp() WHERE name = $1 AND term = $2
+)
+SELECT term FROM /* :schema */djcrf_pg_cursor WHERE name = $1
 
 -- name: caps
 -- $1 seconds, $2 rows, $3 bytes.
