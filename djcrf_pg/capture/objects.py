@@ -5,6 +5,7 @@ from typing import Any
 from django.db import connections
 from django.db.migrations.loader import MigrationLoader
 
+from djcrf_pg import sql
 from djcrf_pg.capture import catalog
 from djcrf_pg.capture.operations import RunSQLFile
 from djcrf_pg.conf import get_settings
@@ -31,6 +32,18 @@ def prepare(alias: str) -> None:
             RunSQLFile("0001_forwards.sql", "0001_backwards.sql").database_forwards("djcrf_pg", editor, None, None)
     _set_flag(connection, schema)
     _set_caps(connection, schema)
+
+
+def note_shapes(alias: str) -> None:
+    """Have those load again who hear of a table in which a name stands for another column than when this looked last.
+
+    Args:
+        alias: The database.
+    """
+    connection = connections[alias]
+    if connection.vendor == "postgresql" and (schema := catalog.schema_of_log(connection)) is not None:
+        with connection.cursor() as cursor:
+            cursor.execute(sql.render(sql.load("djcrf_pg.capture", "shape.sql"), schema=schema))
 
 
 def _has_functions(connection: Any, schema: str) -> bool:

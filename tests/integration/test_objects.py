@@ -1,10 +1,13 @@
 """What ``migrate`` makes beyond the migrations: the doorbell's mode, and the functions where migrations are off."""
 
+from collections.abc import Callable
+
 import pytest
 from django.core.management import call_command
 from django.db import connection
 from django.test import override_settings
 
+from djcrf_pg.capture.objects import note_shapes
 from tests.integration.log import sql
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -21,6 +24,31 @@ def test_notify_never_mutes_the_doorbell_before_any_listener_runs():
     assert sql("SELECT last_value FROM djcrf_pg_listener_awake") == [(0,)]
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("RENAME name TO swap; RENAME other TO name; RENAME swap TO other", True),
+        ("DROP other; ADD other text", True),
+        ("DROP name; RENAME other TO name; ADD other text", True),
+        ("RENAME other TO another", False),
+        ("DROP other", False),
+        ("ADD another text", False),
+        ("ALTER other TYPE varchar(50)", False),
+    ],
+)
+def test_a_name_that_stands_for_another_column_has_everybody_load_again(
+    change: str, said: bool, make_table: Callable[..., str]
+):
+    make_table("shaped", "id int PRIMARY KEY, name text, other text")
+    note_shapes("default")
+    sql("DELETE FROM djcrf_pg_change")
+    for part in change.split("; "):
+        sql(f"ALTER TABLE shaped {part}")
+    for _ in range(2):
+        note_shapes("default")
+    assert sql("SELECT relation::text, op::text FROM djcrf_pg_change") == ([("shaped", "R")] if said else [])
+
+
 def test_without_migrations_the_tables_of_the_models_become_the_change_log():
     call_command("migrate", "djcrf_pg", "zero", verbosity=0)
     try:
@@ -29,7 +57,7 @@ def test_without_migrations_the_tables_of_the_models_become_the_change_log():
             sql("INSERT INTO testapp_project (name) VALUES ('captured')")
             assert sql("SELECT op::text, new->>'name' FROM djcrf_pg_change WHERE op = 'I'")[-1] == ("I", "captured")
     finally:
-        sql("DROP TABLE djcrf_pg_change, djcrf_pg_cursor, djcrf_pg_cap")
+        sql("DROP TABLE djcrf_pg_change, djcrf_pg_cursor, djcrf_pg_cap, djcrf_pg_shape")
         sql("DROP SEQUENCE djcrf_pg_listener_awake, djcrf_pg_floor")
         for name in ("insert", "update", "delete", "truncate"):
             sql(f"DROP FUNCTION djcrf_pg_capture_{name}_v1() CASCADE")

@@ -9,5 +9,6 @@ DROP FUNCTION /* :schema */djcrf_pg_trim_v1(bigint);
 DROP SEQUENCE /* :schema */djcrf_pg_floor;
 DROP SEQUENCE /* :schema */djcrf_pg_listener_awake;
 DROP TABLE /* :schema */djcrf_pg_cap;
+DROP TABLE /* :schema */djcrf_pg_shape;
 DROP TABLE /* :schema */djcrf_pg_cursor;
 DROP TABLE /* :schema */djcrf_pg_change;

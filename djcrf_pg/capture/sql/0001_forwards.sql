@@ -46,11 +46,15 @@ CREATE TABLE /* :schema */djcrf_pg_cap (
 );
 INSERT INTO /* :schema */djcrf_pg_cap VALUES ('7 days', 10000000, 4294967296);
 
+-- The number of each column of a table, when migrate looked last; see shape.sql.
+CREATE TABLE /* :schema */djcrf_pg_shape (relation regclass PRIMARY KEY, columns jsonb NOT NULL);
+
 -- Where the writers found the oldest transaction in the log when they last trimmed it; a hint, for what was deleted
 -- before it stays in the index until it is vacuumed.
 CREATE SEQUENCE /* :schema */djcrf_pg_floor MINVALUE 0 START 0;
 
-REVOKE ALL ON TABLE /* :schema */djcrf_pg_change, /* :schema */djcrf_pg_cursor, /* :schema */djcrf_pg_cap FROM PUBLIC;
+REVOKE ALL ON TABLE /* :schema */djcrf_pg_change, /* :schema */djcrf_pg_cursor FROM PUBLIC;
+REVOKE ALL ON TABLE /* :schema */djcrf_pg_cap, /* :schema */djcrf_pg_shape FROM PUBLIC;
 REVOKE ALL ON SEQUENCE /* :schema */djcrf_pg_listener_awake, /* :schema */djcrf_pg_floor FROM PUBLIC;
 
 -- Deletes the oldest changes of a log that is over a cap, up to so many rows. Those that were not delivered become one
