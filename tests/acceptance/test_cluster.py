@@ -13,6 +13,8 @@ from tests.processes import wait_until
 from tests.servers import AsgiServer, ManagePy, PgParams, RedisServer
 from tests.testapp.models import Remote, Task
 
+pytestmark = pytest.mark.processes
+
 LEADS, STANDS_BY = r"listener of database 'default' leads", r"listener of database 'default' stands by"
 
 

@@ -4,11 +4,14 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from channels_redis.core import RedisChannelLayer
 
 from tests.acceptance.board import Board
 from tests.servers import AsgiServer
 from tests.testapp.models import Task
+
+pytestmark = pytest.mark.processes
 
 
 def test_a_message_of_the_layer_that_cannot_be_read_is_a_resync_and_the_consumer_goes_on(

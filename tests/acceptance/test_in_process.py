@@ -16,7 +16,7 @@ from tests.servers import PgParams
 from tests.testapp.consumers import BoardConsumer
 from tests.testapp.models import Task
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
 
 
 @pytest.fixture(autouse=True)

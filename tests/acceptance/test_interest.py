@@ -12,7 +12,7 @@ from djcrf_pg.listener.occurrence import Occurrence
 from tests.testapp.consumers import BoardConsumer
 from tests.testapp.models import Task
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
 
 ROWS = 3 * interest.LEAST
 

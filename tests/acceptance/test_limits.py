@@ -12,6 +12,8 @@ from tests.client import Message
 from tests.servers import AsgiServer, ManagePy
 from tests.testapp.models import Task
 
+pytestmark = pytest.mark.processes
+
 ENTRIES = "INSERT INTO testapp_task (id, title, status, points, body) SELECT i, 't' || i, 'todo', 0, '' FROM "
 
 

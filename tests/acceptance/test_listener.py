@@ -6,12 +6,15 @@ These start servers of their own, for the shared one would lead.
 from collections.abc import Callable
 from uuid import uuid4
 
+import pytest
 from django.db import connection
 
 from tests.acceptance.board import Board
 from tests.acceptance.test_subscriptions import refusal
 from tests.servers import AsgiServer
 from tests.testapp.models import Task
+
+pytestmark = pytest.mark.processes
 
 
 def test_without_any_listener_the_command_is_named(

@@ -46,8 +46,9 @@ CREATE TABLE /* :schema */djcrf_pg_cap (
 );
 INSERT INTO /* :schema */djcrf_pg_cap VALUES ('7 days', 10000000, 4294967296);
 
--- The number of each column of a table, when migrate looked last; see shape.sql.
-CREATE TABLE /* :schema */djcrf_pg_shape (relation regclass PRIMARY KEY, columns jsonb NOT NULL);
+-- The number of each column of a table, when migrate looked last; see shape.sql. Neither this nor the caps has a key:
+-- the data of a dump must go into tables that migrate has filled.
+CREATE TABLE /* :schema */djcrf_pg_shape (relation regclass NOT NULL, columns jsonb NOT NULL);
 
 -- Where the writers found the oldest transaction in the log when they last trimmed it; a hint, for what was deleted
 -- before it stays in the index until it is vacuumed.

@@ -15,13 +15,19 @@ WITH present AS (
     GROUP BY a.attrelid
 ), said AS (
     INSERT INTO /* :schema */djcrf_pg_change (relation, op)
-    SELECT present.relation, 'R'
+    SELECT DISTINCT present.relation, 'R'::"char"
     FROM present JOIN /* :schema */djcrf_pg_shape AS known ON known.relation = present.relation
     WHERE EXISTS (
         SELECT FROM jsonb_each(known.columns) AS former JOIN jsonb_each(present.columns) AS now USING (key)
         WHERE former.value <> now.value
     )
+), gone AS (
+    DELETE FROM /* :schema */djcrf_pg_shape AS shape USING present
+    WHERE shape.relation = present.relation AND shape.columns <> present.columns
 )
-INSERT INTO /* :schema */djcrf_pg_shape AS shape (relation, columns)
+INSERT INTO /* :schema */djcrf_pg_shape (relation, columns)
 SELECT relation, columns FROM present
-ON CONFLICT (relation) DO UPDATE SET columns = excluded.columns WHERE shape.columns <> excluded.columns
+WHERE NOT EXISTS (
+    SELECT FROM /* :schema */djcrf_pg_shape AS shape
+    WHERE shape.relation = present.relation AND shape.columns = present.columns
+)
