@@ -15,8 +15,8 @@ if [ -n "${DJCRF_PG_TEST_DSN:-}" ] || [ -n "${DJCRF_PG_TEST_POSTGRES:-}" ]; then
     exec "$pytest" "$@"
 fi
 
-# Two at a time, for most of the time the tests wait for processes: what starts most of them, and the rest. The rest then
-# goes on with the older version, without what is the same on each.
+# Two at a time, for most of the time the tests wait for processes. Beside what starts most of them, and then the older
+# version without what is the same on each, goes the rest.
 some() {
     label=$1 version=$2
     shift 2
@@ -32,8 +32,6 @@ trap 'rm -f "$log"' EXIT
 (
     failed=0
     some "18: the rest" 18 tests --ignore=tests/acceptance --ignore=tests/oracle "$@" || failed=1
-    some "16: what touches the database" 16 tests/integration tests/acceptance tests/migration \
-        -m "not browser and not slow and not processes" "$@" || failed=1
     if ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then
         some "of Debian: what needs extensions" debian tests/integration -m extensions "$@" || failed=1
     fi
@@ -43,6 +41,8 @@ rest=$!
 
 code=0
 some "18: acceptance" 18 tests/acceptance tests/oracle "$@" || code=1
+some "16: what touches the database" 16 tests/integration tests/acceptance tests/migration \
+    -m "not browser and not slow and not processes" "$@" || code=1
 wait "$rest" || code=1
 cat "$log"
 exit "$code"
