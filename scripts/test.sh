@@ -21,10 +21,10 @@ some() {
     label=$1 version=$2
     shift 2
     echo "== PostgreSQL $label"
-    code=0
-    DJCRF_PG_TEST_POSTGRES=$version "$pytest" -p no:cacheprovider "$@" || code=$?
+    status=0
+    DJCRF_PG_TEST_POSTGRES=$version "$pytest" -p no:cacheprovider "$@" || status=$?
     # Exit code 5 is "no test was chosen", which a -k that names a few tests brings about.
-    [ "$code" = 0 ] || [ "$code" = 5 ]
+    [ "$status" = 0 ] || [ "$status" = 5 ]
 }
 
 log=$(mktemp)
