@@ -11,15 +11,15 @@ from channels.layers import InMemoryChannelLayer
 from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.exceptions import ListenerUnavailable
 from djcrf_pg.listener import embedded, envelope
-from djcrf_pg.listener.gate import Moment
+from djcrf_pg.listener.gate import Moment, Probe
 from tests.testapp.consumers import BoardConsumer
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
-def moment(xid: int) -> Moment:
+def moment(xid: int) -> Probe:
     """At noon, when every transaction below ``xid`` had ended."""
-    return Moment(Snapshot(xid, xid), NOON)
+    return Probe(Moment(Snapshot(xid, xid), NOON), True, "leader", frozenset(), frozenset(), session=1)
 
 
 class Layer(InMemoryChannelLayer):
@@ -37,11 +37,11 @@ class Layer(InMemoryChannelLayer):
 
 
 @pytest.fixture
-def answers(monkeypatch: pytest.MonkeyPatch) -> list["asyncio.Future[Moment]"]:
+def answers(monkeypatch: pytest.MonkeyPatch) -> list["asyncio.Future[Probe]"]:
     """What the gate answers to each call, in the order of the calls."""
-    waiting: list[asyncio.Future[Moment]] = []
+    waiting: list[asyncio.Future[Probe]] = []
 
-    async def ready(alias: str, tables: Any) -> Moment:
+    async def ready(alias: str, tables: Any, key: int) -> Probe:
         future = asyncio.get_running_loop().create_future()
         waiting.append(future)
         return await future
@@ -65,8 +65,11 @@ def consumer(monkeypatch: pytest.MonkeyPatch) -> BoardConsumer:
 
 async def both(consumer: BoardConsumer, answers: list[Any], names: Callable[[int], str]) -> list[asyncio.Task[Any]]:
     tasks = [asyncio.create_task(consumer.tasks.subscribe(request_id=names(number))) for number in range(2)]
-    while len(answers) < 2:  # noqa: ASYNC110 - each turn of the loop brings them one step on
+    while len(answers) < 2:
         await asyncio.sleep(0)
+        for task in tasks:
+            if task.done():
+                task.result()
     return tasks
 
 
