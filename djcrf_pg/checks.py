@@ -119,7 +119,7 @@ def check_casts(
         # What goes wrong here goes wrong in check_triggers too, and is told there.
         with suppress(DjcrfPgError, DatabaseError):
             discover()
-            for cast in foreign_casts(alias):
+            for cast in foreign_casts(alias, [step.table for step in plan(alias)]):
                 yield Warning(f"Database {alias!r}, {cast}", hint=MEND, id="djcrf_pg.W007")
 
 

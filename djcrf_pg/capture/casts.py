@@ -6,11 +6,13 @@ where it raises, the write fails. Whoever owns a type can give it one.
 """
 
 import dataclasses
+from collections.abc import Iterable
 
 from django.db import DatabaseError, connections
 
 from djcrf_pg.capture import catalog
-from djcrf_pg.capture.install import log_schema, plan
+from djcrf_pg.capture.install import log_schema
+from djcrf_pg.capture.plan import Table
 from djcrf_pg.exceptions import InstallError
 
 
@@ -48,18 +50,22 @@ MEND = (
 )
 
 
-def foreign_casts(alias: str) -> list[Cast]:
-    """Find them for the tables of a database that want triggers or have them; reads the catalog alone.
+def foreign_casts(alias: str, tables: Iterable[Table]) -> list[Cast]:
+    """Find them for tables of a database; reads the catalog alone.
+
+    Args:
+        alias: The database.
+        tables: Those that want triggers or have them.
 
     Raises:
-        InstallError: An observed name is no table, or the catalog cannot be read.
+        InstallError: The catalog cannot be read.
     """
-    tables = {step.table.oid: step.table for step in plan(alias)}
+    known = {table.oid: table for table in tables}
     schema = log_schema(alias)
-    if schema is None or not tables:
+    if schema is None or not known:
         return []
     try:
-        rows = catalog.casts(connections[alias], schema, list(tables))
+        rows = catalog.casts(connections[alias], schema, list(known))
     except DatabaseError as error:
         raise InstallError(f"The types of database {alias!r} cannot be looked at: {str(error).strip()}") from error
-    return [Cast(tables[oid].name, column, *rest) for oid, column, *rest in rows if column not in tables[oid].excluded]
+    return [Cast(known[oid].name, column, *rest) for oid, column, *rest in rows if column not in known[oid].excluded]

@@ -67,12 +67,13 @@ def look(alias: str) -> list[Line]:
     """The state of each table of a database that wants triggers or has them."""
     if log_schema(alias) is None:
         return [Line(alias, name, "not migrated", excluded) for name, excluded in registry.tables(alias).items()]
+    steps = plan(alias)
     casts: dict[str, list[str]] = {}
-    for cast in foreign_casts(alias):
+    for cast in foreign_casts(alias, [step.table for step in steps]):
         casts.setdefault(cast.table, []).append(str(cast))
     lines = [
         Line(alias, step.table.name, step.state, step.table.excluded, tuple(casts.get(step.table.name, ())))
-        for step in plan(alias)
+        for step in steps
     ]
     lines += [Line(alias, name, "unfit") for name in unfit(alias)]
     return lines + [Line(alias, name, "absent") for name in absent(alias)]
