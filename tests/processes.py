@@ -11,8 +11,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -50,6 +51,19 @@ def wait_until(
             raise AssertionError(f"after {timeout} s: {_say(message)}")
         time.sleep(POLL)
     return result
+
+
+@contextlib.contextmanager
+def meanwhile(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Runs `work` in a thread for as long as the block lasts; the event tells it to end."""
+    done = threading.Event()
+    thread = threading.Thread(target=work, args=[done])
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 async def until(

@@ -23,16 +23,20 @@ def layers(redis_url: str) -> dict[str, object]:
     return {"default": {"BACKEND": backend, "CONFIG": {"hosts": [redis_url], "capacity": 3}}}
 
 
+@pytest.fixture
+def listen(transactional_db: None, start_command: Callable[..., ManagePy]) -> Callable[..., None]:
+    """Starts a listener, and returns when it leads."""
+    return lambda **options: start_command("djcrf_pg", "listen", **options).wait_for(LEADS)
+
+
 def test_what_is_over_the_capacity_is_a_resync(
-    transactional_db: None,
     layers: dict[str, object],
-    start_command: Callable[..., ManagePy],
+    listen: Callable[..., None],
     start_asgi_server: Callable[..., AsgiServer],
     open_board: Callable[..., Board],
     test_pg: PgParams,
 ) -> None:
-    leader = start_command("djcrf_pg", "listen", layers=layers, settings={"ENVELOPE_EVENTS": 1})
-    leader.wait_for(LEADS)
+    listen(layers=layers, settings={"ENVELOPE_EVENTS": 1})
     board = open_board(start_asgi_server(layers=layers, settings={"EMBEDDED": False}))
     board.subscribe("full")
     # The last of them are what no later message could tell of.
@@ -53,15 +57,13 @@ def test_what_is_over_the_capacity_is_a_resync(
 @pytest.mark.parametrize("others", [1, 0], ids=["in the middle", "the last one"])
 def test_a_single_message_that_was_lost_is_missed(
     others: int,
-    transactional_db: None,
     redis_url: str,
-    start_command: Callable[..., ManagePy],
+    listen: Callable[..., None],
     start_asgi_server: Callable[..., AsgiServer],
     open_board: Callable[..., Board],
 ) -> None:
     lossy = {"BACKEND": "tests.testapp.layers.LossyLayer", "CONFIG": {"hosts": [redis_url]}}
-    leader = start_command("djcrf_pg", "listen", layers={"default": lossy})
-    leader.wait_for(LEADS)
+    listen(layers={"default": lossy})
     board = open_board(start_asgi_server(redis=redis_url, settings={"EMBEDDED": False}))
     board.subscribe("full")
     first = Task.objects.create(title="first")
@@ -77,14 +79,12 @@ def test_a_single_message_that_was_lost_is_missed(
 
 
 def test_nobody_is_told_to_load_again_for_nothing(
-    transactional_db: None,
     redis_url: str,
-    start_command: Callable[..., ManagePy],
+    listen: Callable[..., None],
     start_asgi_server: Callable[..., AsgiServer],
     open_board: Callable[..., Board],
 ) -> None:
-    leader = start_command("djcrf_pg", "listen", redis=redis_url)
-    leader.wait_for(LEADS)
+    listen(redis=redis_url)
     server = start_asgi_server(redis=redis_url, settings={"EMBEDDED": False})
     early = open_board(server)
     early.subscribe("full", "tasks")

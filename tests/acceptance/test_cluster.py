@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.acceptance.board import Board
-from tests.processes import wait_until
+from tests.processes import meanwhile, wait_until
 from tests.servers import AsgiServer, ManagePy, PgParams, RedisServer
 from tests.testapp.models import Remote, Task
 
@@ -37,10 +37,9 @@ def serve(redis_url: str, start_asgi_server: Callable[..., AsgiServer]) -> Calla
 @contextmanager
 def writing(test_pg: PgParams, first: int, pause: float = 0.0) -> Iterator[list[int]]:
     """Write rows for as long as the block lasts, ``pause`` seconds apart; the list holds those that were committed."""
-    done = threading.Event()
     written: list[int] = []
 
-    def work() -> None:
+    def work(done: threading.Event) -> None:
         with psycopg.connect(test_pg.dsn(), autocommit=True) as connection:
             while not done.wait(pause):
                 number = first + len(written)
@@ -49,15 +48,9 @@ def writing(test_pg: PgParams, first: int, pause: float = 0.0) -> Iterator[list[
                     [number, f"w{number}"],
                 )
                 written.append(number)
-                done.wait(pause)
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
+    with meanwhile(work):
         yield written
-    finally:
-        done.set()
-        thread.join()
 
 
 def created(board: Board) -> list[int]:

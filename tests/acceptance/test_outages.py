@@ -14,7 +14,7 @@ import pytest
 
 from tests.acceptance.test_cluster import LEADS, STANDS_BY
 from tests.client import Client
-from tests.processes import wait_until
+from tests.processes import meanwhile, wait_until
 from tests.servers import DSN, AsgiServer, EmbeddedPostgres, ManagePy, PgParams, app_env, docker_answers
 
 pytestmark = [
@@ -42,10 +42,9 @@ def env_of(params: PgParams, redis: str | None = None, **settings: Any) -> dict[
 @contextmanager
 def writing(params: PgParams, first: int) -> Iterator[list[int]]:
     """Write rows for as long as the block lasts, through outages; the list holds those whose commit was confirmed."""
-    done = threading.Event()
     written: list[int] = []
 
-    def work() -> None:
+    def work(done: threading.Event) -> None:
         number = first
         while not done.is_set():
             try:
@@ -57,13 +56,8 @@ def writing(params: PgParams, first: int) -> Iterator[list[int]]:
             except psycopg.OperationalError:
                 done.wait(0.05)
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
+    with meanwhile(work):
         yield written
-    finally:
-        done.set()
-        thread.join()
 
 
 def fast(server: EmbeddedPostgres) -> None:
