@@ -53,6 +53,7 @@ class Router:
         self._hydrators: dict[tuple[type[Model], int], Hydrator] = {}
         self._lenient = self._forgiving = False
         self._heard = routes
+        self._deaf: set[int] = set()
 
     def occurrences(
         self,
@@ -81,6 +82,7 @@ class Router:
         """
         self._lenient, self._forgiving = lenient, forgiving
         self._heard = {oid: route.without(silent) for oid, route in self._routes.items()} if silent else self._routes
+        self._deaf = {oid for oid, route in self._heard.items() if not route.everybody()}
         changes = list(changes)
         found = self._find([row for change in changes if (row := self._row(change)) is not None])
         found += self._resync_lost(changes)
@@ -126,7 +128,7 @@ class Router:
             if row.resync == UNREADABLE:
                 self._report(row, relation.name, ValueError("its image could not be written to the log"))
             return row
-        if not self._heard[relation.root].everybody():
+        if relation.root in self._deaf:
             return None
         raw = self._raw[relation.oid]
         try:
