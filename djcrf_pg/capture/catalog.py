@@ -22,9 +22,9 @@ IDENTITY = _query("identity")
 def schema_of_log(connection: Any) -> str | None:
     """The schema of the change log as an identifier with its dot; None before it is migrated."""
     with connection.cursor() as cursor:
-        cursor.execute(_query("schema"))
+        cursor.execute(sql.LOG_SCHEMA)
         row = cursor.fetchone()
-    return None if row is None else f"{connection.ops.quote_name(row[0])}."
+    return None if row is None else f"{row[0]}."
 
 
 def identity(connection: Any) -> tuple[Any, ...]:

@@ -64,10 +64,5 @@ def _set_flag(connection: Any, schema: str) -> None:
 
 def _set_caps(connection: Any, schema: str) -> None:
     settings = get_settings()
-    values = [settings.LOG_MAX_AGE, settings.LOG_MAX_ROWS, settings.LOG_MAX_BYTES]
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"UPDATE {schema}djcrf_pg_cap SET max_age = make_interval(secs => %s), max_rows = %s, max_bytes = %s "
-            f"WHERE (max_age, max_rows, max_bytes) IS DISTINCT FROM (make_interval(secs => %s), %s, %s)",
-            [*values, *values],
-        )
+        cursor.execute(sql.set_caps(schema, settings.LOG_MAX_AGE, settings.LOG_MAX_ROWS, settings.LOG_MAX_BYTES))

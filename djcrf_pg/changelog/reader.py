@@ -21,6 +21,8 @@ _KEYS = 50_000
 
 _CURSOR = "leader"
 
+_WEIGHT = sql.load("djcrf_pg.changelog", "weight.sql")
+
 _IS_OPEN = "SELECT true FROM pg_cursors WHERE name = 'djcrf_pg_window'"
 
 if TYPE_CHECKING:
@@ -91,7 +93,7 @@ class ChangeLog:
         self.connection = connection
         self.schema = schema
         window = self._window("$1::text::pg_snapshot", "pg_current_snapshot()")
-        self._sql = sql.queries("djcrf_pg.changelog", "reader.sql", schema=schema, window=window)
+        self._sql = sql.queries("djcrf_pg.changelog", "reader.sql", schema=schema, window=window, weight=_WEIGHT)
         self._pieces: _Pieces | None = None
         self._process: int | None = None
 
@@ -105,10 +107,7 @@ class ChangeLog:
         Raises:
             NotMigrated: There is none.
         """
-        name = await connection.fetchval(
-            "SELECT quote_ident(n.nspname) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
-            "WHERE c.oid = to_regclass('djcrf_pg_change')"
-        )
+        name = await connection.fetchval(sql.LOG_SCHEMA)
         if name is None:
             raise NotMigrated("The change log djcrf_pg_change does not exist: run `manage.py migrate`.")
         return cls(connection, f"{name}.")
@@ -145,8 +144,9 @@ class ChangeLog:
             )
         changes = [_change(row[3:]) for row in rows[:limit] if row["id"] is not None]
         if found <= len(changes):
-            window = Window() if mass is None else Window(mass=crowds(changes, mass))
-            return Piece(window.fold(changes), Position(snapshot), snapshot)
+            if mass is not None:
+                changes = Window(mass=crowds(changes, mass)).fold(changes)
+            return Piece(changes, Position(snapshot), snapshot)
         after = Position(position.last, snapshot, changes[-1].id)
         self._pieces = await self._cut(after, mass)
         return Piece(self._pieces.window.fold(changes), after, snapshot)
@@ -167,8 +167,8 @@ class ChangeLog:
         relations = ",".join(str(relation) for _, relation in window.mass)
         if await self.connection.fetchval(_IS_OPEN):
             await self.connection.execute(texts["close"])
-        declare = sql.render(texts["declare"], window=part, after=after, xids=xids, relations=relations)
-        await self.connection.execute(declare)
+        places = {"window": part, "weight": _WEIGHT, "after": after, "xids": xids, "relations": relations}
+        await self.connection.execute(sql.render(texts["declare"], **places))
         return _Pieces(self.connection, self._sql["images"], position, window)
 
     async def take(self) -> Taken:
@@ -227,7 +227,7 @@ class ChangeLog:
 
     async def set_caps(self, age: float, rows: int, size: int) -> None:
         """Tell the writers how large the log may grow: seconds, rows, bytes."""
-        await self.connection.execute(self._sql["caps"], age, rows, size)
+        await self.connection.execute(sql.set_caps(self.schema, age, rows, size))
 
     async def trim(self, limit: int) -> int:
         """Delete up to ``limit`` of the oldest changes, delivered or not, if the log is over a cap.

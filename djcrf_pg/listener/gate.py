@@ -14,7 +14,7 @@ from djcrf_pg.capture.plan import TRIGGERS
 from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.listener import interest
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
-from djcrf_pg.listener.leader import CLASS_ID
+from djcrf_pg.listener.leader import HOLDER
 from djcrf_pg.listener.session import Session
 
 
@@ -93,7 +93,7 @@ class Gate:
         self._held: set[int] = set()
         self._opened: datetime | None = None
         self._alias = alias
-        self._sql = sql.queries("djcrf_pg.listener", "gate.sql")
+        self._sql = sql.queries("djcrf_pg.listener", "gate.sql", holder=HOLDER)
         self._session: Session | None = None
         self._asking = asyncio.Lock()
         self._next: _Round | None = None
@@ -137,7 +137,7 @@ class Gate:
             # In a statement of its own, before the one that takes the snapshot.
             await session.execute(self._sql["hold"], interest.CLASS_ID, sorted(wanted))
             self._held |= wanted
-        row = await session.fetchrow(self._sql["probe"], CLASS_ID, tables, TRIGGERS)
+        row = await session.fetchrow(self._sql["probe"], tables, TRIGGERS)
         assert row is not None
         self._opened = self._opened or row["at"]
         return Probe(
@@ -186,7 +186,7 @@ class Gate:
         former = self._opened
         probe = await self.probe((), keys)
         session = await self._connected()
-        patient = await session.fetchval(self._sql["patient"], CLASS_ID, former, interest.GRACE / 2)
+        patient = await session.fetchval(self._sql["patient"], former, interest.GRACE / 2)
         return probe.session, not patient
 
     async def end_sessions(self, pids: list[int]) -> None:

@@ -24,8 +24,10 @@ WAIT = 4.8
 #: a standby that ends our session has been waiting for longer.
 LEASE = 3.0
 
-_TRY_LEAD = ("djcrf_pg.listener", "try_lead.sql")
-_STAND_BY = ("djcrf_pg.listener", "stand_by.sql")
+_SQL = sql.texts("djcrf_pg.listener", "leader.sql")
+
+#: The query of the session that leads, for the log that the search_path finds.
+HOLDER = sql.render(_SQL["holder"], **{"class": str(CLASS_ID)})
 
 
 async def try_lead(session: Session, schema: str) -> bool:
@@ -35,7 +37,7 @@ async def try_lead(session: Session, schema: str) -> bool:
         session: Whose lock it will be.
         schema: The schema of the log, quoted and with its dot.
     """
-    await session.execute(sql.render(sql.load(*_TRY_LEAD), schema=schema), CLASS_ID)
+    await session.execute(sql.render(_SQL["try_lead"], schema=schema), CLASS_ID)
     return session.leads
 
 
@@ -51,7 +53,7 @@ async def stand_by(session: Session, schema: str) -> bool:
     """
     # A little less each time, so that standbys that were started together do not look at the same moment.
     wait = int(1000 * WAIT * random.uniform(0.97, 1.0))
-    values = {"schema": schema, "class": str(CLASS_ID), "wait": str(wait)}
-    command = sql.render(sql.load(*_STAND_BY), **values)
+    values = {"schema": schema, "class": str(CLASS_ID), "wait": str(wait), "holder": HOLDER}
+    command = sql.render(_SQL["stand_by"], **values)
     await session.run(lambda connection: connection.execute(command), expected=WAIT)
     return session.leads

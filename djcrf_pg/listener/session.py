@@ -128,7 +128,7 @@ class Session:
 
     @property
     def leads(self) -> bool:
-        """Whether it has the leader's lock, as the server said when it gave it (see ``try_lead.sql``)."""
+        """Whether it has the leader's lock, as the server said when it gave it (see ``leader.sql``)."""
         return self._named() != self._name
 
     def _named(self) -> str:

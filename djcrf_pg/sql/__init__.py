@@ -42,3 +42,20 @@ def texts(package: str, name: str) -> dict[str, str]:
 def queries(package: str, name: str, **values: str) -> dict[str, str]:
     """Return the named queries of a SQL file, rendered with ``values``."""
     return {key: render(body, **values) for key, body in texts(package, name).items()}
+
+
+#: The query of the schema that holds the change log, quoted.
+LOG_SCHEMA = texts("djcrf_pg", "log.sql")["schema"]
+
+
+def set_caps(schema: str, age: float, rows: int, size: int) -> str:
+    """The command that tells the writers how large the log may grow.
+
+    Args:
+        schema: The schema of the log, quoted and with its dot.
+        age: Seconds.
+        rows: Changes.
+        size: Bytes.
+    """
+    places = {"schema": schema, "age": str(float(age)), "rows": str(int(rows)), "bytes": str(int(size))}
+    return render(texts("djcrf_pg", "log.sql")["caps"], **places)

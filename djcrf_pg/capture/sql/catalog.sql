@@ -1,10 +1,3 @@
--- name: schema
--- The schema that holds the change log, found the way unqualified names are.
-SELECT n.nspname
-FROM pg_catalog.pg_class AS c
-JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-WHERE c.oid = to_regclass('djcrf_pg_change')
-
 -- name: identity
 -- The identifier was drawn by initdb, and physical replicas have their primary's.
 SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system()),

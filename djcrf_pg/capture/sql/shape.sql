@@ -1,7 +1,6 @@
--- :schema of the log. A row image names its columns, and they are read by the names of
--- today. So a name that stands for another column than before (two columns were renamed to each other, or one was dropped
--- and its name used again) gives images of before a wrong value that nobody can see. Those who hear of the table are
--- told to load again.
+-- :schema of the log. A row image names its columns, and they are read by the names of today. So a name that stands for
+-- another column than before (two columns were renamed to each other, or one was dropped and its name used again) gives
+-- images of before a wrong value that nobody can see. Those who hear of the table are told to load again.
 WITH present AS (
     SELECT a.attrelid AS relation, jsonb_object_agg(a.attname, a.attnum) AS columns
     FROM pg_catalog.pg_attribute AS a

@@ -1,5 +1,5 @@
 -- For a window that is larger than a piece: it is sorted once, by a cursor that the server keeps beyond the transaction.
--- DECLARE takes no parameters, so these are filled in: :window the query, :after an id, and :xids and :relations,
+-- DECLARE takes no parameters, so these are filled in: :window the query, :weight of a row, :after an id, and :xids and :relations,
 -- arrays of what is not told row by row.
 
 -- name: crowds
@@ -16,15 +16,11 @@ WHERE depth > 1 AND id <= /* :after */
 GROUP BY xid, relation
 
 -- name: declare
--- Keys and weights alone; images follow piece by piece. What is small is not compressed; what is large may be many times
--- larger than it is stored.
+-- Keys and weights alone; images follow piece by piece.
 DECLARE djcrf_pg_window NO SCROLL CURSOR WITH HOLD FOR
-SELECT change.xid::text AS xid, change.id, (
-    SELECT coalesce(sum(CASE WHEN pg_column_size(image) < 1500 THEN pg_column_size(image)
-                             ELSE octet_length(image::text) END), 0)
-    FROM (VALUES (change.old), (change.new)) AS images (image)
-) AS bytes
+SELECT change.xid::text AS xid, change.id, weight.bytes
 FROM (/* :window */) AS change
+CROSS JOIN LATERAL (/* :weight */) AS weight
 WHERE change.id > /* :after */ AND NOT EXISTS (
     SELECT FROM unnest('{/* :xids */}'::xid8[], '{/* :relations */}'::oid[]) AS mass (xid, relation)
     WHERE mass.xid = change.xid AND mass.relation = change.relation

@@ -1,5 +1,5 @@
 -- name: read
--- $1 last snapshot, $2 rows, $3 bytes; :window goes from there to what is visible now.
+-- $1 last snapshot, $2 rows, $3 bytes; :window goes from there to what is visible now, :weight is a row's.
 -- One statement, one snapshot (READ COMMITTED): what it sees and its pg_current_snapshot() agree. The first
 -- row always passes the limit of bytes; `found` tells whether the limits cut something off.
 WITH piece AS (
@@ -10,12 +10,7 @@ WITH piece AS (
     SELECT piece.*, count(*) OVER () AS found,
            sum(bytes) OVER (ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
     FROM piece
-    CROSS JOIN LATERAL (
-        -- What is small is not compressed; what is large may be many times larger than it is stored.
-        SELECT sum(CASE WHEN pg_column_size(image) < 1500 THEN pg_column_size(image)
-                        ELSE octet_length(image::text) END) AS bytes
-        FROM (VALUES (old), (new)) AS images (image)
-    ) AS weight
+    CROSS JOIN LATERAL (/* :weight */) AS weight
 )
 SELECT s.snapshot, s.process, w.found, w.id, w.xid::text AS xid, w.relation::oid AS relation, w.op::text AS op, w.depth,
        w.old::text AS old, w.new::text AS new, w.context, w.at
@@ -115,11 +110,6 @@ WITH touched AS (
     UPDATE /* :schema */djcrf_pg_cursor SET saved_at = clock_timestamp() WHERE name = $1 AND term = $2
 )
 SELECT term FROM /* :schema */djcrf_pg_cursor WHERE name = $1
-
--- name: caps
--- $1 seconds, $2 rows, $3 bytes.
-UPDATE /* :schema */djcrf_pg_cap SET max_age = make_interval(secs => $1), max_rows = $2, max_bytes = $3
-WHERE (max_age, max_rows, max_bytes) IS DISTINCT FROM (make_interval(secs => $1), $2, $3)
 
 -- name: trim
 -- $1 rows.

@@ -1,23 +1,19 @@
 -- name: probe
--- $1 class of the leader's lock, $2 quoted table names, $3 names of our triggers.
+-- :holder of the leader's lock, $1 quoted table names, $2 names of our triggers.
 SELECT pg_current_snapshot()::text AS snapshot, clock_timestamp() AS at,
        to_regclass('djcrf_pg_change') IS NOT NULL AS migrated,
        (
-           SELECT concat_ws(' ', nullif(activity.application_name, ''), '(server process ' || locks.pid || ')')
-           FROM pg_locks AS locks LEFT JOIN pg_stat_activity AS activity USING (pid)
-           WHERE locks.locktype = 'advisory' AND locks.granted AND locks.objsubid = 2
-             AND locks.classid = $1::int8::oid AND locks.objid = to_regclass('djcrf_pg_change')::oid
-             AND locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-           LIMIT 1
+           SELECT concat_ws(' ', nullif(application_name, ''), '(server process ' || pid || ')')
+           FROM (/* :holder */) AS holder LIMIT 1
        ) AS leader,
        ARRAY(
-           SELECT name FROM unnest($2::text[]) AS wanted (name) WHERE to_regclass(name) IS NULL
+           SELECT name FROM unnest($1::text[]) AS wanted (name) WHERE to_regclass(name) IS NULL
        ) AS absent,
        ARRAY(
-           SELECT name FROM unnest($2::text[]) AS wanted (name)
-           WHERE to_regclass(name) IS NOT NULL AND cardinality($3::text[]) > (
+           SELECT name FROM unnest($1::text[]) AS wanted (name)
+           WHERE to_regclass(name) IS NOT NULL AND cardinality($2::text[]) > (
                SELECT count(*) FROM pg_trigger
-               WHERE tgrelid = to_regclass(name) AND tgname = ANY ($3::text[]) AND tgenabled IN ('O', 'A')
+               WHERE tgrelid = to_regclass(name) AND tgname = ANY ($2::text[]) AND tgenabled IN ('O', 'A')
            )
        ) AS bare
 
@@ -26,14 +22,11 @@ SELECT pg_current_snapshot()::text AS snapshot, clock_timestamp() AS at,
 SELECT pg_advisory_lock_shared($1::int, key) FROM unnest($2::int[]) AS keys (key)
 
 -- name: patient
--- $1 class of the leader's lock, $2 when our former session began, $3 seconds: whether all sessions ended with ours, and
+-- :holder of the leader's lock, $1 when our former session began, $2 seconds: whether all sessions ended with ours, and
 -- nobody leads for as long.
-SELECT coalesce(pg_postmaster_start_time() > $2::timestamptz, false) AND NOT EXISTS (
-    SELECT FROM pg_locks AS locks JOIN pg_stat_activity AS activity USING (pid)
-    WHERE locks.locktype = 'advisory' AND locks.granted AND locks.objsubid = 2
-      AND locks.classid = $1::int8::oid AND locks.objid = to_regclass('djcrf_pg_change')::oid
-      AND locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-      AND activity.backend_start < clock_timestamp() - make_interval(secs => $3::float8)
+SELECT coalesce(pg_postmaster_start_time() > $1::timestamptz, false) AND NOT EXISTS (
+    SELECT FROM (/* :holder */) AS holder
+    WHERE backend_start < clock_timestamp() - make_interval(secs => $2::float8)
 )
 
 -- name: end_sessions

@@ -1,5 +1,22 @@
--- :schema of the log, :class of the leader's lock, :wait milliseconds. One command that waits for the lock, and before that ends a leader
--- that is frozen: a stopped process keeps its session, and the server cannot know.
+-- name: holder
+-- :class of the leader's lock: the session that has it.
+SELECT locks.pid, activity.application_name, activity.state, activity.wait_event_type, activity.backend_start
+FROM pg_locks AS locks LEFT JOIN pg_stat_activity AS activity USING (pid)
+WHERE locks.locktype = 'advisory' AND locks.granted AND locks.objsubid = 2
+  AND locks.classid = /* :class */::int8::oid AND locks.objid = to_regclass('djcrf_pg_change')::oid
+  AND locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+
+-- name: try_lead
+-- :schema of the log, $1 class of the leader's lock. Who leads says so in its application_name: operators see it, and the
+-- server reports the change to the client, which is how a command that returns no rows tells what came of it
+-- (PostgreSQL manual, 54.2.7).
+SELECT set_config('application_name', current_setting('djcrf_pg.leader'), false)
+WHERE pg_try_advisory_lock($1::int, '/* :schema */djcrf_pg_change'::regclass::oid::int8::bit(32)::int)
+
+-- name: stand_by
+-- :schema of the log, :class of the leader's lock, :wait milliseconds, :holder the query above. One command that waits
+-- for the lock, and before that ends a leader that is frozen: a stopped process keeps its session, and the server cannot
+-- know.
 -- Two looks in a row must find unread work and the same time of the cursor, which a living leader saves or touches each
 -- second while there is work. A server process that is at work is no frozen leader's, unless it waits for its client:
 -- nobody takes the answer (wait event ClientWrite), or nothing follows the first messages of a question (ClientRead).
@@ -20,12 +37,8 @@ BEGIN
         WHERE change.xid = ANY (ARRAY(SELECT pg_snapshot_xip(cursor.snapshot)))
     );
     IF look = current_setting('djcrf_pg.look', true) THEN
-        SELECT activity.pid INTO leader
-        FROM pg_locks AS locks JOIN pg_stat_activity AS activity USING (pid)
-        WHERE locks.locktype = 'advisory' AND locks.granted AND locks.objsubid = 2
-          AND locks.classid = /* :class */::int8::oid AND locks.objid = '/* :schema */djcrf_pg_change'::regclass::oid
-          AND locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-          AND (activity.state <> 'active' OR activity.wait_event_type = 'Client');
+        SELECT holder.pid INTO leader FROM (/* :holder */) AS holder
+        WHERE holder.state <> 'active' OR holder.wait_event_type = 'Client';
         IF pg_terminate_backend(leader) THEN
             RAISE WARNING 'the leader (server process %) does nothing about unread changes since %: its session is ended',
                 leader, look;

@@ -1,0 +1,15 @@
+-- For whoever works on the change log, over either driver: no parameters, which the drivers write differently.
+
+-- name: schema
+-- The schema that holds the change log, found the way unqualified names are; always quoted, as Django quotes.
+SELECT '"' || replace(n.nspname, '"', '""') || '"'
+FROM pg_catalog.pg_class AS c
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.oid = to_regclass('djcrf_pg_change')
+
+-- name: caps
+-- :age seconds, :rows, :bytes.
+UPDATE /* :schema */djcrf_pg_cap
+SET max_age = make_interval(secs => /* :age */), max_rows = /* :rows */, max_bytes = /* :bytes */
+WHERE (max_age, max_rows, max_bytes)
+   IS DISTINCT FROM (make_interval(secs => /* :age */), /* :rows */::bigint, /* :bytes */::bigint)
