@@ -18,7 +18,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.oracle.report import page
 from tests.oracle.tally import Tally
-from tests.oracle.world import World
+from tests.oracle.world import LAYERS, World
 
 
 def main() -> None:
@@ -28,6 +28,8 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=20, help="runs for each seed")
     parser.add_argument("--steps", type=int, default=80, help="steps of a run at most")
     parser.add_argument("--faults", type=int, default=3, help="faults of a run at most")
+    help_ = "of channels_redis; may be given again: the seeds take turns (default: both)"
+    parser.add_argument("--layer", action="append", choices=LAYERS, help=help_)
     parser.add_argument("--slow", action="store_true", help="also faults of more than ten seconds")
     # More than a standby takes to end a frozen leader, and more than a listener waits between two tries to connect.
     help_ = "seconds after which a copy that is not right will not become right by itself"
@@ -66,7 +68,11 @@ class _Run:
         try:
             while seeds or self.seconds < self.options.minutes * 60:
                 number = seeds.pop(0) if seeds else random.getrandbits(32)
-                print(f"{self.seconds:.0f} s, seed {number}; {self.tally.line()}", flush=True)
+                layers = self.options.layer or LAYERS
+                layer = layers[self.seeds % len(layers)]
+                print(f"{self.seconds:.0f} s, seed {number}, layer {layer}; {self.tally.line()}", flush=True)
+                self.world.use(layer)
+                self.tally.add("seeds", layer)
                 self.seeds += 1
                 run_state_machine_as_test(seed(number)(Oracle), settings=self._settings())
                 self._report()
@@ -95,7 +101,7 @@ class _Run:
 
     def _report(self) -> None:
         if self.options.report is not None:
-            text = page(self.tally, self.seconds, self.world.version, self.seeds)
+            text = page(self.tally, self.seconds, self.world.version)
             self.options.report.write_text(text, encoding="utf-8")
         print(f"{self.seconds:.0f} s; {self.tally.line()}", flush=True)
 

@@ -9,10 +9,6 @@ from contextlib import suppress
 
 from tests.oracle.world import BACK, World
 
-#: Whether Redis may be stopped and started again, empty. Then nobody is a member of a group any more, and it takes the
-#: consumers' renewal of their memberships to find out.
-REDIS_FAULT = False
-
 _UNREAD = itertools.count(2_000_001)
 
 
@@ -100,9 +96,14 @@ class Faults:
                 raise RuntimeError(f"PostgreSQL does not come back\n{server.tail()}")
         return "done"
 
-    def _restart_redis(self) -> str:
+    def _empty_redis(self) -> str:
         self._world.redis.kill()
         self._world.redis.start()
+        return "done"
+
+    def _lose_redis(self) -> str:
+        self._world.redis.kill()
+        self._mend.append(self._world.redis.start)
         return "done"
 
 
@@ -116,12 +117,11 @@ KINDS: dict[str, Callable[[Faults], str]] = {
     "PostgreSQL restarted (fast)": lambda faults: faults._restart(signal.SIGINT),
     "PostgreSQL restarted (immediate)": lambda faults: faults._restart(signal.SIGQUIT),
     "postmaster killed": lambda faults: faults._restart(signal.SIGKILL),
+    "Redis killed, and back at once, empty": Faults._empty_redis,
+    "Redis gone for a while, then back, empty": Faults._lose_redis,
 }
 #: What takes more than ten seconds: only for a long run.
 SLOW: dict[str, Callable[[Faults], str]] = {
     "leader stopped until another leads": lambda faults: faults._replace(Faults._stop),
     "leader's connections frozen until another leads": lambda faults: faults._replace(Faults._freeze),
 }
-
-if REDIS_FAULT:
-    KINDS["Redis restarted, empty"] = Faults._restart_redis

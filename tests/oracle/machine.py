@@ -244,7 +244,7 @@ class Oracle(RuleBasedStateMachine):
             time.sleep(0.01)
 
     def _fence(self, wait: bool = True) -> None:
-        """Write a row for each group, and wait until it is told: what was on its way has then arrived."""
+        """Write a row for each group, and wait until it is there: what was on its way has then arrived."""
         keys = {lane: next(_FENCES) for lane in LANES}
         for lane, key in keys.items():
             insert = "INSERT INTO testapp_task (id, title, status, points, body) VALUES (%s, %s, %s, 0, '')"
@@ -254,7 +254,7 @@ class Oracle(RuleBasedStateMachine):
         expected = {name: key for lane, key in keys.items() for name in ("all_tasks", "labelled", f"lane {lane}")}
         expected["all_projects"] = project
         deadline = time.monotonic() + self.patience
-        while wait and not all(self.replica.has_heard(name, key) for name, key in expected.items()):
+        while wait and not all(key in self.replica.rows(name) for name, key in expected.items()):
             if time.monotonic() > deadline:
                 self.tally.add("mismatches", "a fence was not told")
                 raise AssertionError(self._explain([f"fences {expected}"], healed=False))

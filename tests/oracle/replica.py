@@ -3,10 +3,11 @@
 import json
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 from tests.oracle.tables import QUERIES, Rows
 from tests.oracle.tally import Tally
@@ -44,6 +45,8 @@ class Mirror:
 class Replica:
     """One WebSocket with a subscription to each observer, read by a thread.
 
+    It does as a page in a browser does: where the connection ends, it connects, subscribes and loads again.
+
     Args:
         url: Of the consumer.
         load: Runs a query of a mirror, for as long as it takes until the server answers.
@@ -53,28 +56,26 @@ class Replica:
     def __init__(self, url: str, load: Load, tally: Tally) -> None:
         self.mirrors = {name: Mirror(name) for name in QUERIES}
         self.error: str | None = None
+        self._url = url
         self._load = load
         self._tally = tally
         self._lock = threading.Lock()
-        self._connection = connect(url, max_size=None, open_timeout=20, close_timeout=2)
-        self._subscribed = threading.Semaphore(0)
+        self._closing = threading.Event()
+        self._connection = self._connect()
+        self._loaded: set[str] = set()
+        self._complete = threading.Event()
         self._thread = threading.Thread(target=self._read, name="replica", daemon=True)
 
     def open(self) -> None:
-        """Subscribe, then load: what commits between the two comes as well."""
+        """Subscribe and load; returns when there is a copy of everything."""
+        self._subscribe()
         self._thread.start()
-        for name in self.mirrors:
-            observer, _, lane = name.partition(" ")
-            arguments = {"status": lane} if lane else {}
-            message = {"action": "subscribe", "request_id": name, "observer": observer, **arguments}
-            self._connection.send(json.dumps(message))
-            if not self._subscribed.acquire(timeout=60) or self.error:
-                raise AssertionError(f"no subscription to {name}: {self.error}")
-        for name in self.mirrors:
-            self._reload(name)
+        if not self._complete.wait(timeout=60) or self.error:
+            raise AssertionError(f"subscriptions to {sorted(self._loaded)} alone: {self.error}")
 
     def close(self) -> None:
         """Close the connection."""
+        self._closing.set()
         self._connection.close()
         self._thread.join()
 
@@ -83,10 +84,16 @@ class Replica:
         with self._lock:
             return dict(self.mirrors[name].rows)
 
-    def has_heard(self, name: str, key: int) -> bool:
-        """Whether the creation of a row was told."""
-        with self._lock:
-            return any(action == "create" and pk == key for _, action, pk in self.mirrors[name].heard)
+    def _connect(self) -> ClientConnection:
+        return connect(self._url, max_size=None, open_timeout=20, close_timeout=2)
+
+    def _subscribe(self) -> None:
+        self._loaded.clear()
+        for name in self.mirrors:
+            observer, _, lane = name.partition(" ")
+            arguments = {"status": lane} if lane else {}
+            message = {"action": "subscribe", "request_id": name, "observer": observer, **arguments}
+            self._connection.send(json.dumps(message))
 
     def _reload(self, name: str) -> None:
         rows = self._load(QUERIES[name])  # which may have to wait for a transaction that has TRUNCATEd
@@ -94,14 +101,29 @@ class Replica:
             self.mirrors[name].rows = rows
 
     def _read(self) -> None:
-        try:
-            for text in self._connection:
-                self._take(json.loads(text))
-        except ConnectionClosed as error:
-            self.error = repr(error)
-        except Exception as error:
-            self.error = repr(error)
-            raise
+        while True:
+            try:
+                for text in self._connection:
+                    self._take(json.loads(text))
+            except ConnectionClosed:
+                pass
+            except Exception as error:
+                self.error = repr(error)
+                raise
+            if self._closing.is_set():
+                return
+            self._reconnect()
+
+    def _reconnect(self) -> None:
+        """While Redis is away each connection ends at once."""
+        self._tally.add("connections that ended", "of the client")
+        self._closing.wait(0.2)
+        self._connection = self._connect()
+        if self._closing.is_set():
+            self._connection.close()
+            return
+        with suppress(ConnectionClosed):
+            self._subscribe()
 
     def _take(self, message: dict[str, Any]) -> None:
         if (name := message.get("mirror")) is not None:
@@ -115,7 +137,10 @@ class Replica:
             self._reload(message["request_id"])
         elif message["action"] == "subscribe":
             if message["response_status"] != 201:
-                self.error = str(message)
-            self._subscribed.release()
+                raise AssertionError(f"a subscription was refused: {message}")
+            self._reload(message["request_id"])  # what commits between the two comes as well
+            self._loaded.add(message["request_id"])
+            if self._loaded == self.mirrors.keys():
+                self._complete.set()
         else:
             raise AssertionError(f"no message that anybody asked for: {message}")

@@ -27,6 +27,15 @@ SETTINGS: dict[str, Any] = {
     "RETENTION": 60.0,
 }
 
+#: The channel layers of channels_redis, which lose messages and memberships in ways of their own.
+LAYERS = ("core", "pubsub")
+
+_BACKENDS: dict[str, dict[str, Any]] = {
+    # What a full channel drops is the layer's affair.
+    "core": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"capacity": 100_000}},
+    "pubsub": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {}},
+}
+
 _DBNAME = "oracle"
 _APP = "tests.oracle.asgi:application"
 
@@ -44,8 +53,10 @@ class World:
         self.redis = RedisServer()
         self.listeners: list[ManagePy] = []
         self.proxies: list[Proxy] = []
+        self.layer = ""
         self.version = ""
         self._stack = ExitStack()
+        self._ours = ExitStack()
         self._mine = threading.local()
 
     def __enter__(self) -> Self:
@@ -60,24 +71,27 @@ class World:
             os.environ["DJANGO_SETTINGS_MODULE"] = "tests.oracle.settings"
             django.setup()
             call_command("migrate", database="default", verbosity=0)
-            self.asgi = AsgiServer(self._env())
-            self.asgi.command = [_APP if part.endswith(":application") else part for part in self.asgi.command]
-            for _ in range(2):
-                self.proxies.append(stack.enter_context(Proxy(self.server.params)))
-                self.listeners.append(stack.enter_context(self._listener(self.proxies[-1])))
-            stack.enter_context(self.asgi)
+            self.proxies = [stack.enter_context(Proxy(self.server.params)) for _ in range(2)]
+            self._ours = stack.enter_context(ExitStack())
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._stack.__exit__(*exception)
 
+    def use(self, layer: str) -> None:
+        """Have listeners and the ASGI server go through a channel layer, one of `LAYERS`."""
+        if layer == self.layer:
+            return
+        self._ours.close()
+        self.layer = layer
+        self.asgi = AsgiServer(self._env(), application=_APP)
+        self.listeners = [self._ours.enter_context(self._listener(proxy)) for proxy in self.proxies]
+        self._ours.enter_context(self.asgi)
+
     def _env(self, **env: str) -> dict[str, str | None]:
-        layer = {
-            "BACKEND": "channels_redis.core.RedisChannelLayer",
-            # What a full channel drops is the layer's affair.
-            "CONFIG": {"hosts": [self.redis.url], "capacity": 100_000},
-        }
+        backend = _BACKENDS[self.layer]
+        layer = {**backend, "CONFIG": {**backend["CONFIG"], "hosts": [self.redis.url]}}
         names = {"DJANGO_SETTINGS_MODULE": "tests.oracle.settings", **env}
         return app_env(dbname=_DBNAME, layers={"default": layer}, settings=SETTINGS, env=names)
 
