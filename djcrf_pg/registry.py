@@ -55,6 +55,10 @@ class Observed(Protocol):
     def needs_old(self) -> bool:
         """Whether groups, serializer or handler are given the instance as it was before."""
 
+    @property
+    def needs_row(self) -> bool:
+        """Whether anybody is given more of an instance than its primary key."""
+
     def resync_group(self) -> str:
         """The group of all its subscribers, for what cannot be said row by row."""
 

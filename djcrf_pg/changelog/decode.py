@@ -8,10 +8,10 @@ functions), so the text of a value depends on its type alone.
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -79,13 +79,16 @@ class StaleRelation(Exception):
         self.oid = oid
 
 
-def _exactly(kind: type) -> Convert:
-    def check(value: Any) -> Any:
-        if type(value) is not kind:
-            raise TypeError(f"{kind.__name__} expected, not {value!r:.60}")
-        return value
+@dataclasses.dataclass(frozen=True, slots=True)
+class _exactly:
+    """The converter of values that JSON has as the driver has them."""
 
-    return check
+    kind: type
+
+    def __call__(self, value: Any) -> Any:
+        if type(value) is not self.kind:
+            raise TypeError(f"{self.kind.__name__} expected, not {value!r:.60}")
+        return value
 
 
 def _float(value: Any) -> float:
@@ -223,13 +226,14 @@ def _json_array(convert: Convert, depth: int) -> Convert:
     return convert_text
 
 
-@dataclasses.dataclass(slots=True)
-class _Column:
-    field: "Field[Any, Any]"
+class _Column(NamedTuple):
     name: str
-    type: ColumnType
+    attname: str
+    as_is: type | None  # values of this type need nothing
     convert: Convert
     django: list[tuple[Callable[..., Any], Any]]
+    field: str
+    type: ColumnType
 
 
 class Hydrator:
@@ -260,6 +264,7 @@ class Hydrator:
         self._unknown = [column for column in own if column not in relation.columns]
         keys = model._meta.pk_fields
         self._keys = {field.attname for field in own.values() if field in keys}
+        self._key_columns = [column for column in self._columns if column.attname in self._keys]
         self._reported: set[str] = set()
 
     def _column(self, name: str, field: "Field[Any, Any]", kind: ColumnType, decoders: Decoders) -> _Column:
@@ -272,23 +277,32 @@ class Hydrator:
         while (part := getattr(part, "base_field", None)) is not None:
             depth += 1
         convert = decoders.converter(kind, max(depth, 1))
-        return _Column(field, name, kind, convert, [(function, expression) for function in functions])
+        django = [(function, expression) for function in functions]
+        as_is = convert.kind if isinstance(convert, _exactly) and not django else None
+        return _Column(name, field.attname, as_is, convert, django, field.name, kind)
 
-    def instance(self, image: Image, *, lenient: bool = False) -> Model:
+    def instance(self, image: Image, *, lenient: bool = False, only_key: bool = False) -> Model:
         """Make an instance of an image; see :meth:`values`.
+
+        Args:
+            image: The row.
+            lenient: Leave out a field whose value does not fit, instead of raising.
+            only_key: Leave out all fields but the primary key's.
 
         Raises:
             StaleRelation: As :meth:`values` does.
             ValueError: The key is not in the image, or cannot be decoded: nothing can be said of such a row.
         """
-        values = self.values(image, lenient=lenient)
+        values = self.values(image, self._key_columns if only_key else None, lenient=lenient)
         if not self._keys <= values.keys():
             raise ValueError(
                 f"the key of {self.model._meta.label} cannot be read from an image of {self.relation.name}"
             )
         return self.model.from_db(self._alias, list(values), list(values.values()))
 
-    def values(self, image: Image, *, lenient: bool = False) -> dict[str, Any]:
+    def values(
+        self, image: Image, columns: Iterable[_Column] | None = None, *, lenient: bool = False
+    ) -> dict[str, Any]:
         """Read an image, in the order of the model's fields.
 
         Columns that the image lacks (excluded, or added later) are left out, which makes deferred fields; columns
@@ -296,6 +310,7 @@ class Hydrator:
 
         Args:
             image: The row.
+            columns: Those of them that are wanted; by default all.
             lenient: Leave out a field whose value does not fit, instead of raising.
 
         Returns:
@@ -304,17 +319,21 @@ class Hydrator:
         Raises:
             StaleRelation: A value does not fit its column's type, or the column is not known.
         """
-        if not lenient and any(column in image for column in self._unknown):
+        if self._unknown and not lenient and any(column in image for column in self._unknown):
             raise StaleRelation(self.relation.oid)
         values: dict[str, Any] = {}
-        for column in self._columns:
-            value = image.get(column.name, DEFERRED)
+        for column in self._columns if columns is None else columns:
+            name, attname, as_is, convert, django, _, _ = column
+            value = image.get(name, DEFERRED)
+            if type(value) is as_is:
+                values[attname] = value
+                continue
             if value is DEFERRED:
                 continue
             try:
                 if value is not None:
-                    value = column.convert(value)
-                for function, expression in column.django:
+                    value = convert(value)
+                for function, expression in django:
                     value = function(value, expression, self._connection)
             except Exception as error:
                 # Converters are the driver's and the user's: what they raise is anybody's guess.
@@ -322,7 +341,7 @@ class Hydrator:
                     raise StaleRelation(self.relation.oid) from error
                 self._report(column, error)
                 continue
-            values[column.field.attname] = value
+            values[attname] = value
         return values
 
     def _report(self, column: _Column, error: Exception) -> None:
@@ -333,7 +352,7 @@ class Hydrator:
         emit(
             FieldDeferred(
                 model=label,
-                field=column.field.name,
+                field=column.field,
                 column=column.name,
                 type=column.type.name,
                 error=str(error),

@@ -45,7 +45,9 @@ def parse(text: str, raw: Collection[str] = ()) -> dict[str, Any]:
 
 def _parse(text: str, raw: Collection[str], parser: json.JSONDecoder, scan_value: _Scan) -> dict[str, Any]:
     if not raw:
-        whole = parser.decode(text)
+        whole = _at_once(text, scan_value)
+        if whole is None:
+            whole = parser.decode(text)
         if not isinstance(whole, dict):
             raise TypeError(f"a row image is an object, not {text[:50]}")
         return whole
@@ -60,6 +62,15 @@ def _parse(text: str, raw: Collection[str], parser: json.JSONDecoder, scan_value
         image[column] = text[place:end] if column in raw and value is not None else value
         place = _after_space(text, end)
     return image
+
+
+def _at_once(text: str, scan_value: _Scan) -> Any:
+    """A value with no space around it, as PostgreSQL writes it; None for anything else."""
+    try:
+        whole, end = scan_value(text, 0)
+    except StopIteration:
+        return None
+    return whole if end == len(text) else None
 
 
 def elements(text: str) -> list[str]:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -69,12 +69,14 @@ def net(changes: Iterable[RowChange], key_of: Callable[[int, Image], Key]) -> li
     return [row for row in found if row.old is not None or row.new is not None or row.resync]
 
 
-def by_key(change: RowChange, key_of: Callable[[int, Image], Key]) -> list[tuple[Key, RowChange]]:
+def by_key(change: RowChange, key_of: Callable[[int, Image], Key]) -> Sequence[tuple[Key, RowChange]]:
     """A change with the key of its row; a changed key is a delete of the old row and a create of the new one."""
-    before, after = (None if image is None else key_of(change.relation, image) for image in (change.old, change.new))
-    if before is None or after is None or before == after:
-        return [(after if before is None else before, change)]
-    return [(before, dataclasses.replace(change, new=None)), (after, dataclasses.replace(change, old=None))]
+    old, new = change.old, change.new
+    before = None if old is None else key_of(change.relation, old)
+    after = None if new is None else key_of(change.relation, new)
+    if old is None or new is None or before == after:
+        return ((after if old is None else before, change),)
+    return (before, dataclasses.replace(change, new=None)), (after, dataclasses.replace(change, old=None))
 
 
 def _ends(path: list[RowChange]) -> RowChange:

@@ -54,6 +54,7 @@ class Router:
         self._lenient = self._forgiving = False
         self._heard = routes
         self._deaf: set[int] = set()
+        self._needs: dict[Observed, tuple[bool, bool]] = {}
 
     def occurrences(
         self,
@@ -83,6 +84,7 @@ class Router:
         self._lenient, self._forgiving = lenient, forgiving
         self._heard = {oid: route.without(silent) for oid, route in self._routes.items()} if silent else self._routes
         self._deaf = {oid for oid, route in self._heard.items() if not route.everybody()}
+        self._needs = {}
         changes = list(changes)
         found = self._find([row for change in changes if (row := self._row(change)) is not None])
         found += self._resync_lost(changes)
@@ -132,7 +134,8 @@ class Router:
             return None
         raw = self._raw[relation.oid]
         try:
-            row.old, row.new = (None if text is None else parse(text, raw) for text in (change.old, change.new))
+            row.old = None if change.old is None else parse(change.old, raw)
+            row.new = None if change.new is None else parse(change.new, raw)
         except Exception as error:
             self._report(row, relation.name, error)
             row.resync = UNREADABLE
@@ -156,8 +159,10 @@ class Router:
             if row.resync is not None:
                 self._resync(row, row.resync, resyncs)
                 continue
-            found += self._guarded(row, partial(self._own, row, route.observers), resyncs)
-            self._guarded(row, partial(self._collect, row, route, heirs, touched), resyncs)
+            if route.observers:
+                found += self._guarded(row, partial(self._own, row, route.observers), resyncs)
+            if route.heirs or route.links:
+                self._guarded(row, partial(self._collect, row, route, heirs, touched), resyncs)
         for occurrences, observers in (
             (heirs.occurrences, heirs.observers),
             (partial(self._owners, touched, found), {link.observer for _, link, _ in touched}),
@@ -214,19 +219,28 @@ class Router:
     def _own(self, row: RowChange, observers: Iterable[Observed]) -> Iterable[Occurrence]:
         """The row for the observers of models that it holds all of.
 
-        An update is made once where nobody is given the instance as it was: half of what a bulk update costs here.
+        An update is made once where nobody is given the instance as it was, and of the key alone where nobody is given
+        an instance: most of what a bulk update costs here.
         """
-        made: dict[tuple[type[Model], bool], tuple[Model | None, Model | None, list[str]]] = {}
+        if row.old is None and row.new is None:
+            return
+        made: dict[tuple[type[Model], bool, bool], tuple[Model | None, Model | None, list[str]]] = {}
         for observer in observers:
-            model = observer.model_cls
-            twice = row.old is not None and (row.new is None or observer.needs_old)
-            if (model, twice) not in made:
-                new = self._instance(model, row, row.new)
-                old = self._instance(model, row, row.old) if twice else new if row.old is not None else None
-                made[model, twice] = (old, new, _changed(self._hydrator(model, row).names, row))
-            old, new, changed = made[model, twice]
-            if old is not None or new is not None:
-                yield Occurrence(row, observer, old, new, list(changed))
+            needs = self._needs.get(observer)
+            if needs is None:
+                needs = self._needs[observer] = (observer.needs_row, observer.needs_old)
+            model, only_key = observer.model_cls, not needs[0]
+            twice = row.old is not None and (row.new is None or needs[1])
+            kind = (model, twice, only_key)
+            found = made.get(kind)
+            if found is None:
+                hydrator = self._hydrator(model, row)
+                make = partial(hydrator.instance, lenient=self._lenient, only_key=only_key)
+                new = None if row.new is None else make(row.new)
+                old = None if row.old is None else make(row.old) if twice else new
+                found = made[kind] = (old, new, _changed(hydrator.names, row))
+            old, new, changed = found
+            yield Occurrence(row, observer, old, new, list(changed))
 
     def _owners(
         self, touched: Mapping[tuple[int, Link, Any], RowChange], found: Iterable[Occurrence]

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 from django.db.models import Model
 
@@ -75,15 +75,18 @@ class Route:
 
     def key(self, image: Image) -> Key:
         """The primary key in an image; the whole image where the model's key is not in it."""
+        columns = self.key_columns
         try:
-            return tuple(_hashable(image[column]) for column in self.key_columns)
+            if len(columns) == 1:
+                return _hashable(image[columns[0]])
+            return tuple([_hashable(image[column]) for column in columns])
         except KeyError:
             return tuple(sorted((name, repr(value)) for name, value in image.items()))
 
 
-def _hashable(value: Any) -> Any:
+def _hashable(value: Any) -> Key:
     """A key may be an array or an object in JSON."""
-    return repr(value) if isinstance(value, list | dict) else value
+    return repr(value) if isinstance(value, list | dict) else cast(Key, value)
 
 
 class Routes:

@@ -80,9 +80,14 @@ def events(occurrences: Iterable[Occurrence], *, forgiving: bool = False) -> Out
     """
     BATCH.set({})
     outgoing: Outgoing = {}
+    controls: dict[Observed, Control] = {}
     for occurrence in occurrences:
+        observer = occurrence.observer
         try:
-            for destination, event in _events(occurrence):
+            control = controls.get(observer)
+            if control is None:
+                control = controls[observer] = Control(observer.resync_group(), observer.message_type)
+            for destination, event in _events(occurrence, control):
                 bundle = outgoing.get(destination)
                 if bundle is None:
                     bundle = outgoing[destination] = Bundle(occurrence.change)
@@ -97,7 +102,7 @@ def events(occurrences: Iterable[Occurrence], *, forgiving: bool = False) -> Out
     return outgoing
 
 
-def _events(occurrence: Occurrence) -> Iterable[tuple[Destination, str]]:
+def _events(occurrence: Occurrence, control: Control) -> Iterable[tuple[Destination, str]]:
     """Groups by old and new row: only the old one has it, delete; both, update; only the new one, create.
 
     A group that a row leaves is told of the row as it was: what it became is not for that group to know.
@@ -107,7 +112,6 @@ def _events(occurrence: Occurrence) -> Iterable[tuple[Destination, str]]:
         body: dict[str, Any] = {"reason": occurrence.resync, "model": observer.model_cls._meta.label}
         if occurrence.change.count is not None:
             body["count"] = occurrence.change.count
-        control = Control(observer.resync_group(), observer.message_type)
         yield Destination(control.group, control, resync=True), _encode(occurrence, RESYNC, body)
         return
     parts: list[tuple[Action, Model | None, Iterable[str]]]
@@ -125,7 +129,6 @@ def _events(occurrence: Occurrence) -> Iterable[tuple[Destination, str]]:
     for action, instance, groups in parts:
         if groups and instance is not None:
             event = _encode(occurrence, action.value, _body(occurrence, instance, action))
-            control = Control(observer.resync_group(), observer.message_type)
             for group in groups:
                 yield Destination(group, control), event
 

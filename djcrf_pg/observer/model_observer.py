@@ -57,7 +57,8 @@ class ModelObserver(DCRFModelObserver):
 
     Handlers and serializers may take, by keyword: ``changed`` (names of the fields that differ), ``context`` (what
     the writer said of itself), ``committed_at`` (a datetime for serializers, ISO 8601 for handlers), ``change_id``
-    (the id in the change log) and ``old_instance`` (the instance before; a handler has to name it).
+    (the id in the change log) and ``old_instance`` (the instance before; it has to be named, ``**kwargs`` is not
+    given it).
 
     Args:
         func: The handler.
@@ -154,11 +155,23 @@ class ModelObserver(DCRFModelObserver):
     @property
     def needs_old(self) -> bool:
         """Whether groups, serializer or handler are given the instance as it was before."""
-        return self.wants_old or not self._has_one_group or "old_instance" in self._serializer_extras
+        named = self.wants_old or "old_instance" in self._serializer_extras
+        return named or not self._has_one_group or self._has_other("serialize")
+
+    @property
+    def needs_row(self) -> bool:
+        """Whether anybody is given more of an instance than its primary key."""
+        makes_body = self._serializer is not None or self._serializer_class is not None
+        return makes_body or self.needs_old
 
     @property
     def _has_one_group(self) -> bool:
-        return self._group_names_for_signal is None and type(self).group_names is DCRFModelObserver.group_names
+        overridden = self._has_other("group_names") or self._has_other("group_names_for_signal")
+        return self._group_names_for_signal is None and not overridden
+
+    def _has_other(self, method: str) -> bool:
+        """Whether a subclass has a method of its own, which may want more than ours."""
+        return getattr(type(self), method) is not getattr(ModelObserver, method)
 
     def resync_group(self) -> str:
         """The group of all subscribers, whatever their groups."""
@@ -435,7 +448,8 @@ def _accepted(func: Any, names: Iterable[str]) -> tuple[str, ...]:
     """Those of the names that a function takes by keyword."""
     parameters = inspect.signature(func).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    return tuple(name for name in names if takes_all or name in parameters)
+    # The instance before is half of what an update costs, and ``**kwargs`` is in every example of DCRF's.
+    return tuple(name for name in names if name in parameters or (takes_all and name != "old_instance"))
 
 
 def check_request_id(request_id: Any) -> None:

@@ -30,10 +30,10 @@ def observing(name: str, model: type[Model], **options: Any) -> ModelObserver:
     handler.__name__ = name
     observer = model_observer(model, **options)(handler)
 
-    def serialize(self: Any, instance: Model, action: Any, **kwargs: Any) -> dict[str, Any]:
-        old = kwargs.pop("old_instance")
+    def serialize(self: Any, instance: Model, action: Any, old_instance: Any, **kwargs: Any) -> dict[str, Any]:
         kwargs["committed_at"] = kwargs["committed_at"].isoformat()
-        return {"row": row(instance), "type": type(instance).__name__, "old": old and row(old), **kwargs}
+        old = old_instance and row(old_instance)
+        return {"row": row(instance), "type": type(instance).__name__, "old": old, **kwargs}
 
     observer.serializer(serialize)
     return observer
