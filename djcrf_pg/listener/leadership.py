@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 from django.db import InterfaceError, OperationalError
 
 from djcrf_pg.changelog.change import Change
+from djcrf_pg.changelog.cursor import Position
 from djcrf_pg.changelog.decode import StaleRelation
 from djcrf_pg.changelog.reader import ChangeLog, Piece, Taken
 from djcrf_pg.conf import get_settings
@@ -77,6 +78,7 @@ class Leadership:
         self._catalog = catalog
         self._sender = Sender(taken.term, self._leads)
         self._mode = get_settings().NOTIFY
+        self._ahead: asyncio.Task[Piece] | None = None
 
     async def run(self) -> None:
         """Lead until asked to stop, or until the session or the lead is lost."""
@@ -88,8 +90,10 @@ class Leadership:
                 await self._awake()
                 await self._asleep()
         finally:
-            rolls.cancel()
-            await asyncio.gather(rolls, return_exceptions=True)
+            others = [rolls] if self._ahead is None else [rolls, self._ahead]
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
             # Also when cancelled; what cannot be saved is sent again, so a failure here is no loss.
             with suppress(*CONNECTION_ERRORS, LeadershipLost):
                 async with asyncio.timeout(2):
@@ -143,8 +147,9 @@ class Leadership:
 
     async def _step(self) -> Piece:
         """Read a piece, send it, advance."""
-        settings = get_settings()
-        piece = await self._log.read(self._position, settings.BATCH_SIZE, settings.MASS_CHANGE)
+        piece = await (self._ahead or self._read(self._position))
+        # The rest of a window does not change: the next piece comes while events are made of this one.
+        self._ahead = None if piece.position.target is None else asyncio.create_task(self._read(piece.position))
         if piece.changes:
             await self._deliver(piece.changes)
             self._unsaved = True
@@ -157,6 +162,10 @@ class Leadership:
         if self._pruning or now - self._pruned_at >= _PRUNE:
             await self._prune()
         return piece
+
+    async def _read(self, position: Position) -> Piece:
+        settings = get_settings()
+        return await self._log.read(position, settings.BATCH_SIZE, settings.MASS_CHANGE)
 
     async def _leads(self) -> bool:
         """Whether nobody else can lead: our session lives, by an answer that is not old."""

@@ -210,6 +210,7 @@ def test_an_image_becomes_what_the_orm_would_have_loaded(values: dict[str, Any],
     image = last_image(relation)
     with CaptureQueriesContext(connection) as queries:
         ours = hydrator.instance(image)
+        assert hydrator.instance(image, only_key=True).pk == ours.pk
     assert not queries.captured_queries
     compare(ours, Everything.objects.get(pk=written.pk))
 

@@ -68,6 +68,14 @@ def test_messages_keep_the_limits_and_none_is_cut_too_early(events: list[Event],
     assert place == len(texts)
 
 
+def test_a_body_that_has_itself_in_it_is_an_error_and_the_next_one_is_none() -> None:
+    circle: list[Any] = []
+    circle.append(circle)
+    with pytest.raises((RecursionError, ValueError)):
+        event("create", circle).encode()
+    assert json.loads(event("create", [1]).encode())[1] == [1]
+
+
 def test_an_event_over_the_limit_travels_alone() -> None:
     texts = [event("create", "x" * length).encode() for length in (1, 500, 1)]
     packed = messages(texts, max_bytes=200)

@@ -161,6 +161,50 @@ def test_the_default_body_is_the_key() -> None:
     assert observe(Document).serialize(document, Action.DELETE)["body"] == {"pk": str(document.pk)}
 
 
+class WithItsOwnGroups(ModelObserver):
+    """A subclass that wants the instance."""
+
+    def group_names_for_signal(self, *args: Any, instance: Any = None, **kwargs: Any) -> Any:
+        """A group for each title."""
+        return [f"title-{instance.title}"]
+
+
+class WithItsOwnBody(ModelObserver):
+    """A subclass that wants whatever there is."""
+
+    def serialize(self, instance: Any, action: Any, **kwargs: Any) -> dict[str, Any]:
+        """The title."""
+        return {"type": self.message_type, "body": instance.title, "action": action.value}
+
+
+async def handler_of_old(self: Any, message: Any, old_instance: Any = None, **kwargs: Any) -> None:
+    """A handler that names the instance before."""
+
+
+def serialized(function: Any) -> ModelObserver:
+    """An observer with a serializer."""
+    return observe(Task).serializer(function)
+
+
+@pytest.mark.parametrize(
+    ("make", "row", "old"),
+    [
+        (lambda: observe(Task), False, False),
+        (lambda: observe(Task, serializer_class=TaskSerializer), True, False),
+        (lambda: serialized(lambda self, instance, action, **kwargs: {}), True, False),
+        (lambda: serialized(lambda self, instance, action, old_instance, **kwargs: {}), True, True),
+        (lambda: ModelObserver(handler_of_old, Task), True, True),
+        (lambda: observe(Task).groups_for_signal(lambda self, instance, **kwargs: ["x"]), True, True),
+        (lambda: observe(Task).groups(lambda self, instance=None, consumer=None, **kwargs: ["x"]), True, True),
+        (lambda: WithItsOwnGroups(handler, Task), True, True),
+        (lambda: WithItsOwnBody(handler, Task), True, True),
+    ],
+)
+def test_it_says_what_of_a_row_somebody_is_given(make: Any, row: bool, old: bool) -> None:
+    observer = make()
+    assert (observer.needs_row, observer.needs_old) == (row, old)
+
+
 def test_one_serializer_serves_a_batch_and_each_instance_has_its_own_body() -> None:
     from djangochannelsrestframework.observer.model_observer import Action
 
