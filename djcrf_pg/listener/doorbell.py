@@ -28,6 +28,11 @@ CHANNEL = "djcrf_pg"
 LINGER = 0.01
 LOOK = 0.002
 
+#: An awake listener rests after each delivery for so many times as long as it took, and so many seconds at most. A
+#: read, a hop to a thread and a message cost the same for one change and for a hundred; one that looks again at once
+#: pays them for each change, and takes the CPU from the writers where there is none to spare.
+REST, LONGEST_REST = 2.0, 0.006
+
 #: Rings that must come in during deliveries, one after the other, to make a sleeping listener stay awake.
 BUSY = 3
 

@@ -19,7 +19,7 @@ from djcrf_pg.listener import interest
 from djcrf_pg.listener.backoff import Backoff
 from djcrf_pg.listener.catalog import Catalog
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
-from djcrf_pg.listener.doorbell import BUSY, LINGER, LOOK, Bell, Doze
+from djcrf_pg.listener.doorbell import BUSY, LINGER, LONGEST_REST, LOOK, REST, Bell, Doze
 from djcrf_pg.listener.leader import LEASE
 from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.listener.sender import Sender
@@ -108,8 +108,11 @@ class Leadership:
         """Read until nothing has come for a moment. Nobody needs to ring meanwhile."""
         busy = time.monotonic()
         while not self._listener.stopping:
-            if (await self._step()).changes:
+            begun = time.monotonic()
+            if changes := (await self._step()).changes:
                 busy = time.monotonic()
+                if self._position.target is None and len(changes) < _PART:
+                    await asyncio.sleep(min(REST * (busy - begun), LONGEST_REST))
             elif time.monotonic() - busy >= LINGER:
                 return
             else:
