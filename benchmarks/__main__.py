@@ -26,7 +26,7 @@ def main() -> int:
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="tiny sizes: to see that it runs")
     size.add_argument("--full", action="store_true", help="the largest backlog, log and number of groups: an hour")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each measurement (default 3)")
+    parser.add_argument("--rounds", type=int, default=2, help="turns of each measurement (default 2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
     parser.add_argument("--markdown", action="store_true", help="write docs/benchmarks/ and the table in the README")
     parser.add_argument(

@@ -38,7 +38,8 @@ class Seat:
             if reply := self._replies.pop(message.get("request_id"), None):
                 reply.set_result(message)
             elif "done" in message:
-                self._done.set_result(message)
+                if not self._done.done():  # after a crash the last event comes again
+                    self._done.set_result(message)
             else:
                 self.on_event(at, message)
 

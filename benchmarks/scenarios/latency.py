@@ -71,7 +71,7 @@ def run(bench: Bench) -> Iterator[Result]:
         bare = Ears(lab.params, "peer", lambda text: heard[BARE].__setitem__(json.loads(text)["id"], time.monotonic()))
         workers = {name: lab.worker() for name in TABLES}
         try:
-            plan = ((1, bench.choose(3, 12), 1), (100, bench.choose(1, 4), 2), (1000, bench.choose(1, 3), 4))
+            plan = ((1, bench.choose(3, 8), 1), (100, bench.choose(1, 4), 2), (1000, bench.choose(1, 3), 4))
             for rate, seconds, threads in plan:
 
                 def block(name: str, rate: int = rate, seconds: int = seconds, threads: int = threads) -> Block:

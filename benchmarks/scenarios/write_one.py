@@ -54,7 +54,7 @@ def run(bench: Bench) -> Iterator[Result]:
                 lab.settle("plain", "captured", "signalled", "notified", "published")
                 quiet(listener)
 
-            found = bench.turns(measures(bench.choose(0.5, 3.0)), before=before, warm_up=measures(0.3))
+            found = bench.turns(measures(bench.choose(0.5, 2.0)), before=before, warm_up=measures(0.3))
     yield from runner.against(
         found,
         runner.FLOOR,
