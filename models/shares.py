@@ -12,7 +12,6 @@ import bisect
 import dataclasses
 import heapq
 import random
-import sys
 from collections.abc import Iterable
 from itertools import accumulate
 
@@ -40,8 +39,8 @@ class Costs:
     batch: float = 1.5e-3
     row: float = 50e-6
     other: float = 1e-6
-    message: float = 500e-6
-    redis: float = 100e-6
+    message: float = 650e-6
+    redis: float = 300e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,15 +123,21 @@ def sustained(groups: int, shares: int, costs: Costs) -> float:
     return low
 
 
-def table(costs: Costs) -> str:
-    """The rates that are sustained, as Markdown."""
+def table(costs: Costs, *, hosts: bool) -> str:
+    """The rates that are sustained, as Markdown.
+
+    Args:
+        costs: What each step takes.
+        hosts: Whether there are as many hosts of Redis as leaders, with the groups spread over them.
+    """
     head = "".join(f" {shares} |" for shares in SHARES)
     lines = [f"| Groups \\ leaders |{head}", "|---|" + "---|" * len(SHARES)]
     for groups in GROUPS:
-        rates = "".join(f" {sustained(groups, shares, costs):,.0f}/s |" for shares in SHARES)
+        own = {shares: dataclasses.replace(costs, redis=costs.redis / (shares if hosts else 1)) for shares in SHARES}
+        rates = "".join(f" {sustained(groups, shares, own[shares]):,.0f}/s |" for shares in SHARES)
         lines.append(f"| {groups:,} |{rates}")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    sys.exit(print(table(Costs())))
+    print(table(Costs(), hosts=False), table(Costs(), hosts=True), sep="\n\n")
