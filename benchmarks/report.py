@@ -90,7 +90,8 @@ machine.
 
 {date}, {size} sizes, {rounds} rounds, {minutes} minutes. {machine}.
 
-A goal that is an absolute figure is for two cores.
+A goal that is an absolute figure is for two cores. [Where the time goes](../explanation/speed.md) says what was tried
+where a goal is missed.
 """
 
 
