@@ -30,10 +30,10 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     labels: list[str] = []
     events = telling._events
 
-    def noting(occurrence: Occurrence) -> Any:
+    def noting(occurrence: Occurrence, *others: Any) -> Any:
         if occurrence.observer.model_cls is Task and occurrence.resync is None:  # the flush before is told too
             labels.append(occurrence.observer.label.rpartition(".")[2])
-        return events(occurrence)
+        return events(occurrence, *others)
 
     monkeypatch.setattr(interest, "GRACE", 0.0)
     monkeypatch.setattr(telling, "_events", noting)
