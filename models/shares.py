@@ -5,13 +5,14 @@
 Single-row transactions arrive at random. A share is a leader on a core of its own that hears of its part of the rows,
 by a hash of their key. It takes all that has come, delivers it, and looks again: the faster changes come, the more of
 them travel in one message. All shares go through the same Redis. The costs are measured, see the page on scaling of the
-documentation, which has this table.
+documentation, which has these tables.
 """
 
 import bisect
 import dataclasses
 import heapq
 import random
+from collections import Counter
 from collections.abc import Iterable
 from itertools import accumulate
 
@@ -103,10 +104,7 @@ def _arrivals(dice: random.Random, rate: float, seconds: float) -> Iterable[floa
 
 def _messages(groups: Iterable[int]) -> int:
     """How many messages events travel in."""
-    counts: dict[int, int] = {}
-    for group in groups:
-        counts[group] = counts.get(group, 0) + 1
-    return sum(-(-count // _ENVELOPE) for count in counts.values())
+    return sum(-(-count // _ENVELOPE) for count in Counter(groups).values())
 
 
 def sustained(groups: int, shares: int, costs: Costs) -> float:

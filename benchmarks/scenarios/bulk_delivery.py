@@ -41,7 +41,7 @@ def run(bench: Bench) -> Iterator[Result]:
             "captured": lambda: delivered("captured"),
             "serialized": lambda: delivered("serialized"),
         }
-        found = bench.turns(measures, rounds=min(2, bench.rounds), before=before, warm_up=False)
+        found = bench.turns(measures, before=before, warm_up=False)
     twice = sum(events) - rows * len(events)
     for name, body in (("captured", "primary key as body"), ("serialized", "`serializer_class`")):
         yield Result(

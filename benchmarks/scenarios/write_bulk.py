@@ -31,8 +31,7 @@ def run(bench: Bench) -> Iterator[Result]:
             lab.settle(*TABLES.values())
 
         for what, work, goal in (("update()", update, 3.0), ("bulk_create()", create, 2.5)):
-            # Seconds each: two rounds, for the whole to fit into a quarter of an hour.
-            found = bench.turns(measures(work), rounds=min(2, bench.rounds), before=before, warm_up=False)
+            found = bench.turns(measures(work), before=before, warm_up=False)
             yield from runner.against(
                 found,
                 runner.FLOOR,

@@ -166,8 +166,12 @@ class ModelObserver(DCRFModelObserver):
 
     @property
     def _has_one_group(self) -> bool:
-        overridden = self._has_other("group_names") or self._has_other("group_names_for_signal")
-        return self._group_names_for_signal is None and not overridden
+        return self._group_names_for_signal is None and not self._overrides_groups
+
+    @cached_property
+    def _overrides_groups(self) -> bool:
+        """Looked up once: it is asked for each event."""
+        return self._has_other("group_names") or self._has_other("group_names_for_signal")
 
     def _has_other(self, method: str) -> bool:
         """Whether a subclass has a method of its own, which may want more than ours."""
