@@ -39,8 +39,8 @@ coverage: $(VENV)/.installed-test
 	$(BIN)/coverage report
 
 # Without a peer the rest is still measured; the results say which is missing.
-bench: $(VENV)/.installed-test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' || true
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[peers]' || true
 	$(BIN)/python -m benchmarks $(ARGS)
 
 model:
@@ -75,6 +75,7 @@ clean:
 # mypy reads the Django settings and with them every installed app: its environment needs what the tests need.
 $(VENV)/.installed-lint: EXTRAS = test,lint
 $(VENV)/.installed-test: EXTRAS = test
+$(VENV)/.installed-bench: EXTRAS = bench
 $(VENV)/.installed-demo: EXTRAS = demo,redis
 $(VENV)/.installed-%: pyproject.toml scripts/venv.sh
 	PYTHON='$(PYTHON)' sh scripts/venv.sh '$(VENV)'

@@ -52,7 +52,7 @@ def main() -> int:
 
 def _measure(names: list[str], size: str, rounds: int) -> tuple[list[Result], dict[str, object], bool]:
     if not has_pgpubsub():
-        say("django-pgpubsub is not installed (extra `bench`): it is missing from the results")
+        say("django-pgpubsub is not installed (extra `peers`): it is missing from the results")
     results: list[Result] = []
     failed = False
     begin = time.monotonic()

@@ -116,12 +116,13 @@ class Crowd:
         return time.monotonic() - begin
 
 
-def measure(count: int, rounds: int) -> list[tuple[float, float]]:
-    """Measure in turns; the first turn is to warm up and not among the results.
+def measure(count: int, rounds: int, warm_up: bool) -> list[tuple[float, float]]:
+    """Measure in turns.
 
     Args:
         count: Subscribers.
         rounds: Turns.
+        warm_up: Take one more turn before, which is not among the results.
 
     Returns:
         Seconds of the change and of the bare message.
@@ -131,10 +132,10 @@ def measure(count: int, rounds: int) -> list[tuple[float, float]]:
         crowd = Crowd(count)
         await crowd.join()
         try:
-            found = [(await crowd.change(row), await crowd.bare()) for _ in range(rounds + 1)]
+            found = [(await crowd.change(row), await crowd.bare()) for _ in range(rounds + warm_up)]
         finally:
             await crowd.leave()
-        return found[1:]
+        return found[warm_up:]
 
     row = Captured.objects.get(pk=1)
     return asyncio.run(turns())

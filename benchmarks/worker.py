@@ -129,11 +129,11 @@ def published_channel() -> str:
 
 
 @command
-def crowd(count: int, rounds: int) -> list[tuple[float, float]]:
+def crowd(count: int, rounds: int, warm_up: bool) -> list[tuple[float, float]]:
     """See `benchmarks.crowd`."""
     from benchmarks.crowd import measure
 
-    return measure(count, rounds)
+    return measure(count, rounds, warm_up)
 
 
 def main() -> None:

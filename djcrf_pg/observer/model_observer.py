@@ -2,13 +2,10 @@
 
 import inspect
 import time
-from collections.abc import Collection, Hashable, Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Collection, Hashable, Iterable
 from functools import cached_property, lru_cache
-from itertools import chain
 from typing import Any, cast
 
-from channels.exceptions import StopConsumer
 from django.apps import apps
 from django.db import router
 from django.db.models import Model
@@ -21,10 +18,9 @@ from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import ChannelLayerError, MalformedRequestId, ObserverError
 from djcrf_pg.listener import embedded, envelope, portable
 from djcrf_pg.listener.interest import key_of
-from djcrf_pg.listener.numbering import Tail
-from djcrf_pg.observations import EnvelopeUnreadable, MessagesMissing, ObserverFailed, emit
 from djcrf_pg.observer import membership
 from djcrf_pg.observer.dcrf import DCRFModelObserver
+from djcrf_pg.observer.handling import HANDLER_EXTRAS, Handling
 from djcrf_pg.observer.subscriptions import Subscriptions, subscriptions_of
 from djcrf_pg.registry import (
     BATCH,
@@ -36,9 +32,7 @@ from djcrf_pg.registry import (
     relationships_of,
 )
 
-#: What DCRF does not pass to handlers and serializers: it goes to those that name it or take ``**kwargs``.
-_HANDLER_EXTRAS = ("change_id", "committed_at", "changed", "context")
-_SERIALIZER_EXTRAS = (*_HANDLER_EXTRAS, "old_instance")
+_SERIALIZER_EXTRAS = (*HANDLER_EXTRAS, "old_instance")
 
 
 class ModelObserver(DCRFModelObserver):
@@ -93,7 +87,7 @@ class ModelObserver(DCRFModelObserver):
         self._skip_unchanged = skip_unchanged
         self._resync: Any = None
         self._serializer_extras: tuple[str, ...] = ()
-        self._extras = _accepted(func, _HANDLER_EXTRAS)
+        self._extras = _accepted(func, HANDLER_EXTRAS)
         self.wants_old = "old_instance" in inspect.signature(func).parameters
         super().__init__(func, model_cls, partition, serializer_class, many_to_many)
 
@@ -346,106 +340,25 @@ class ModelObserver(DCRFModelObserver):
         return states[self._stable_observer_id]
 
     async def __call__(self, message: dict[str, Any], consumer: AsyncAPIConsumer | None = None, **kwargs: Any) -> Any:
-        """Call the handler for each event of a message, in order.
-
-        An exception of the handler is logged and the next event goes on; in DCRF it would end the consumer, and
-        here the rest of the envelope with it. A message that cannot be read is one too, and a resync: what it told
-        is lost otherwise.
-        """
+        """Call the handler for each event of a message, in order; see :mod:`djcrf_pg.observer.handling`."""
         if envelope.KEY not in message:
             return await super().__call__(message, consumer=consumer, **kwargs)
-        since = state = None
-        try:
-            group, term = envelope.head(message)
-            # Before its term counts: one out of a damaged message would make all that follow old.
-            events = envelope.unpack(message)
-            before, number = envelope.numbers_of(message)
-            tails = envelope.tails_of(message)
-        except ValueError as error:
-            group = str(message.get("group"))
-            emit(EnvelopeUnreadable(observer=self.label, group=group, error=str(error)), None)
-            events = [self._lost()]
-        else:
-            if consumer is not None:
-                state = self._state(consumer)
-                since = state.since.get(group)
-                if not self._heeds(state, group, term, before, number, tails):
-                    return None
-        for event in events:
-            if state is not None and envelope.is_of_the_layer(event):
-                # Not from the log, so it is in no snapshot. It is sent until it was handled, and may come twice.
-                fresh, state.stale = state.stale, False
-            else:
-                fresh = since is None or not since.sees(event.xid, event.committed_at)
-            if fresh:
-                await self._handle(event, consumer, group=group, message_type=message["type"], **kwargs)
+        state = None if consumer is None else self._state(consumer)
+        await Handling(self, consumer, state).take(message, **kwargs)
         return None
 
-    def _lost(self) -> envelope.Event:
-        """What stands for events that could not be read: nothing is known of them but that there were some."""
-        body = {"reason": "unreadable", "model": self.model_cls._meta.label}
-        return envelope.Event(envelope.RESYNC, body, 0, 0, datetime.now(UTC).isoformat())
+    def extras_of(self, event: envelope.Event) -> dict[str, Any]:
+        """What the handler is given of an event because it named it."""
+        extras = {name: getattr(event, name) for name in self._extras}
+        if self.wants_old:
+            alias = router.db_for_write(self.model_cls)
+            extras["old_instance"] = event.old and portable.load(self.model_cls, alias, event.old)
+        return extras
 
-    def _heeds(
-        self, state: Subscriptions, group: str, term: int, before: Tail, number: int, tails: Mapping[str, Tail]
-    ) -> bool:
-        """Whether a message is news. Term 0 is none of a leader's, but the keeper's."""
-        if not term:
-            return True
-        complete = not state.stale
-        if not state.takes(group, term, before, number):
-            return False
-        state.compare(term, tails)
-        if complete and state.stale:
-            emit(MessagesMissing(observer=self.label))
-        return True
-
-    async def _handle(self, event: envelope.Event, consumer: Any, **kwargs: Any) -> None:
-        try:
-            if event.action == envelope.RESYNC:
-                await self._handle_resync(event, consumer, **kwargs)
-                return
-            requests = self._requests(consumer).get(kwargs["group"], ())
-            extras = {name: getattr(event, name) for name in self._extras}
-            if self.wants_old:
-                alias = router.db_for_write(self.model_cls)
-                extras["old_instance"] = event.old and portable.load(self.model_cls, alias, event.old)
-            await self.func(
-                consumer,
-                event.body,
-                observer=self,
-                subscribing_request_ids=list(requests),
-                action=event.action,
-                **extras,
-                **kwargs,
-            )
-        except StopConsumer:
-            raise
-        except Exception as error:
-            failure = ObserverFailed(
-                observer=self.label,
-                model=self.model_cls._meta.label,
-                pk=event.body.get("pk") if isinstance(event.body, dict) else None,
-                change_id=event.change_id,
-                error=repr(error),
-            )
-            emit(failure, error)
-
-    async def _handle_resync(self, event: envelope.Event, consumer: Any, **kwargs: Any) -> None:
-        requests = list(dict.fromkeys(chain.from_iterable(self._requests(consumer).values())))
-        if self._resync is None:
-            for request_id in requests:
-                await consumer.reply(action=envelope.RESYNC, data=event.body, status=205, request_id=request_id)
-            return
-        extras = {name: getattr(event, name) for name in _HANDLER_EXTRAS if name != "changed"}
-        await self._resync(consumer, subscribing_request_ids=requests, observer=self, **event.body, **extras, **kwargs)
-
-    def _requests(self, consumer: Any) -> Mapping[str, Iterable[Any]]:
-        """The request ids of the consumer's subscriptions, by group."""
-        if consumer is None:
-            return {}
-        requests: Mapping[str, Iterable[Any]] = consumer._observer_group_to_request_id[self._stable_observer_id]
-        return requests
+    @property
+    def resync_handler(self) -> Any:
+        """What :meth:`resync` decorated, or None."""
+        return self._resync
 
 
 def _accepted(func: Any, names: Iterable[str]) -> tuple[str, ...]:

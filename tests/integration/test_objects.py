@@ -62,6 +62,7 @@ def test_without_migrations_the_tables_of_the_models_become_the_change_log():
         for name in ("insert", "update", "delete", "truncate"):
             sql(f"DROP FUNCTION djcrf_pg_capture_{name}_v1() CASCADE")
         sql("DROP FUNCTION djcrf_pg_ring_v1(oid, text, bigint), djcrf_pg_columns_v1(oid, text[])")
+        sql("DROP FUNCTION djcrf_pg_suspended_v1(oid)")
         sql("DROP FUNCTION djcrf_pg_trim_v1(bigint)")
         call_command("migrate", verbosity=0)
 

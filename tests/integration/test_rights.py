@@ -96,7 +96,11 @@ def test_a_writer_without_rights_copies_and_sees_nothing_of_ours(app: Session):
     for what in ("djcrf_pg_change", "djcrf_pg_cursor", "djcrf_pg_listener_awake"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             app.execute(f"SELECT * FROM {what}")  # type: ignore[arg-type]
-    for function in ("djcrf_pg_columns_v1('vault'::regclass, '{}')", "djcrf_pg_ring_v1('vault'::regclass, 'I', 1)"):
+    for function in (
+        "djcrf_pg_columns_v1('vault'::regclass, '{}')",
+        "djcrf_pg_suspended_v1('vault'::regclass)",
+        "djcrf_pg_ring_v1('vault'::regclass, 'I', 1)",
+    ):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             app.execute(f"SELECT {function}")  # type: ignore[arg-type]
     assert logged(app) == [("I", None, {"id": 1, "value": "a"})]

@@ -160,19 +160,30 @@ AS $function$
     WHERE attrelid = relation AND attnum > 0 AND NOT attisdropped AND attname <> ALL (coalesce(excluded, '{}'))
 $function$;
 
+-- Whether the session has suspended capture of a table: `djcrf_pg.suspend` is a list of table oids with commas between,
+-- or an asterisk for all (writer/suspend.py).
+CREATE FUNCTION /* :schema */djcrf_pg_suspended_v1(relation oid) RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+    SELECT coalesce(string_to_array(current_setting('djcrf_pg.suspend', true), ',') && ARRAY['*', relation::text], false)
+$function$;
+
 -- The capture functions name no column of the table they watch, so no ALTER TABLE can make a write fail.
 -- `#variable_conflict use_variable`: a watched table may have columns called tg_relid or changed.
 -- `djcrf_pg.context` and `djcrf_pg.suspend` are whatever the session says, and no value of theirs can make a
 -- write fail: both are text and stay it. Empty is what they are in a session that has set and lost them.
--- `djcrf_pg.suspend` is a list of table oids with commas between, or an asterisk for all (writer/suspend.py).
 -- The SET clauses pin what the text of a value depends on (DateStyle and TimeZone count inside ranges).
 --
--- Two ways to the log. The plain one is one static INSERT, which looks for wide rows itself, for each statement more
--- costs (one-row UPDATE: 74 us of CPU with counts before it, 44 without). The other is for tables with excluded
--- columns, which takes a list of columns, and for rows whose image might pass the 1 GB that a value can have: 2 MB as
--- stored is far below what compresses to that. It has an exception block, since what goes wrong here must not fail the
--- user's write: the log then says R, and subscribers load again. The plain way has none, for a subtransaction
--- takes an xid of its own, and a transaction with more than 64 of them slows every snapshot of the server.
+-- Two ways to the log. The plain one is one static INSERT, and one IF behind it that ends there while a listener is
+-- awake. What may stand against it is asked in the INSERT's WHERE, for each expression of PL/pgSQL is made ready anew in
+-- each transaction. CASE, since AND does not say what is evaluated first, and lastval() fails in a session that has none.
+--
+-- The other way is for tables with excluded columns, which takes a list of columns, and for rows whose image might pass
+-- the 1 GB that a value can have: 2 MB as stored is far below what compresses to that. It has an exception block, since
+-- what goes wrong here must not fail the user's write: the log then says R, and subscribers load again. The plain way
+-- has none, for a subtransaction takes an xid of its own, and a transaction with more than 64 of them slows every
+-- snapshot of the server.
 
 CREATE FUNCTION /* :schema */djcrf_pg_capture_insert_v1() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
@@ -182,27 +193,33 @@ SET bytea_output = 'hex' SET extra_float_digits = 1
 AS $function$
 #variable_conflict use_variable
 DECLARE
-    says text := nullif(current_setting('djcrf_pg.context', true), '');
-    level int := pg_trigger_depth();
-    changed bigint := 0;
+    changed bigint;
+    says text;
+    level int;
 BEGIN
-    IF current_setting('djcrf_pg.suspend', true) <> ''
-       AND string_to_array(current_setting('djcrf_pg.suspend', true), ',') && ARRAY['*', tg_relid::text] THEN
+    INSERT INTO /* :schema */djcrf_pg_change (relation, op, depth, new, context)
+    SELECT tg_relid, 'I', pg_trigger_depth(), row_to_json(djcrf_pg_new),
+           nullif(current_setting('djcrf_pg.context', true), '')
+    FROM djcrf_pg_new
+    WHERE tg_nargs = 0
+      AND coalesce(current_setting('djcrf_pg.suspend', true), '') = ''
+      AND NOT EXISTS (SELECT FROM djcrf_pg_new AS djcrf_pg_wide WHERE pg_column_size(djcrf_pg_wide) >= 2000000);
+    GET DIAGNOSTICS changed = ROW_COUNT;
+    IF (CASE WHEN changed > 0
+        THEN pg_sequence_last_value('/* :schema */djcrf_pg_listener_awake') > 0 AND lastval() % 1024 >= changed
+        END) THEN
         RETURN NULL;
     END IF;
-    IF tg_nargs = 0 THEN
-        INSERT INTO /* :schema */djcrf_pg_change (relation, op, depth, new, context)
-        SELECT tg_relid, 'I', level, row_to_json(djcrf_pg_new), says FROM djcrf_pg_new
-        WHERE NOT EXISTS (
-            SELECT FROM djcrf_pg_new AS djcrf_pg_wide WHERE pg_column_size(djcrf_pg_wide) >= 2000000
-        );
-        GET DIAGNOSTICS changed = ROW_COUNT;
-    END IF;
     IF changed = 0 THEN
+        IF current_setting('djcrf_pg.suspend', true) <> '' AND /* :schema */djcrf_pg_suspended_v1(tg_relid) THEN
+            RETURN NULL;
+        END IF;
         SELECT count(*) INTO changed FROM djcrf_pg_new;
         IF changed = 0 THEN
             RETURN NULL;
         END IF;
+        says := nullif(current_setting('djcrf_pg.context', true), '');
+        level := pg_trigger_depth();
         BEGIN
             EXECUTE format(
                 'INSERT INTO /* :schema */djcrf_pg_change (relation, op, depth, new, context) '
@@ -215,10 +232,7 @@ BEGIN
             VALUES (tg_relid, 'R', level, says);
         END;
     END IF;
-    IF coalesce(pg_sequence_last_value('/* :schema */djcrf_pg_listener_awake'), 0) = 0
-       OR lastval() % 1024 < changed THEN
-        PERFORM /* :schema */djcrf_pg_ring_v1(tg_relid, tg_op, changed);
-    END IF;
+    PERFORM /* :schema */djcrf_pg_ring_v1(tg_relid, tg_op, changed);
     RETURN NULL;
 END
 $function$;
@@ -231,27 +245,33 @@ SET bytea_output = 'hex' SET extra_float_digits = 1
 AS $function$
 #variable_conflict use_variable
 DECLARE
-    says text := nullif(current_setting('djcrf_pg.context', true), '');
-    level int := pg_trigger_depth();
-    changed bigint := 0;
+    changed bigint;
+    says text;
+    level int;
 BEGIN
-    IF current_setting('djcrf_pg.suspend', true) <> ''
-       AND string_to_array(current_setting('djcrf_pg.suspend', true), ',') && ARRAY['*', tg_relid::text] THEN
+    INSERT INTO /* :schema */djcrf_pg_change (relation, op, depth, old, context)
+    SELECT tg_relid, 'D', pg_trigger_depth(), row_to_json(djcrf_pg_old),
+           nullif(current_setting('djcrf_pg.context', true), '')
+    FROM djcrf_pg_old
+    WHERE tg_nargs = 0
+      AND coalesce(current_setting('djcrf_pg.suspend', true), '') = ''
+      AND NOT EXISTS (SELECT FROM djcrf_pg_old AS djcrf_pg_wide WHERE pg_column_size(djcrf_pg_wide) >= 2000000);
+    GET DIAGNOSTICS changed = ROW_COUNT;
+    IF (CASE WHEN changed > 0
+        THEN pg_sequence_last_value('/* :schema */djcrf_pg_listener_awake') > 0 AND lastval() % 1024 >= changed
+        END) THEN
         RETURN NULL;
     END IF;
-    IF tg_nargs = 0 THEN
-        INSERT INTO /* :schema */djcrf_pg_change (relation, op, depth, old, context)
-        SELECT tg_relid, 'D', level, row_to_json(djcrf_pg_old), says FROM djcrf_pg_old
-        WHERE NOT EXISTS (
-            SELECT FROM djcrf_pg_old AS djcrf_pg_wide WHERE pg_column_size(djcrf_pg_wide) >= 2000000
-        );
-        GET DIAGNOSTICS changed = ROW_COUNT;
-    END IF;
     IF changed = 0 THEN
+        IF current_setting('djcrf_pg.suspend', true) <> '' AND /* :schema */djcrf_pg_suspended_v1(tg_relid) THEN
+            RETURN NULL;
+        END IF;
         SELECT count(*) INTO changed FROM djcrf_pg_old;
         IF changed = 0 THEN
             RETURN NULL;
         END IF;
+        says := nullif(current_setting('djcrf_pg.context', true), '');
+        level := pg_trigger_depth();
         BEGIN
             EXECUTE format(
                 'INSERT INTO /* :schema */djcrf_pg_change (relation, op, depth, old, context) '
@@ -264,10 +284,7 @@ BEGIN
             VALUES (tg_relid, 'R', level, says);
         END;
     END IF;
-    IF coalesce(pg_sequence_last_value('/* :schema */djcrf_pg_listener_awake'), 0) = 0
-       OR lastval() % 1024 < changed THEN
-        PERFORM /* :schema */djcrf_pg_ring_v1(tg_relid, tg_op, changed);
-    END IF;
+    PERFORM /* :schema */djcrf_pg_ring_v1(tg_relid, tg_op, changed);
     RETURN NULL;
 END
 $function$;
@@ -282,33 +299,41 @@ SET bytea_output = 'hex' SET extra_float_digits = 1
 AS $function$
 #variable_conflict use_variable
 DECLARE
-    says text := nullif(current_setting('djcrf_pg.context', true), '');
-    level int := pg_trigger_depth();
     gone bigint;
-    changed bigint := 0;
+    changed bigint;
     widest bigint;
     wider bigint;
     columns text;
+    says text;
+    level int;
 BEGIN
-    IF current_setting('djcrf_pg.suspend', true) <> ''
-       AND string_to_array(current_setting('djcrf_pg.suspend', true), ',') && ARRAY['*', tg_relid::text] THEN
+    -- One row, as most statements have it: nothing to count, nothing to pair. OFFSET 1 finds a second one.
+    INSERT INTO /* :schema */djcrf_pg_change (relation, op, depth, old, new, context)
+    SELECT tg_relid, 'U', pg_trigger_depth(), row_to_json(djcrf_pg_old), row_to_json(djcrf_pg_new),
+           nullif(current_setting('djcrf_pg.context', true), '')
+    FROM djcrf_pg_old, djcrf_pg_new
+    WHERE tg_nargs = 0
+      AND coalesce(current_setting('djcrf_pg.suspend', true), '') = ''
+      AND pg_column_size(djcrf_pg_old) + pg_column_size(djcrf_pg_new) < 2000000
+      AND NOT EXISTS (SELECT FROM djcrf_pg_old, djcrf_pg_new OFFSET 1);
+    IF (CASE WHEN FOUND
+        THEN pg_sequence_last_value('/* :schema */djcrf_pg_listener_awake') > 0 AND lastval() % 1024 > 0
+        END) THEN
         RETURN NULL;
     END IF;
-    IF tg_nargs = 0 THEN
-        -- One row, as most statements have it: nothing to count, nothing to pair. OFFSET 1 finds a second one.
-        INSERT INTO /* :schema */djcrf_pg_change (relation, op, depth, old, new, context)
-        SELECT tg_relid, 'U', level, row_to_json(djcrf_pg_old), row_to_json(djcrf_pg_new), says
-        FROM djcrf_pg_old, djcrf_pg_new
-        WHERE pg_column_size(djcrf_pg_old) + pg_column_size(djcrf_pg_new) < 2000000
-          AND NOT EXISTS (SELECT FROM djcrf_pg_old, djcrf_pg_new OFFSET 1);
-        GET DIAGNOSTICS changed = ROW_COUNT;
-    END IF;
-    IF changed = 0 THEN
+    IF FOUND THEN
+        changed := 1;
+    ELSE
+        IF current_setting('djcrf_pg.suspend', true) <> '' AND /* :schema */djcrf_pg_suspended_v1(tg_relid) THEN
+            RETURN NULL;
+        END IF;
         SELECT count(*), max(pg_column_size(djcrf_pg_old)) INTO gone, widest FROM djcrf_pg_old;
         SELECT count(*), max(pg_column_size(djcrf_pg_new)) INTO changed, wider FROM djcrf_pg_new;
         IF gone = 0 AND changed = 0 THEN
             RETURN NULL;
         END IF;
+        says := nullif(current_setting('djcrf_pg.context', true), '');
+        level := pg_trigger_depth();
         IF tg_nargs = 0 AND gone = changed AND greatest(widest, wider) < 2000000 THEN
             INSERT INTO /* :schema */djcrf_pg_change (relation, op, depth, old, new, context)
             SELECT tg_relid, 'U', level, djcrf_pg_before.image, djcrf_pg_after.image, says
@@ -353,10 +378,7 @@ BEGIN
         END IF;
         changed := greatest(gone, changed);
     END IF;
-    IF coalesce(pg_sequence_last_value('/* :schema */djcrf_pg_listener_awake'), 0) = 0
-       OR lastval() % 1024 < changed THEN
-        PERFORM /* :schema */djcrf_pg_ring_v1(tg_relid, tg_op, changed);
-    END IF;
+    PERFORM /* :schema */djcrf_pg_ring_v1(tg_relid, tg_op, changed);
     RETURN NULL;
 END
 $function$;
@@ -366,8 +388,7 @@ LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
-    IF current_setting('djcrf_pg.suspend', true) <> ''
-       AND string_to_array(current_setting('djcrf_pg.suspend', true), ',') && ARRAY['*', tg_relid::text] THEN
+    IF current_setting('djcrf_pg.suspend', true) <> '' AND /* :schema */djcrf_pg_suspended_v1(tg_relid) THEN
         RETURN NULL;
     END IF;
     INSERT INTO /* :schema */djcrf_pg_change (relation, op, depth, context)
@@ -380,6 +401,7 @@ $function$;
 REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_trim_v1(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_ring_v1(oid, text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_columns_v1(oid, text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_suspended_v1(oid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_capture_insert_v1() FROM PUBLIC;
 REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_capture_update_v1() FROM PUBLIC;
 REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_capture_delete_v1() FROM PUBLIC;
