@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -193,6 +194,18 @@ class Lab:
         with ManagePy("listen", env=env) as listener:
             wait_until(lambda: statement(self.db, listens), 60, listener.tail)
             yield listener
+
+    @contextmanager
+    def halted(self, listener: ManagePy) -> Iterator[None]:
+        """The listener as on a machine of its own: it takes nothing of this one, and writers find that it is awake."""
+        listener.send_signal(signal.SIGSTOP)
+        self.db.execute("SELECT setval('djcrf_pg_listener_awake', 1)")
+        try:
+            yield
+        finally:
+            self.db.execute("SELECT setval('djcrf_pg_listener_awake', 0)")
+            listener.send_signal(signal.SIGCONT)
+            self.db.execute("NOTIFY djcrf_pg")
 
     @contextmanager
     def web(self, **env: Any) -> Iterator[AsgiServer]:

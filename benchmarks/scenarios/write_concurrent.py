@@ -1,14 +1,15 @@
 """What capture costs many writers: pgbench, one-row UPDATEs, each its own transaction.
 
 The listener and an ASGI process run with one subscriber; somebody listens to the NOTIFY peers. DCRF's signals hear
-nothing of it.
+nothing of it. "The trigger alone" is with a listener that does nothing, as if it had a machine of its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from benchmarks import runner
 from benchmarks.audience import Audience
 from benchmarks.runner import Bench, Goal, Result
+from benchmarks.scenarios.write_one import TRIGGER
 from benchmarks.servers import has_pgpubsub, quiet
 
 TABLES = {
@@ -34,10 +35,17 @@ def run(bench: Bench) -> Iterator[Result]:
 
         with lab.ears(worker):
             for clients in bench.choose((1, 32), (1, 8, 32, 64)):
-                measures = {
+
+                def trigger(clients: int = clients) -> float:
+                    with lab.halted(listener):
+                        return lab.pgbench(TABLES[runner.OURS], clients, seconds)
+
+                measures: dict[str, Callable[[], float]] = {
                     name: lambda table=table, clients=clients: lab.pgbench(table, clients, seconds)
                     for name, table in tables.items()
                 }
+                if clients == 32:
+                    measures[TRIGGER] = trigger
                 found = bench.turns(measures, before=before, warm_up=clients == 1)
                 yield from runner.against(
                     found,

@@ -2,11 +2,9 @@
 
 A worker process saves. The listener and an ASGI process run, one client is subscribed to ours and to DCRF's, and
 somebody listens to the NOTIFY peers. DCRF's in-memory layer is that of the writer's process, where nobody subscribes:
-the least that it can cost. "Listener halted" is what the trigger costs the writer alone: each save rings, and nobody
-uses the machine to read, as if the listener had one of its own.
+the least that it can cost. "The trigger alone" is with a listener that does nothing, as if it had a machine of its own.
 """
 
-import signal
 from collections.abc import Callable, Iterator
 
 from benchmarks import runner
@@ -14,7 +12,7 @@ from benchmarks.audience import Audience
 from benchmarks.runner import Bench, Goal, Result
 from benchmarks.servers import has_pgpubsub, quiet
 
-HALTED = "djcrf_pg, listener halted"
+TRIGGER = "djcrf_pg, the trigger alone"
 
 
 def run(bench: Bench) -> Iterator[Result]:
@@ -37,18 +35,15 @@ def run(bench: Bench) -> Iterator[Result]:
                 who[runner.PUBSUB] = (worker, "published")
 
             def measures(seconds: float) -> dict[str, Callable[[], float]]:
-                def halted() -> float:
-                    listener.send_signal(signal.SIGSTOP)
-                    try:
+                def trigger() -> float:
+                    with lab.halted(listener):
                         return float(worker.ask("save", table="captured", seconds=seconds))
-                    finally:
-                        listener.send_signal(signal.SIGCONT)
 
                 found = {
                     name: lambda writer=writer, table=table: float(writer.ask("save", table=table, seconds=seconds))
                     for name, (writer, table) in who.items()
                 }
-                return {**found, HALTED: halted}
+                return {**found, TRIGGER: trigger}
 
             def before() -> None:
                 lab.settle("plain", "captured", "signalled", "notified", "published")
