@@ -6,6 +6,8 @@ of the sinks: the package brings one for :mod:`logging`, and :func:`add_sink` ta
 
 import dataclasses
 import logging
+import time
+import traceback
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -225,9 +227,31 @@ class Installed(Observation):
 Sink = Callable[[Observation, BaseException | None], None]
 
 
+#: Seconds after which the traceback of an error that comes again is written again, and how many are remembered.
+TRACEBACK_AFTER = 60.0
+_MOST_TRACEBACKS = 1_000
+
+_written: dict[object, float] = {}
+
+
 def log_sink(observation: Observation, error: BaseException | None) -> None:
-    """Write an observation to the ``djcrf_pg`` logger, with the traceback of ``error`` if there is one."""
-    logger.log(observation.level, "%s", observation, exc_info=error)
+    """Write an observation to the ``djcrf_pg`` logger, with the traceback of ``error`` if there is one.
+
+    An error of the same way through the code that comes again within a minute is a line without one: a serializer that
+    fails for each of 100 000 rows is 100 000 lines, and not as many tracebacks.
+    """
+    logger.log(observation.level, "%s", observation, exc_info=error if error and _is_news(observation, error) else None)
+
+
+def _is_news(observation: Observation, error: BaseException) -> bool:
+    way = tuple((frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__))
+    what, now = (type(observation), type(error), way), time.monotonic()
+    if now - _written.get(what, -TRACEBACK_AFTER) < TRACEBACK_AFTER:
+        return False
+    if len(_written) >= _MOST_TRACEBACKS:
+        _written.clear()
+    _written[what] = now
+    return True
 
 
 _sinks: list[Sink] = [log_sink]

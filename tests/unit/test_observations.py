@@ -101,6 +101,53 @@ def test_a_sink_may_remove_itself_while_it_hears() -> None:
     assert heard == ["once", "other", "other"]
 
 
+@pytest.fixture
+def nothing_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No traceback was written yet."""
+    monkeypatch.setattr(observations, "_written", {})
+
+
+def raised(error: Exception) -> Exception:
+    """The error as it is when it was raised and caught."""
+    try:
+        raise error
+    except Exception as caught:
+        return caught
+
+
+@pytest.mark.usefixtures("nothing_written")
+def test_an_error_that_comes_again_is_a_line_without_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    for text in ("first", "second", "third"):
+        emit(LayerFailed(error=text, delay=1.0), raised(OSError(text)))
+    emit(LayerFailed(error="other kind", delay=1.0), raised(ValueError("other kind")))
+    try:
+        raise OSError("other place")
+    except OSError as error:
+        emit(LayerFailed(error="other place", delay=1.0), error)
+    assert len(caplog.records) == 5
+    shown = [str(record.exc_info[1]) for record in caplog.records if record.exc_info]
+    assert shown == ["first", "other kind", "other place"]
+
+
+@pytest.mark.usefixtures("nothing_written")
+def test_the_traceback_is_written_again_after_a_while(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emit(LayerFailed(error="first", delay=1.0), raised(OSError("first")))
+    monkeypatch.setattr(observations, "TRACEBACK_AFTER", 0.0)
+    emit(LayerFailed(error="later", delay=1.0), raised(OSError("later")))
+    assert [bool(record.exc_info) for record in caplog.records] == [True, True]
+
+
+@pytest.mark.usefixtures("nothing_written")
+def test_no_more_tracebacks_are_remembered_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observations, "_MOST_TRACEBACKS", 2)
+    for kind in (OSError, ValueError, TypeError):
+        emit(LayerFailed(error="", delay=1.0), raised(kind("")))
+    assert len(observations._written) == 1
+
+
+@pytest.mark.usefixtures("nothing_written")
 def test_the_log_has_the_level_the_text_and_the_traceback(caplog: pytest.LogCaptureFixture) -> None:
     error = OSError("refused")
     with caplog.at_level(logging.DEBUG, "djcrf_pg"):
