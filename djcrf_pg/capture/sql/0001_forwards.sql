@@ -157,7 +157,9 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
     SELECT coalesce(string_agg(quote_ident(attname), ', ' ORDER BY attnum), '')
     FROM pg_attribute
-    WHERE attrelid = relation AND attnum > 0 AND NOT attisdropped AND attname <> ALL (coalesce(excluded, '{}'))
+    WHERE attrelid = relation AND attnum > 0 AND NOT attisdropped
+      AND attgenerated <> 'v' -- virtual: a transition table has no value of it
+      AND attname <> ALL (coalesce(excluded, '{}'))
 $function$;
 
 -- Whether the session has suspended capture of a table: `djcrf_pg.suspend` is a list of table oids with commas between,
@@ -178,6 +180,7 @@ $function$;
 -- Two ways to the log. The plain one is one static INSERT, and one IF behind it that ends there while a listener is
 -- awake. What may stand against it is asked in the INSERT's WHERE, for each expression of PL/pgSQL is made ready anew in
 -- each transaction. CASE, since AND does not say what is evaluated first, and lastval() fails in a session that has none.
+-- `.*` is the whole row also where a column has the name of the transition table.
 --
 -- The other way is for tables with excluded columns, which takes a list of columns, and for rows whose image might pass
 -- the 1 GB that a value can have: 2 MB as stored is far below what compresses to that. It has an exception block, since
@@ -198,12 +201,13 @@ DECLARE
     level int;
 BEGIN
     INSERT INTO /* :schema */djcrf_pg_change (relation, op, depth, new, context)
-    SELECT tg_relid, 'I', pg_trigger_depth(), row_to_json(djcrf_pg_new),
+    SELECT tg_relid, 'I', pg_trigger_depth(), row_to_json(djcrf_pg_new.*),
            nullif(current_setting('djcrf_pg.context', true), '')
     FROM djcrf_pg_new
     WHERE tg_nargs = 0
-      AND coalesce(current_setting('djcrf_pg.suspend', true), '') = ''
-      AND NOT EXISTS (SELECT FROM djcrf_pg_new AS djcrf_pg_wide WHERE pg_column_size(djcrf_pg_wide) >= 2000000);
+      AND CASE WHEN coalesce(current_setting('djcrf_pg.suspend', true), '') = ''
+               THEN true ELSE NOT /* :schema */djcrf_pg_suspended_v1(tg_relid) END
+      AND NOT EXISTS (SELECT FROM djcrf_pg_new AS djcrf_pg_wide WHERE pg_column_size(djcrf_pg_wide.*) >= 2000000);
     GET DIAGNOSTICS changed = ROW_COUNT;
     IF (CASE WHEN changed > 0
         THEN pg_sequence_last_value('/* :schema */djcrf_pg_listener_awake') > 0 AND lastval() % 1024 >= changed
@@ -223,7 +227,7 @@ BEGIN
         BEGIN
             EXECUTE format(
                 'INSERT INTO /* :schema */djcrf_pg_change (relation, op, depth, new, context) '
-                'SELECT $1, ''I'', $3, row_to_json(djcrf_pg_row), $2 '
+                'SELECT $1, ''I'', $3, row_to_json(djcrf_pg_row.*), $2 '
                 'FROM (SELECT %s FROM djcrf_pg_new) AS djcrf_pg_row',
                 /* :schema */djcrf_pg_columns_v1(tg_relid, tg_argv)
             ) USING tg_relid, says, level;
@@ -250,12 +254,13 @@ DECLARE
     level int;
 BEGIN
     INSERT INTO /* :schema */djcrf_pg_change (relation, op, depth, old, context)
-    SELECT tg_relid, 'D', pg_trigger_depth(), row_to_json(djcrf_pg_old),
+    SELECT tg_relid, 'D', pg_trigger_depth(), row_to_json(djcrf_pg_old.*),
            nullif(current_setting('djcrf_pg.context', true), '')
     FROM djcrf_pg_old
     WHERE tg_nargs = 0
-      AND coalesce(current_setting('djcrf_pg.suspend', true), '') = ''
-      AND NOT EXISTS (SELECT FROM djcrf_pg_old AS djcrf_pg_wide WHERE pg_column_size(djcrf_pg_wide) >= 2000000);
+      AND CASE WHEN coalesce(current_setting('djcrf_pg.suspend', true), '') = ''
+               THEN true ELSE NOT /* :schema */djcrf_pg_suspended_v1(tg_relid) END
+      AND NOT EXISTS (SELECT FROM djcrf_pg_old AS djcrf_pg_wide WHERE pg_column_size(djcrf_pg_wide.*) >= 2000000);
     GET DIAGNOSTICS changed = ROW_COUNT;
     IF (CASE WHEN changed > 0
         THEN pg_sequence_last_value('/* :schema */djcrf_pg_listener_awake') > 0 AND lastval() % 1024 >= changed
@@ -275,7 +280,7 @@ BEGIN
         BEGIN
             EXECUTE format(
                 'INSERT INTO /* :schema */djcrf_pg_change (relation, op, depth, old, context) '
-                'SELECT $1, ''D'', $3, row_to_json(djcrf_pg_row), $2 '
+                'SELECT $1, ''D'', $3, row_to_json(djcrf_pg_row.*), $2 '
                 'FROM (SELECT %s FROM djcrf_pg_old) AS djcrf_pg_row',
                 /* :schema */djcrf_pg_columns_v1(tg_relid, tg_argv)
             ) USING tg_relid, says, level;
@@ -309,12 +314,13 @@ DECLARE
 BEGIN
     -- One row, as most statements have it: nothing to count, nothing to pair. OFFSET 1 finds a second one.
     INSERT INTO /* :schema */djcrf_pg_change (relation, op, depth, old, new, context)
-    SELECT tg_relid, 'U', pg_trigger_depth(), row_to_json(djcrf_pg_old), row_to_json(djcrf_pg_new),
+    SELECT tg_relid, 'U', pg_trigger_depth(), row_to_json(djcrf_pg_old.*), row_to_json(djcrf_pg_new.*),
            nullif(current_setting('djcrf_pg.context', true), '')
     FROM djcrf_pg_old, djcrf_pg_new
     WHERE tg_nargs = 0
-      AND coalesce(current_setting('djcrf_pg.suspend', true), '') = ''
-      AND pg_column_size(djcrf_pg_old) + pg_column_size(djcrf_pg_new) < 2000000
+      AND CASE WHEN coalesce(current_setting('djcrf_pg.suspend', true), '') = ''
+               THEN true ELSE NOT /* :schema */djcrf_pg_suspended_v1(tg_relid) END
+      AND pg_column_size(djcrf_pg_old.*) + pg_column_size(djcrf_pg_new.*) < 2000000
       AND NOT EXISTS (SELECT FROM djcrf_pg_old, djcrf_pg_new OFFSET 1);
     IF (CASE WHEN FOUND
         THEN pg_sequence_last_value('/* :schema */djcrf_pg_listener_awake') > 0 AND lastval() % 1024 > 0
@@ -327,8 +333,8 @@ BEGIN
         IF current_setting('djcrf_pg.suspend', true) <> '' AND /* :schema */djcrf_pg_suspended_v1(tg_relid) THEN
             RETURN NULL;
         END IF;
-        SELECT count(*), max(pg_column_size(djcrf_pg_old)) INTO gone, widest FROM djcrf_pg_old;
-        SELECT count(*), max(pg_column_size(djcrf_pg_new)) INTO changed, wider FROM djcrf_pg_new;
+        SELECT count(*), max(pg_column_size(djcrf_pg_old.*)) INTO gone, widest FROM djcrf_pg_old;
+        SELECT count(*), max(pg_column_size(djcrf_pg_new.*)) INTO changed, wider FROM djcrf_pg_new;
         IF gone = 0 AND changed = 0 THEN
             RETURN NULL;
         END IF;
@@ -337,9 +343,9 @@ BEGIN
         IF tg_nargs = 0 AND gone = changed AND greatest(widest, wider) < 2000000 THEN
             INSERT INTO /* :schema */djcrf_pg_change (relation, op, depth, old, new, context)
             SELECT tg_relid, 'U', level, djcrf_pg_before.image, djcrf_pg_after.image, says
-            FROM (SELECT row_number() OVER () AS place, row_to_json(djcrf_pg_old) AS image
+            FROM (SELECT row_number() OVER () AS place, row_to_json(djcrf_pg_old.*) AS image
                   FROM djcrf_pg_old) AS djcrf_pg_before
-            JOIN (SELECT row_number() OVER () AS place, row_to_json(djcrf_pg_new) AS image
+            JOIN (SELECT row_number() OVER () AS place, row_to_json(djcrf_pg_new.*) AS image
                   FROM djcrf_pg_new) AS djcrf_pg_after
             USING (place)
             ORDER BY place;
@@ -350,9 +356,9 @@ BEGIN
                     EXECUTE format(
                         'INSERT INTO /* :schema */djcrf_pg_change (relation, op, depth, old, new, context) '
                         'SELECT $1, ''U'', $3, djcrf_pg_before.image, djcrf_pg_after.image, $2 '
-                        'FROM (SELECT row_number() OVER () AS place, row_to_json(djcrf_pg_row) AS image '
+                        'FROM (SELECT row_number() OVER () AS place, row_to_json(djcrf_pg_row.*) AS image '
                         '      FROM (SELECT %1$s FROM djcrf_pg_old) AS djcrf_pg_row) AS djcrf_pg_before '
-                        'JOIN (SELECT row_number() OVER () AS place, row_to_json(djcrf_pg_row) AS image '
+                        'JOIN (SELECT row_number() OVER () AS place, row_to_json(djcrf_pg_row.*) AS image '
                         '      FROM (SELECT %1$s FROM djcrf_pg_new) AS djcrf_pg_row) AS djcrf_pg_after '
                         'USING (place) ORDER BY place',
                         columns
@@ -360,13 +366,13 @@ BEGIN
                 ELSE
                     EXECUTE format(
                         'INSERT INTO /* :schema */djcrf_pg_change (relation, op, depth, old, context) '
-                        'SELECT $1, ''D'', $3, row_to_json(djcrf_pg_row), $2 '
+                        'SELECT $1, ''D'', $3, row_to_json(djcrf_pg_row.*), $2 '
                         'FROM (SELECT %s FROM djcrf_pg_old) AS djcrf_pg_row',
                         columns
                     ) USING tg_relid, says, level;
                     EXECUTE format(
                         'INSERT INTO /* :schema */djcrf_pg_change (relation, op, depth, new, context) '
-                        'SELECT $1, ''I'', $3, row_to_json(djcrf_pg_row), $2 '
+                        'SELECT $1, ''I'', $3, row_to_json(djcrf_pg_row.*), $2 '
                         'FROM (SELECT %s FROM djcrf_pg_new) AS djcrf_pg_row',
                         columns
                     ) USING tg_relid, says, level;
