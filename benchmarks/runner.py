@@ -11,6 +11,7 @@ from benchmarks.servers import Lab
 
 OURS, DCRF, DCRF_MEMORY = "djcrf_pg", "DCRF (Redis)", "DCRF (in-memory)"
 NOTIFY, PUBSUB, FLOOR = "hand-written NOTIFY", "django-pgpubsub", "no observer"
+TRIGGER = f"{OURS}, the trigger alone"
 
 
 @dataclasses.dataclass(frozen=True)

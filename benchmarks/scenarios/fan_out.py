@@ -13,9 +13,11 @@ from benchmarks.runner import Bench, Goal, Result
 def run(bench: Bench) -> Iterator[Result]:
     """Measure seconds."""
     few = min(2, bench.rounds)  # a turn of ten thousand takes most of a minute where the machine is busy, so none more
-    for count, rounds in bench.choose(((50, 1),), ((1_000, 2 * bench.rounds), (10_000, few))):
+    for count, rounds, warm_up in bench.choose(
+        ((50, 1, False),), ((1_000, 2 * bench.rounds, True), (10_000, few, False))
+    ):
         with bench.lab.listener(), bench.lab.worker() as worker:
-            found = worker.ask("crowd", count=count, rounds=rounds, warm_up=rounds > few)
+            found = worker.ask("crowd", count=count, rounds=rounds, warm_up=warm_up)
         ours, bare = ([1000 * turn[place] for turn in found] for place in (0, 1))
         what = f"one change to {count} subscribers, commit to the last frame"
         yield Result("fan-out", what, runner.OURS, ours, "ms", "bare group_send", bare, Goal("≤", 1.3))

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from benchmarks import runner
 from benchmarks.audience import Audience
 from benchmarks.runner import Bench, Goal, Result
-from benchmarks.scenarios.write_one import TRIGGER
 from benchmarks.servers import has_pgpubsub, quiet
 
 TABLES = {
@@ -45,7 +44,7 @@ def run(bench: Bench) -> Iterator[Result]:
                     for name, table in tables.items()
                 }
                 if clients == 32:
-                    measures[TRIGGER] = trigger
+                    measures[runner.TRIGGER] = trigger
                 found = bench.turns(measures, before=before, warm_up=clients == 1)
                 yield from runner.against(
                     found,

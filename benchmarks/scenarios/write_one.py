@@ -12,8 +12,6 @@ from benchmarks.audience import Audience
 from benchmarks.runner import Bench, Goal, Result
 from benchmarks.servers import has_pgpubsub, quiet
 
-TRIGGER = "djcrf_pg, the trigger alone"
-
 
 def run(bench: Bench) -> Iterator[Result]:
     """Measure saves a second."""
@@ -43,7 +41,7 @@ def run(bench: Bench) -> Iterator[Result]:
                     name: lambda writer=writer, table=table: float(writer.ask("save", table=table, seconds=seconds))
                     for name, (writer, table) in who.items()
                 }
-                return {**found, TRIGGER: trigger}
+                return {**found, runner.TRIGGER: trigger}
 
             def before() -> None:
                 lab.settle("plain", "captured", "signalled", "notified", "published")
