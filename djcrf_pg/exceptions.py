@@ -5,6 +5,9 @@ Errors that a client can cause or should hear of (a refused subscription, say) a
 error reply; anything else would close the socket.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from django.core.exceptions import ImproperlyConfigured
 from rest_framework.exceptions import APIException, ValidationError
 
@@ -67,3 +70,23 @@ class MalformedRequestId(DjcrfPgError, ValidationError, ValueError):
     """A ``request_id`` that cannot name a request: neither text nor a number."""
 
     default_code = "malformed_request_id"
+
+
+@contextmanager
+def ungrouped(kind: type[Exception]) -> Iterator[None]:
+    """Raise the first exception of a kind in place of the group that a :class:`asyncio.TaskGroup` raises.
+
+    Not ``except*``: before Python 3.11.4 what it raises arrives in a group of its own (CPython issue 103590).
+
+    Args:
+        kind: What to look for; a group without any is raised as it is.
+    """
+    try:
+        yield
+    except ExceptionGroup as group:
+        found: Exception | None = group.subgroup(kind)
+        while isinstance(found, ExceptionGroup):
+            found = found.exceptions[0]
+        if found is None:
+            raise
+        raise found from None

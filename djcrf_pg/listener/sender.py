@@ -9,7 +9,7 @@ from typing import Any
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 
 from djcrf_pg.conf import get_settings
-from djcrf_pg.exceptions import ChannelLayerError, LeadershipLost
+from djcrf_pg.exceptions import ChannelLayerError, LeadershipLost, ungrouped
 from djcrf_pg.listener.backoff import Backoff
 from djcrf_pg.listener.envelope import KEY, pack, roll
 from djcrf_pg.listener.numbering import Numbering, Tail
@@ -69,12 +69,10 @@ class Sender:
         groups: dict[str, list[tuple[Destination, Bundle]]] = {}
         for place, bundle in outgoing.items():
             groups.setdefault(place.group, []).append((place, bundle))
-        try:
+        with ungrouped(LeadershipLost):
             async with asyncio.TaskGroup() as tasks:
                 for bundles in groups.values():
                     tasks.create_task(self._send_in_order(bundles))
-        except* LeadershipLost as errors:
-            raise errors.exceptions[0] from None
 
     async def _send_in_order(self, bundles: Iterable[tuple[Destination, Bundle]]) -> None:
         settings = get_settings()

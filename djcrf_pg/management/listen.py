@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from django.core.management.base import BaseCommand, CommandError
 
 from djcrf_pg.discovery import discover
-from djcrf_pg.exceptions import DjcrfPgError
+from djcrf_pg.exceptions import DjcrfPgError, ungrouped
 from djcrf_pg.listener.identity import one_for_each_log
 from djcrf_pg.listener.sender import channel_layer, is_in_memory
 from djcrf_pg.listener.service import Listener
@@ -74,9 +74,7 @@ async def _run(command: BaseCommand, aliases: Iterable[str]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, listeners)
-    try:
+    with ungrouped(DjcrfPgError):
         async with asyncio.TaskGroup() as tasks:
             for listener in listeners:
                 tasks.create_task(listener.run())
-    except* DjcrfPgError as errors:
-        raise errors.exceptions[0] from None

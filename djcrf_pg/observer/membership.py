@@ -23,6 +23,7 @@ from typing import Any
 from django.db import router
 
 from djcrf_pg.conf import get_settings
+from djcrf_pg.exceptions import ungrouped
 from djcrf_pg.listener.backoff import Backoff
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.embedded import runtime
@@ -182,12 +183,10 @@ class Keeper:
             for job in waiting:
                 await work(*job)
 
-        try:
+        with ungrouped(Exception):
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(parallel):
                     tasks.create_task(worker())
-        except* Exception as errors:
-            raise errors.exceptions[0] from None
 
     async def _restore(self, reference: Reference, state: Subscriptions) -> None:
         for group in state.groups:
