@@ -32,6 +32,7 @@ trap 'rm -f "$log"' EXIT
 (
     failed=0
     some "18: the rest" 18 tests --ignore=tests/acceptance --ignore=tests/oracle "$@" || failed=1
+    some "18: packages" 18 --ds=tests.packages.settings tests/packages "$@" || failed=1
     if ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then
         some "of Debian: what needs extensions" debian tests/integration -m extensions "$@" || failed=1
     fi

@@ -1,5 +1,6 @@
 """Fixtures of all tests. See `tests.servers` for what stands behind them."""
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import ExitStack
@@ -59,7 +60,7 @@ def pg() -> PgParams:
     """The PostgreSQL server of this run, with its maintenance database."""
     params = servers.postgres()
     # The settings were read before it was started.
-    for alias in ("default", "second"):
+    for alias in {"default", "second"} & set(connections):
         address = {key: value for key, value in params.django().items() if key != "NAME"}
         connections[alias].settings_dict.update(address)
     return params
@@ -74,7 +75,7 @@ def django_db_modify_db_settings(pg: PgParams, django_db_modify_db_settings: Non
 def django_db_setup(pg: PgParams, django_db_setup: None) -> Iterator[None]:
     """Disconnects whoever is left over at the end, so that the test database can be dropped."""
     yield
-    for alias in ("default", "second"):
+    for alias in {"default", "second"} & set(connections):
         connections[alias].close()
         servers.disconnect_all(pg, connections[alias].settings_dict["NAME"])
 
@@ -199,3 +200,10 @@ async def connect() -> AsyncIterator[Callable[..., Any]]:
     yield open_client
     for client in clients:
         await client.close()
+
+
+@pytest.fixture
+def runner() -> Iterator[asyncio.Runner]:
+    """An event loop for a synchronous test: it runs while something is asked of it."""
+    with asyncio.Runner() as runner:
+        yield runner

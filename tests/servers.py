@@ -470,7 +470,7 @@ def app_env(
     settings: Mapping[str, Any] | None = None,
     env: Mapping[str, str | None] | None = None,
 ) -> dict[str, str | None]:
-    """Returns the environment of a process of the test application (what `tests.testapp.settings` reads).
+    """Returns the environment of a process with the settings of this test run (what `tests.testapp.settings` reads).
 
     Args:
         dbname: The database, on the server of this test run.
@@ -485,7 +485,7 @@ def app_env(
         REDIS: redis,
         LAYERS: None if layers is None else json.dumps(layers),
         SETTINGS: None if settings is None else json.dumps(settings),
-        "DJANGO_SETTINGS_MODULE": "tests.testapp.settings",
+        "DJANGO_SETTINGS_MODULE": os.environ.get("DJANGO_SETTINGS_MODULE", "tests.testapp.settings"),
         "PYTHONUNBUFFERED": "1",
         **(env or {}),
     }
@@ -498,7 +498,7 @@ class AsgiServer(Process):
         env: Its environment, see `app_env`.
         server: ``uvicorn`` or ``daphne``.
         port: 0 for a free one, which the operating system chooses.
-        application: Another application, as ``module:name``.
+        application: Another application than that of this test run's settings, as ``module:name``.
     """
 
     _COMMANDS: Mapping[str, tuple[str, ...]] = {
@@ -515,8 +515,10 @@ class AsgiServer(Process):
         env: Mapping[str, str | None],
         server: str = "uvicorn",
         port: int = 0,
-        application: str = "tests.testapp.asgi:application",
+        application: str | None = None,
     ) -> None:
+        if application is None:
+            application = f"{os.environ['DJANGO_SETTINGS_MODULE'].rpartition('.')[0]}.asgi:application"
         command = [sys.executable, "-m", server, *self._COMMANDS[server], "--port", str(port)]
         super().__init__([*command, application], name=server, env=env)
         self.server = server

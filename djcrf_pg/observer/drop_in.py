@@ -1,6 +1,8 @@
 """Make ``from djangochannelsrestframework.observer import model_observer`` mean the trigger-driven one."""
 
+import weakref
 from importlib import import_module
+from types import MethodType
 from typing import Any
 
 from django.db.models.signals import post_save
@@ -35,9 +37,10 @@ def early_birds() -> list[str]:
     Their consumers were imported before :func:`take_over`.
     """
     found = []
-    for _, reference, *_ in post_save.receivers or []:
-        # A WeakMethod, as DCRF connects its receivers.
-        owner: Any = getattr(reference(), "__self__", None)
+    for _, receiver, *_ in post_save.receivers or []:
+        # A reference, or with ``weak=False`` the receiver itself, which must not be called.
+        function = receiver() if isinstance(receiver, weakref.ref) else receiver
+        owner: Any = function.__self__ if isinstance(function, MethodType) else None
         if type(owner) is DCRFModelObserver and is_postgresql(owner.model_cls):
             found.append(f"{owner.func.__module__}.{owner.func.__qualname__}")
     return found

@@ -5,6 +5,7 @@ import itertools
 from typing import Any
 
 from tests.client import Client, Message
+from tests.subscriber import Subscriber
 from tests.testapp.models import Awkward, Document, Project, Remote, Task
 
 Told = tuple[str, Any]
@@ -12,7 +13,7 @@ Told = tuple[str, Any]
 _numbers = itertools.count(1)
 
 
-class Board:
+class Board(Subscriber):
     """A WebSocket to the board consumer.
 
     Nothing sleeps to see that nothing comes: :meth:`told` writes one more row, the fence, and waits for that row's
@@ -20,19 +21,8 @@ class Board:
     """
 
     def __init__(self, runner: asyncio.Runner, client: Client) -> None:
-        self.runner = runner
-        self.client = client
+        super().__init__(runner, client)
         self.fences: list[Any] = []
-
-    def call(self, action: str, **arguments: Any) -> Message:
-        """Call an action and return its reply."""
-        return self.runner.run(self.client.call(action, **arguments))
-
-    def subscribe(self, *names: str, **arguments: Any) -> None:
-        """Subscribe to observers of the consumer; the observer's name is the request id."""
-        for name in names:
-            reply = self.call("subscribe", name=name, **{"request_id": name, **arguments})
-            assert reply["response_status"] == 201, reply
 
     def messages(self, name: str) -> list[Message]:
         """Everything that the observer ``name`` has told since the last call, up to a fence."""

@@ -12,13 +12,6 @@ from tests.servers import AsgiServer
 
 
 @pytest.fixture
-def runner() -> Iterator[asyncio.Runner]:
-    """An event loop for a synchronous test: it runs while something is asked of it."""
-    with asyncio.Runner() as runner:
-        yield runner
-
-
-@pytest.fixture
 def open_board(runner: asyncio.Runner) -> Iterator[Callable[..., Board]]:
     """Opens clients: ``board = open_board(server)``; they are closed with the test."""
     clients: list[Client] = []

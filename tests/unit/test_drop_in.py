@@ -115,3 +115,17 @@ def test_the_setting_decides(taken: bool) -> None:
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     package = "djcrf_pg" if taken else "djangochannelsrestframework"
     assert [name.partition(".")[0] for name in output.split()] == [package, package]
+
+
+def test_a_receiver_that_is_held_strongly_is_not_called_when_somebody_looks() -> None:
+    calls: list[Any] = []
+
+    def receiver(*args: Any, **kwargs: Any) -> None:
+        calls.append(args)
+
+    post_save.connect(receiver, weak=False)
+    try:
+        drop_in.early_birds()
+    finally:
+        post_save.disconnect(receiver)
+    assert not calls

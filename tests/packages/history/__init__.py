@@ -1,0 +1,1 @@
+"""django-simple-history: receivers that are connected with weak=False."""

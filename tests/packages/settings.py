@@ -1,0 +1,32 @@
+"""Settings of a project with packages: each folder here with a ``models`` module is an app.
+
+No table comes from a migration but ours, so that an app needs none: ``migrate --run-syncdb`` makes them all.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from tests.testapp.settings import *  # noqa: F403 - they are settings
+from tests.testapp.settings import DATABASES
+
+#: The folders here that are apps.
+APPS = sorted(path.parent.name for path in Path(__file__).parent.glob("*/models.py"))
+
+#: What the apps need beside themselves.
+PACKAGES = ["simple_history"]
+
+ROOT_URLCONF = "tests.packages.urls"
+ASGI_APPLICATION = "tests.packages.asgi.application"
+INSTALLED_APPS = [
+    "django.contrib.contenttypes",
+    "django.contrib.auth",
+    "channels",
+    "rest_framework",
+    "djangochannelsrestframework",
+    "djcrf_pg",
+    *PACKAGES,
+    *(f"tests.packages.{app}" for app in APPS),
+]
+MIGRATION_MODULES = {app.rpartition(".")[2]: None for app in INSTALLED_APPS if app != "djcrf_pg"}
+DATABASES = {"default": DATABASES["default"]}
+DATABASE_ROUTERS: list[Any] = []

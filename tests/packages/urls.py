@@ -1,0 +1,5 @@
+"""No pages."""
+
+from typing import Any
+
+urlpatterns: list[Any] = []
