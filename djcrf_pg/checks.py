@@ -15,6 +15,7 @@ from djcrf_pg.capture.install import plan, unfit
 from djcrf_pg.discovery import discover
 from djcrf_pg.exceptions import DjcrfPgError
 from djcrf_pg.observer.drop_in import early_birds
+from djcrf_pg.observer.serializing import needs_request
 from djcrf_pg.registry import registry
 
 
@@ -23,6 +24,7 @@ def register_all() -> None:
     register(check_settings)
     register(check_channel_layer)
     register(check_drop_in)
+    register(check_serializers)
     register(check_triggers, Tags.database)
     register(check_casts, Tags.database)
 
@@ -71,6 +73,19 @@ def check_drop_in(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Ite
         )
         for label in early_birds()
     ]
+
+
+def check_serializers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
+    """No serializer of an observer asks the request for something: a listener has none."""
+    for observer in registry:
+        serializer_class = getattr(observer, "serializer_class", None)
+        if serializer_class is not None and (method := needs_request(serializer_class)):
+            yield Warning(
+                f"{observer.label} has serializer_class={serializer_class.__name__}, and {method}() needs the request, "
+                f"which is None when an event is made: each event fails.",
+                hint="Ask whether there is a request first, or give the observer a serializer of its own.",
+                id="djcrf_pg.W008",
+            )
 
 
 def check_triggers(

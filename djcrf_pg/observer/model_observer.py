@@ -2,17 +2,16 @@
 
 import inspect
 import time
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Collection, Iterable
 from functools import cached_property, lru_cache
-from typing import Any, cast
+from typing import Any
 
 from django.apps import apps
 from django.db import router
 from django.db.models import Model
 from djangochannelsrestframework.consumers import AsyncAPIConsumer
 from djangochannelsrestframework.observer.base_observer import BaseObserver
-from rest_framework.fields import Field
-from rest_framework.serializers import BaseSerializer, HyperlinkedModelSerializer, ModelSerializer, Serializer
+from rest_framework.serializers import BaseSerializer
 
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import ChannelLayerError, MalformedRequestId, ObserverError
@@ -21,9 +20,9 @@ from djcrf_pg.listener.interest import key_of
 from djcrf_pg.observer import membership
 from djcrf_pg.observer.dcrf import DCRFModelObserver
 from djcrf_pg.observer.handling import HANDLER_EXTRAS, Handling
+from djcrf_pg.observer.serializing import represent
 from djcrf_pg.observer.subscriptions import Subscriptions, subscriptions_of
 from djcrf_pg.registry import (
-    BATCH,
     Relationship,
     family_of,
     is_postgresql,
@@ -62,6 +61,9 @@ class ModelObserver(DCRFModelObserver):
         many_to_many: True for the many-to-many fields that the model declares or inherits; or the names of fields
             and of reverse accessors.
         fields: Names of fields and relations; an update that touches none of them is no event.
+        reuse_serializer: Whether one instance of ``serializer_class`` makes all bodies of a batch. By default where
+            it provably has no state, see :mod:`djcrf_pg.observer.serializing`. True is for those who know that theirs
+            has none: state of one row would show in the body of another. False makes one for each event.
         skip_unchanged: An update that changes no field is no event.
         every_change: Tell each change of a row in a transaction, instead of their net effect.
 
@@ -78,6 +80,7 @@ class ModelObserver(DCRFModelObserver):
         many_to_many: bool | Iterable[str] = False,
         *,
         fields: Iterable[str] | None = None,
+        reuse_serializer: bool | None = None,
         skip_unchanged: bool = False,
         every_change: bool = False,
     ) -> None:
@@ -85,6 +88,7 @@ class ModelObserver(DCRFModelObserver):
         self.every_change = every_change
         self._fields = None if fields is None else frozenset(fields)
         self._skip_unchanged = skip_unchanged
+        self._reuse_serializer = reuse_serializer
         self._resync: Any = None
         self._serializer_extras: tuple[str, ...] = ()
         self._extras = _accepted(func, HANDLER_EXTRAS)
@@ -171,6 +175,11 @@ class ModelObserver(DCRFModelObserver):
         """Whether a subclass has a method of its own, which may want more than ours."""
         return getattr(type(self), method) is not getattr(ModelObserver, method)
 
+    @property
+    def serializer_class(self) -> type[BaseSerializer[Any]] | None:
+        """The class that makes its bodies, unless a function does."""
+        return None if self._serializer is not None else self._serializer_class
+
     def resync_group(self) -> str:
         """The group of all subscribers, whatever their groups."""
         return self._everybody
@@ -222,18 +231,8 @@ class ModelObserver(DCRFModelObserver):
                 return {"type": self.message_type, "body": {"pk": instance.pk}, "action": action.value}
             message: dict[str, Any] = super().serialize(instance, action, **kwargs)
             return message
-        return {"type": self.message_type, "body": self._represent(instance), "action": action.value}
-
-    def _represent(self, instance: Model) -> Any:
-        serializer_class: type[BaseSerializer[Any]] = self._serializer_class
-        batch = BATCH.get()
-        if batch is None or not _is_reusable(cast(Hashable, serializer_class)):
-            return serializer_class(instance).data
-        serializer = batch.get(serializer_class)
-        if serializer is None:
-            serializer = batch[serializer_class] = serializer_class()
-        serializer.instance = instance
-        return serializer.to_representation(instance)
+        body = represent(self._serializer_class, instance, self._reuse_serializer)
+        return {"type": self.message_type, "body": body, "action": action.value}
 
     def clean_group_name(self, name: str) -> str:
         """The name that channel layers accept, exactly DCRF's."""
@@ -401,19 +400,6 @@ def _require_table(model: Any, label: str) -> None:
             f"@model_observer on {label}: {meta.label} is unmanaged (Meta.managed = False), and what is behind it may "
             f"be no table. If it is a PostgreSQL table, say so: DJCRF_PG = {{'OBSERVE': [{meta.label!r}]}}."
         )
-
-
-@lru_cache(maxsize=1024)
-def _is_reusable(serializer_class: Any) -> bool:
-    """Whether one serializer can do many instances: nothing that it is made of may depend on the instance."""
-    theirs = {Serializer, ModelSerializer, BaseSerializer, Field, HyperlinkedModelSerializer}
-    makers = ("__new__", "__init__", "data", "fields", "_readable_fields", "get_fields", "get_field_names")
-    return issubclass(serializer_class, Serializer) and not any(
-        name in vars(parent)
-        for parent in serializer_class.__mro__
-        if parent not in theirs and issubclass(parent, Field)
-        for name in makers
-    )
 
 
 @lru_cache(maxsize=16_384)

@@ -1,0 +1,232 @@
+"""Bodies of events: a serializer made for each, or one for a whole batch where it can remember nothing.
+
+REST framework copies a serializer's fields each time that one is made, which is most of what a body costs. So one
+serializer does all instances of a batch, if it is proven that none of its state depends on an instance. What is proven
+is narrow: every class of its tree is REST framework's own, or has nothing but ``Meta``, declared fields, data,
+validation, and methods that use nothing of the serializer but each other. A method that stores something on ``self``,
+or reads what another may have stored there, ends the proof, and so does whatever is not known: ``__init__``,
+``get_fields``, properties. Then each event has a serializer of its own, as in a view.
+"""
+
+import ast
+import dis
+import inspect
+import sys
+import textwrap
+from collections.abc import Container, Iterator
+from itertools import pairwise
+from types import FunctionType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from django.db.models import Model
+from rest_framework.fields import Field
+from rest_framework.serializers import BaseSerializer, ModelSerializer, SerializerMetaclass
+
+from djcrf_pg.registry import BATCH
+
+SerializerClass = type[BaseSerializer[Any]]
+
+#: What Python puts into a class by itself, and what nobody calls for a body.
+_PYTHONS = {
+    *("__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__annotations__", "__annotate_func__"),
+    *("__annotate__", "__annotations_cache__", "__firstlineno__", "__static_attributes__", "__orig_bases__"),
+    *("__parameters__", "__hash__", "__repr__", "__str__", "__classcell__"),
+}
+_VALIDATION = {"validate", "run_validation", "run_validators", "to_internal_value", "create", "update", "save"}
+
+#: What REST framework calls for each instance, with the value, and not when the serializer is made.
+_PER_INSTANCE = {"to_representation", "get_attribute"}
+
+_reusable: "WeakKeyDictionary[SerializerClass, bool]" = WeakKeyDictionary()
+
+
+def context() -> dict[str, Any]:
+    """What a view would give its serializers, as far as it exists in a listener: there is no request.
+
+    ``"request": None`` makes the links of hyperlinked fields relative (REST framework's ``reverse()``).
+    """
+    return {"request": None, "format": None, "view": None}
+
+
+def represent(serializer_class: SerializerClass, instance: Model, reuse: bool | None = None) -> Any:
+    """The body that a serializer class makes of an instance.
+
+    Args:
+        serializer_class: The class.
+        instance: The instance.
+        reuse: Whether one serializer may do all instances of a batch; None for where :func:`is_reusable` says so.
+    """
+    batch = BATCH.get()
+    if batch is None or not (is_reusable(serializer_class) if reuse is None else reuse):
+        return serializer_class(instance, context=context()).data
+    serializer = batch.get(serializer_class)
+    if serializer is None:
+        serializer = batch[serializer_class] = serializer_class(context=context())
+    serializer.instance = instance
+    return serializer.to_representation(instance)
+
+
+def is_reusable(serializer_class: SerializerClass) -> bool:
+    """Whether it is proven that one serializer of a class can do many instances."""
+    if serializer_class not in _reusable:
+        _reusable[serializer_class] = _is_stateless(serializer_class) and _has_stateless_fields(serializer_class)
+    return _reusable[serializer_class]
+
+
+def _has_stateless_fields(serializer_class: SerializerClass) -> bool:
+    try:
+        parts = list(_parts(serializer_class(context=context())))
+    except Exception:
+        # What is wrong with it, the event tells.
+        return False
+    return all(_is_stateless(type(part)) and _is_plain(part.default) for part in parts)
+
+
+def _is_plain(default: Any) -> bool:
+    """Whether the default of a field is no object with a state of its own: those are copied with the field."""
+    return not callable(default) or isinstance(default, FunctionType | type)
+
+
+def _parts(field: Any) -> Iterator["Field[Any, Any, Any, Any]"]:
+    """A field, or a serializer, and what is in it."""
+    yield field
+    inner = [getattr(field, name, None) for name in ("child", "child_relation")]
+    for part in [*getattr(field, "fields", {}).values(), *(part for part in inner if part is not None)]:
+        yield from _parts(part)
+
+
+def _is_stateless(cls: type) -> bool:
+    """Whether the classes that a class is made of have nothing that could remember."""
+    if not isinstance(cls, SerializerMetaclass) and type(cls) is not type:
+        return False
+    return all(
+        _is_their_own(base) or all(_is_harmless(cls, name, value) for name, value in vars(base).items())
+        for base in cls.__mro__
+    )
+
+
+def _is_their_own(cls: type) -> bool:
+    """Whether a class is REST framework's or Python's: by its module, where it must be found.
+
+    One that ``type()`` makes of a serializer says that it is of the module of its metaclass.
+    """
+    if cls.__module__.partition(".")[0] not in ("rest_framework", "builtins", "typing"):
+        return False
+    return getattr(sys.modules.get(cls.__module__), cls.__name__, None) is cls
+
+
+def _is_harmless(cls: type, name: str, value: Any) -> bool:
+    if name in _PYTHONS or name in _VALIDATION or name.startswith("validate_"):
+        return True
+    if name in _PER_INSTANCE or (name.startswith("get_") and not hasattr(ModelSerializer, name)):
+        return _uses_nothing(cls, value, set())
+    # Data is the same for a serializer made afresh. A class is data too: Meta above all.
+    return isinstance(value, type) or not (callable(value) or hasattr(type(value), "__get__"))
+
+
+def _uses_nothing(cls: type, method: Any, seen: set[Any]) -> bool:
+    """Whether a method uses nothing of its serializer but data of the class, and methods of which the same is true."""
+    if isinstance(method, staticmethod):
+        return True
+    if not isinstance(method, FunctionType) or not method.__code__.co_argcount:
+        return False
+    if method in seen:
+        return True
+    seen.add(method)
+    me = method.__code__.co_varnames[0]
+    if me in method.__code__.co_cellvars:
+        return False
+    for instruction, following in pairwise(dis.get_instructions(method)):
+        if not _names(instruction.argval, me) or instruction.opname == "LOAD_CONST":
+            continue
+        plain = instruction.argval == me and instruction.opname.startswith("LOAD_FAST")
+        if not plain or following.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
+            return False
+        if not _is_given(cls, following.argval, seen):
+            return False
+    return True
+
+
+def _names(argument: Any, name: str) -> bool:
+    """Whether the argument of an instruction is a variable, or two of which it is one."""
+    return argument == name or (isinstance(argument, tuple) and name in argument)
+
+
+def _is_given(cls: type, name: str, seen: set[Any]) -> bool:
+    """Whether an attribute comes from the class, and is data or a method that uses nothing."""
+    base = next((base for base in cls.__mro__ if name in vars(base)), None)
+    if base is None or _is_their_own(base):
+        return False
+    value = vars(base)[name]
+    if isinstance(value, FunctionType | staticmethod):
+        return _uses_nothing(cls, value, seen)
+    # Not what could be changed through the serializer: that is of the class, but whoever fills it in may read it back.
+    return isinstance(value, str | bytes | int | float | tuple | frozenset | type(None))
+
+
+def needs_request(serializer_class: SerializerClass) -> str | None:
+    """The method of a serializer, or of one nested in it, that takes it for granted that there is a request.
+
+    Read from the source: a method that takes an attribute of ``self.context["request"]``, and tests it nowhere.
+
+    Returns:
+        Its qualified name; None where there is none, or its source cannot be read.
+    """
+    try:
+        classes = dict.fromkeys(type(part) for part in _parts(serializer_class(context=context())))
+    except Exception:
+        return None
+    for cls in classes:
+        for base in cls.__mro__:
+            for method in () if _is_their_own(base) else vars(base).values():
+                if isinstance(method, FunctionType) and _asks_a_request(method):
+                    return f"{method.__module__}.{method.__qualname__}"
+    return None
+
+
+def _asks_a_request(method: FunctionType) -> bool:
+    if "context" not in method.__code__.co_names:
+        return False
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(method)))
+    except (OSError, TypeError, SyntaxError):
+        return False
+    nodes = list(ast.walk(tree))
+    names = {
+        target.id
+        for node in nodes
+        if isinstance(node, ast.Assign | ast.NamedExpr) and _is_request(node.value, ())
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Name)
+    }
+    if any(_is_request(tested, names) for node in nodes for tested in _tested(node)):
+        return False
+    return any(isinstance(node, ast.Attribute) and _is_request(node.value, names) for node in nodes)
+
+
+def _tested(node: ast.AST) -> list[ast.expr]:
+    """What a piece of code tests, or compares."""
+    match node:
+        case ast.If(test=test) | ast.IfExp(test=test) | ast.Assert(test=test) | ast.UnaryOp(op=ast.Not(), operand=test):
+            return [test]
+        case ast.BoolOp(values=values):
+            return values
+        case ast.Compare(left=left, comparators=others):
+            return [left, *others]
+    return []
+
+
+def _is_request(node: ast.AST, names: Container[str]) -> bool:
+    """Whether an expression is the request: out of ``self.context``, or one of the variables."""
+    match node:
+        case ast.Name(id=name):
+            return name in names
+        case ast.Subscript(value=ast.Attribute(attr="context"), slice=ast.Constant(value="request")):
+            return True
+        case ast.Call(
+            func=ast.Attribute(value=ast.Attribute(attr="context"), attr="get"),
+            args=[ast.Constant(value="request"), *_],
+        ):
+            return True
+    return False
