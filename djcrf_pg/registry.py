@@ -29,6 +29,14 @@ class Observed(Protocol):
         """Where the observer is defined, for logs and errors."""
 
     @property
+    def identity(self) -> str:
+        """What tells it from others, in this process and in others with the same code."""
+
+    @property
+    def address(self) -> str:
+        """The same in its messages, in sixteen characters."""
+
+    @property
     def message_type(self) -> str:
         """The ``type`` of its channel-layer messages."""
 
@@ -70,20 +78,30 @@ class Observed(Protocol):
 
 
 class Registry:
-    """The observers of this process, held weakly and in the order of their definition.
+    """The observers of this process, in the order of their definition; of those with one identity the newest alone.
 
-    Weakly, because consumers that a test defines must end with the test.
+    A factory, a fixture, a notebook, a module that is loaded again define an observer again, and both would send each
+    event to the same groups. They are held weakly: consumers that a test defines must end with the test.
+
+    Attributes:
+        version: Rises with each change, so that compiled routes are made anew.
     """
 
     def __init__(self) -> None:
         self._observers: list[weakref.ref[Any]] = []
         self._lock = threading.Lock()
         self.version = 0
+        self._newest: tuple[int, dict[str, weakref.ref[Any]]] = (0, {})
 
     def add(self, observer: Observed) -> None:
-        """Remember an observer; ``version`` rises, so that compiled routes are made anew."""
+        """Remember an observer."""
         with self._lock:
             self._observers.append(weakref.ref(observer, self._forget))
+            self.version += 1
+
+    def renamed(self) -> None:
+        """Note that the identity of an observer has changed, as it does when its class is made."""
+        with self._lock:
             self.version += 1
 
     def _forget(self, reference: "weakref.ref[Any]") -> None:
@@ -92,11 +110,24 @@ class Registry:
             self.version += 1
 
     def __iter__(self) -> Iterator[Observed]:
-        with self._lock:
-            known = list(self._observers)
-        for reference in known:
+        for reference in self._by_address().values():
             if (observer := reference()) is not None:
                 yield observer
+
+    def at(self, address: str) -> Observed | None:
+        """The newest observer with an address; None where there is none in this process."""
+        reference = self._by_address().get(address)
+        return None if reference is None else reference()
+
+    def _by_address(self) -> "dict[str, weakref.ref[Any]]":
+        version, found = self._newest
+        if version != self.version:
+            with self._lock:
+                version, known = self.version, list(self._observers)
+            living = [(reference, observer) for reference in known if (observer := reference()) is not None]
+            found = {observer.address: reference for reference, observer in living}
+            self._newest = version, found
+        return found
 
     def on(self, *aliases: str) -> list[Observed]:
         """The observers whose model lives in, or is written to, the database that has these aliases."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from rest_framework.utils.encoders import JSONEncoder
 
-from djcrf_pg.listener.numbering import UNKNOWN, Tail
+from djcrf_pg.listener.numbering import UNKNOWN, Control, Tail
 
 #: The key of the message that holds the envelope; a message without it is DCRF's own.
 KEY = "djcrf_pg"
@@ -67,12 +67,12 @@ class Event(NamedTuple):
 
 
 def pack(
-    message_type: str, group: str, events: Iterable[str], *, term: int, max_events: int, max_bytes: int
+    control: Control, group: str, events: Iterable[str], *, term: int, max_events: int, max_bytes: int
 ) -> Iterator[dict[str, Any]]:
     """Cut encoded events into messages.
 
     Args:
-        message_type: The channel-layer ``type``, which selects the consumer's handler.
+        control: The observer that they are of.
         group: The group that they go to.
         events: JSON texts, in order.
         term: The leadership that sends them.
@@ -86,25 +86,25 @@ def pack(
     size = 0
     for event in events:
         if part and (len(part) >= max_events or size + len(event) > max_bytes):
-            yield _message(message_type, group, part, term)
+            yield _message(control, group, part, term)
             part, size = [], 0
         part.append(event)
         size += len(event)
     if part:
-        yield _message(message_type, group, part, term)
+        yield _message(control, group, part, term)
 
 
-def _message(message_type: str, group: str, events: list[str], term: int) -> dict[str, Any]:
+def _message(control: Control, group: str, events: list[str], term: int) -> dict[str, Any]:
     return {
-        "type": message_type,
+        "type": control.message_type,
         "group": group,
-        KEY: {"v": VERSION, "term": term, "events": f"[{','.join(events)}]"},
+        KEY: {"v": VERSION, "term": term, "observer": control.address, "events": f"[{','.join(events)}]"},
     }
 
 
-def roll(message_type: str, group: str, tails: Mapping[str, Tail], *, term: int) -> dict[str, Any]:
+def roll(control: Control, tails: Mapping[str, Tail], *, term: int) -> dict[str, Any]:
     """A message that says what the last messages to groups were."""
-    message = _message(message_type, group, [], term)
+    message = _message(control, control.group, [], term)
     message[KEY]["tails"] = json.dumps(tails, separators=(",", ":"))
     return message
 
@@ -142,6 +142,18 @@ def _tail(fields: Any) -> Tail:
                 datetime.fromisoformat(at)
             return Tail(number, xid, at)
     raise ValueError("it names no message before it")
+
+
+def address_of(message: Mapping[str, Any]) -> str | None:
+    """The address of the observer that a message is of; None in one of version 0.1.0, which does not say.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    address = message[KEY].get("observer")
+    if address is not None and not isinstance(address, str):
+        raise ValueError("the address of its observer is none")
+    return address
 
 
 def is_of_the_layer(event: Event) -> bool:

@@ -45,10 +45,12 @@ class Control(NamedTuple):
     Attributes:
         group: The group of all its subscribers.
         message_type: What selects the handler.
+        address: What tells the observer from others with the same groups and handler's name.
     """
 
     group: str
     message_type: str
+    address: str
 
 
 @dataclasses.dataclass(slots=True)

@@ -1,6 +1,7 @@
 """Changes to occurrences: who hears of what, with which instances. Runs in the listener's thread."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ from djcrf_pg.changelog.image import parse
 from djcrf_pg.changelog.net import UNREADABLE, Image, RowChange, by_key, net
 from djcrf_pg.listener.inheritance import Heirs
 from djcrf_pg.listener.occurrence import Occurrence
-from djcrf_pg.listener.routes import Link, Route
+from djcrf_pg.listener.routes import Audience, Link, Route
 from djcrf_pg.observations import RowUnreadable, emit
 from djcrf_pg.registry import Observed, alias_of, as_of_now
 
@@ -33,9 +34,9 @@ class Router:
 
     Args:
         aliases: Those that the database has; the listener's first.
-        routes: Who hears of a table, by its oid (for partitions, the root's).
+        routes: Who is told of a table, by its oid (for partitions, the root's).
         relations: The tables, by oid.
-        lost: Those who would hear of tables that do not exist.
+        lost: Those who would be told of tables that do not exist.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class Router:
         aliases: Sequence[str],
         routes: Mapping[int, Route],
         relations: Mapping[int, Relation],
-        lost: Sequence[Observed] = (),
+        lost: Collection[Observed] = (),
     ) -> None:
         self._aliases = aliases
         self._routes = routes
@@ -52,7 +53,8 @@ class Router:
         self._raw = {oid: raw_columns(relation) for oid, relation in relations.items()}
         self._hydrators: dict[tuple[type[Model], int], Hydrator] = {}
         self._lenient = self._forgiving = False
-        self._heard = routes
+        self._everybody: dict[int, Audience] = {}
+        self._audiences: dict[int, Audience] = {}
         self._deaf: set[int] = set()
         self._needs: dict[Observed, tuple[bool, bool]] = {}
 
@@ -82,14 +84,27 @@ class Router:
             OperationalError, InterfaceError: The owners of join rows cannot be loaded: the database is gone.
         """
         self._lenient, self._forgiving = lenient, forgiving
-        self._heard = {oid: route.without(silent) for oid, route in self._routes.items()} if silent else self._routes
-        self._deaf = {oid for oid, route in self._heard.items() if not route.everybody()}
-        self._needs = {}
         changes = list(changes)
-        found = self._find([row for change in changes if (row := self._row(change)) is not None])
-        found += self._resync_lost(changes)
+        with self._assembled(changes, silent):
+            found = self._find([row for change in changes if (row := self._row(change)) is not None])
+            found += self._resync_lost(changes)
         found.sort(key=lambda occurrence: occurrence.change.id)
         return found
+
+    @contextmanager
+    def _assembled(self, changes: Iterable[Change], silent: Collection[Observed] = ()) -> Iterator[None]:
+        """Hold the observers of a batch's tables; afterwards, whoever is used no more may go."""
+        roots = {relation.root for change in changes if (relation := self._relations.get(change.relation))}
+        routes = {root: self._routes[root] for root in roots & self._routes.keys()}
+        self._everybody = {root: route.audience() for root, route in routes.items()}
+        self._audiences = self._everybody
+        if silent:
+            self._audiences = {root: route.audience(silent) for root, route in routes.items()}
+        self._deaf = {root for root, audience in self._audiences.items() if not audience.everybody()}
+        try:
+            yield
+        finally:
+            self._everybody, self._audiences, self._needs = {}, {}, {}
 
     def astray(self, relations: Iterable[int]) -> set[int]:
         """The tables that nobody here knows, while observers miss theirs: these may be those, under another name."""
@@ -113,9 +128,11 @@ class Router:
     def surrender(self, changes: Iterable[Change], error: Exception) -> list[Occurrence]:
         """Tell all who hear of the tables to load again: what went wrong is not to keep the rest waiting for ever."""
         resyncs: dict[tuple[int, Observed], Occurrence] = {}
-        rows = [row for change in changes if (row := self._row(change)) is not None]
-        for row in rows:
-            self._resync(row, UNREADABLE, resyncs)
+        changes = list(changes)
+        with self._assembled(changes):
+            rows = [row for change in changes if (row := self._row(change)) is not None]
+            for row in rows:
+                self._resync(row, UNREADABLE, resyncs)
         if rows:
             self._report(rows[0], f"{len(rows)} changes from this one on", error)
         return list(resyncs.values())
@@ -150,19 +167,19 @@ class Router:
         resyncs: dict[tuple[int, Observed], Occurrence] = {}
         touched: dict[tuple[int, Link, Any], RowChange] = {}
         for row in rows:
-            every = self._heard[row.relation].every
+            every = self._audiences[row.relation].every
             if every and row.resync is None:
                 for _, part in by_key(row, self._key):
                     found += self._guarded(row, partial(self._own, part, every), resyncs)
         for row in net(rows, self._key):
-            route = self._heard[row.relation]
+            audience = self._audiences[row.relation]
             if row.resync is not None:
                 self._resync(row, row.resync, resyncs)
                 continue
-            if route.observers:
-                found += self._guarded(row, partial(self._own, row, route.observers), resyncs)
-            if route.heirs or route.links:
-                self._guarded(row, partial(self._collect, row, route, heirs, touched), resyncs)
+            if audience.observers:
+                found += self._guarded(row, partial(self._own, row, audience.observers), resyncs)
+            if audience.heirs or audience.links:
+                self._guarded(row, partial(self._collect, row, audience, heirs, touched), resyncs)
         for occurrences, observers in (
             (heirs.occurrences, heirs.observers),
             (partial(self._owners, touched, found), {link.observer for _, link, _ in touched}),
@@ -181,13 +198,13 @@ class Router:
         return [*found, *resyncs.values()]
 
     def _collect(
-        self, row: RowChange, route: Route, heirs: Heirs, touched: dict[tuple[int, Link, Any], RowChange]
+        self, row: RowChange, audience: Audience, heirs: Heirs, touched: dict[tuple[int, Link, Any], RowChange]
     ) -> list[Occurrence]:
         """Note what the row means to models that it holds a part of, and to owners that it joins."""
-        for observer in route.heirs:
-            own = (model for model in observer.models if model._meta.db_table == route.model._meta.db_table)
-            heirs.add(observer, next(own), row)
-        for link in route.links:
+        table = self._routes[row.relation].model._meta.db_table
+        for observer in audience.heirs:
+            heirs.add(observer, next(model for model in observer.models if model._meta.db_table == table), row)
+        for link in audience.links:
             for image in (row.old, row.new):
                 if join := self._instance(link.through, row, image):
                     touched.setdefault((row.xid, link, getattr(join, link.owner_attname)), row)
@@ -210,7 +227,7 @@ class Router:
             return []
 
     def _resync(self, row: RowChange, reason: str, resyncs: dict[tuple[int, Observed], Occurrence]) -> None:
-        for observer in self._routes[row.relation].everybody():
+        for observer in self._everybody[row.relation].everybody():
             resyncs.setdefault((row.xid, observer), Occurrence(row, observer, resync=reason))
 
     def _report(self, row: RowChange, what: str, error: Exception) -> None:

@@ -1,6 +1,7 @@
-"""Which observers hear of a table: compiled from the registry, once for each change of it."""
+"""Which observers are told of a table: compiled from the registry, once for each change of it."""
 
 import dataclasses
+import weakref
 from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
 from typing import Any, cast
@@ -40,38 +41,56 @@ class Link:
 
 
 @dataclasses.dataclass(slots=True)
-class Route:
-    """Everything that hears of one table.
+class Audience:
+    """Who is told of a table, for as long as a batch lasts.
 
     Attributes:
-        model: A model whose own table it is.
-        key_columns: Its primary key.
         observers: Those of models that have all of their columns in it.
         every: Those among them that want each change, not the net effect.
         heirs: Those of models that have some of their columns in it: multi-table inheritance.
         links: Those of owners for which it is a join table.
     """
 
-    model: type[Model]
-    key_columns: tuple[str, ...]
-    observers: list[Observed] = dataclasses.field(default_factory=list)
-    every: list[Observed] = dataclasses.field(default_factory=list)
-    heirs: list[Observed] = dataclasses.field(default_factory=list)
-    links: list[Link] = dataclasses.field(default_factory=list)
+    observers: list[Observed]
+    every: list[Observed]
+    heirs: list[Observed]
+    links: list[Link]
 
     def everybody(self) -> list[Observed]:
-        """All who hear of the table in one way or another."""
+        """All who are told of the table in one way or another."""
         return [*self.observers, *self.every, *self.heirs, *(link.observer for link in self.links)]
 
-    def without(self, silent: Collection[Observed]) -> "Route":
-        """The route for those that somebody hears."""
-        return dataclasses.replace(
-            self,
-            observers=[observer for observer in self.observers if observer not in silent],
-            every=[observer for observer in self.every if observer not in silent],
-            heirs=[observer for observer in self.heirs if observer not in silent],
-            links=[link for link in self.links if link.observer not in silent],
+
+@dataclasses.dataclass(slots=True)
+class Route:
+    """A table, and the observers that are told of it. It does not keep them alive.
+
+    Attributes:
+        model: A model whose own table it is.
+        key_columns: Its primary key.
+        observers, every, heirs: As in :class:`Audience`.
+        links: The observers whose models it joins, each with the relation.
+    """
+
+    model: type[Model]
+    key_columns: tuple[str, ...]
+    observers: "list[weakref.ref[Observed]]" = dataclasses.field(default_factory=list)
+    every: "list[weakref.ref[Observed]]" = dataclasses.field(default_factory=list)
+    heirs: "list[weakref.ref[Observed]]" = dataclasses.field(default_factory=list)
+    links: "list[tuple[weakref.ref[Observed], Relationship]]" = dataclasses.field(default_factory=list)
+
+    def audience(self, silent: Collection[Observed] = ()) -> Audience:
+        """Those who still live, but for those that nobody has subscribed to."""
+        own, every, heirs = (
+            [observer for reference in part if (observer := reference()) is not None and observer not in silent]
+            for part in (self.observers, self.every, self.heirs)
         )
+        links = [
+            Link.of(observer, relationship)
+            for reference, relationship in self.links
+            if (observer := reference()) is not None and observer not in silent
+        ]
+        return Audience(own, every, heirs, links)
 
     def key(self, image: Image) -> Key:
         """The primary key in an image; the whole image where the model's key is not in it."""
@@ -104,17 +123,18 @@ class Routes:
         self.version = registry.version
         self._routes: dict[str, Route] = {}
         for observer in registry.on(*aliases):
+            reference = weakref.ref(observer)
             chain = observer.models
             for model in chain:
                 route = self._route(model)
                 if len(chain) > 1:
-                    route.heirs.append(observer)
+                    route.heirs.append(reference)
                 elif observer.every_change:
-                    route.every.append(observer)
+                    route.every.append(reference)
                 else:
-                    route.observers.append(observer)
+                    route.observers.append(reference)
             for relationship in observer.relationships:
-                self._route(relationship.through).links.append(Link.of(observer, relationship))
+                self._route(relationship.through).links.append((reference, relationship))
         self.tables = list(self._routes)
 
     def _route(self, model: type[Model]) -> Route:
@@ -122,14 +142,14 @@ class Routes:
         columns = tuple(column for column, field in own_columns(model).items() if field in keys)
         return self._routes.setdefault(model._meta.db_table, Route(model, columns))
 
-    def lost(self, oids: Mapping[str, int]) -> list[Observed]:
+    def lost(self, oids: Mapping[str, int]) -> "weakref.WeakSet[Observed]":
         """The observers that have a table which does not exist.
 
         Args:
             oids: ``db_table`` to oid, of those that exist.
         """
-        found = (route.everybody() for table, route in self._routes.items() if table not in oids)
-        return list(dict.fromkeys(chain.from_iterable(found)))
+        missing = (route.audience() for table, route in self._routes.items() if table not in oids)
+        return weakref.WeakSet(chain.from_iterable(audience.everybody() for audience in missing))
 
     def by_oid(self, oids: Mapping[str, int]) -> dict[int, Route]:
         """The routes by oid of their table.

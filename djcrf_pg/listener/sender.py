@@ -79,7 +79,7 @@ class Sender:
         limits = {"max_events": settings.ENVELOPE_EVENTS, "max_bytes": settings.ENVELOPE_BYTES}
         async with self._parallel:
             for place, bundle in bundles:
-                for message in pack(place.control.message_type, place.group, bundle.events, term=self._term, **limits):
+                for message in pack(place.control, place.group, bundle.events, term=self._term, **limits):
                     number = await self._send(place.group, message)
                 # Noted when the layer has taken it: a roll must not come before what it names.
                 self._numbering.sent(place.control, place.group, Tail(number, bundle.xid, bundle.at), time.monotonic())
@@ -100,7 +100,7 @@ class Sender:
                         await self._noted.wait()
                 continue
             for control, tails in self._numbering.rolls(time.monotonic()):
-                await self._send(control.group, roll(control.message_type, control.group, tails, term=self._term))
+                await self._send(control.group, roll(control, tails, term=self._term))
 
     async def _send(self, group: str, message: dict[str, Any]) -> int:
         """Send a message with its number, and return that."""

@@ -86,7 +86,8 @@ def events(occurrences: Iterable[Occurrence], *, forgiving: bool = False) -> Out
         try:
             control = controls.get(observer)
             if control is None:
-                control = controls[observer] = Control(observer.resync_group(), observer.message_type)
+                control = Control(observer.resync_group(), observer.message_type, observer.address)
+                controls[observer] = control
             for destination, event in _events(occurrence, control):
                 bundle = outgoing.get(destination)
                 if bundle is None:

@@ -11,6 +11,7 @@ from djcrf_pg.listener import envelope
 from djcrf_pg.listener.numbering import Tail
 from djcrf_pg.observations import EnvelopeUnreadable, MessagesMissing, ObserverFailed, emit
 from djcrf_pg.observer.subscriptions import Subscriptions
+from djcrf_pg.registry import registry
 
 #: What DCRF does not pass to handlers and serializers: it goes to those that name it or take ``**kwargs``.
 HANDLER_EXTRAS = ("change_id", "committed_at", "changed", "context")
@@ -43,6 +44,7 @@ class Handling:
             events = envelope.unpack(message)
             before, number = envelope.numbers_of(message)
             tails = envelope.tails_of(message)
+            address = envelope.address_of(message)
         except ValueError as error:
             group = str(message.get("group"))
             emit(EnvelopeUnreadable(observer=self._observer.label, group=group, error=str(error)), None)
@@ -52,6 +54,8 @@ class Handling:
                 since = state.since.get(group)
                 if not self._heeds(state, group, term, before, number, tails):
                     return
+            if address is not None and not self._is_ours(address, state if events else None):
+                return
         for event in events:
             if state is not None and envelope.is_of_the_layer(event):
                 # Not from the log, so it is in no snapshot. It is sent until it was handled, and may come twice.
@@ -60,6 +64,23 @@ class Handling:
                 fresh = since is None or not since.sees(event.xid, event.committed_at)
             if fresh:
                 await self._handle(event, group=group, message_type=message["type"], **kwargs)
+
+    def _is_ours(self, address: str, state: Subscriptions | None) -> bool:
+        """Whether a message is of this observer, and not of one that has the same groups.
+
+        One that nobody here knows is that of other code, as in a deploy that renames a consumer. It may have been for
+        us or not, and its bodies may not be for our subscribers: they load again.
+        """
+        newest = registry.at(address)
+        if address != self._observer.address:
+            known = newest is not None
+        elif newest is None or newest is self._observer or self._observer.makes_the_same(newest):
+            return True
+        else:
+            known = False
+        if state is not None and not known:
+            state.lose()
+        return False
 
     def _lost(self) -> envelope.Event:
         """What stands for events that could not be read: nothing is known of them but that there were some."""

@@ -14,6 +14,7 @@ their clients connect again.
 """
 
 import asyncio
+import contextlib
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterable
@@ -29,6 +30,7 @@ from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.embedded import runtime
 from djcrf_pg.listener.envelope import CHANNEL_LAYER, RESYNC, Event, pack
 from djcrf_pg.listener.interest import key_of
+from djcrf_pg.listener.numbering import Control
 from djcrf_pg.listener.sender import is_in_memory
 from djcrf_pg.observations import LayerUnreachable, MembershipsLost, emit
 from djcrf_pg.observer.line import Line, has_ended
@@ -78,6 +80,42 @@ class Keeper:
             self._begun = asyncio.get_running_loop().create_future()
             self._task = asyncio.create_task(self._run(self._begun), name="djcrf_pg keeper of memberships")
         await asyncio.shield(self._begun)
+
+    async def join(self, consumer: Any, group: str) -> None:
+        """Add a consumer to a group that is ours, and not among its ``groups``: applications send to all of those.
+
+        It leaves when it is disconnected, as Channels has it leave its own, or soon after it has ended otherwise.
+
+        Raises:
+            Exception: The layer's.
+        """
+        ours = self._ours.setdefault(consumer.channel_name, set())
+        if group not in ours:
+            _leave_at_disconnect(consumer)
+            ours.add(group)
+            await self.layer.group_add(group, consumer.channel_name)
+
+    async def leave(self, consumer: Any, group: str) -> None:
+        """Remove a consumer from a group that it is in because of us.
+
+        Raises:
+            Exception: The layer's.
+        """
+        ours = self._ours.get(consumer.channel_name, set())
+        if group in ours:
+            await self.layer.group_discard(group, consumer.channel_name)
+            ours.discard(group)
+            if not ours:
+                self._ours.pop(consumer.channel_name, None)
+
+    async def leave_all(self, consumer: Any) -> None:
+        """Remove a consumer from all groups that it is in because of us.
+
+        Raises:
+            Exception: The layer's.
+        """
+        for group in list(self._ours.get(consumer.channel_name, ())):
+            await self.leave(consumer, group)
 
     async def _run(self, begun: "asyncio.Future[None]") -> None:
         watch = self._watch_in_memory if is_in_memory(self.layer) else self._watch
@@ -134,6 +172,8 @@ class Keeper:
                         emit(LayerUnreachable(error=repr(error)))
                         reachable = False
                     await asyncio.sleep(backoff.delay())
+            with contextlib.suppress(Exception):
+                await self._tidy()
             await line.end()
 
     async def _watch_in_memory(self, begun: "asyncio.Future[None]") -> None:
@@ -148,6 +188,7 @@ class Keeper:
             await self._tell()
             await self._tidy()
             await asyncio.sleep(BEAT)
+        await self._tidy()
 
     def _is_in_its_groups(self, reference: Reference, state: Subscriptions) -> bool:
         consumer = reference()
@@ -274,7 +315,8 @@ class Keeper:
         ).encode()
         group = observer.resync_group()
         limits = {"max_events": settings.ENVELOPE_EVENTS, "max_bytes": settings.ENVELOPE_BYTES}
-        for message in pack(observer.message_type, group, [event], term=0, **limits):
+        control = Control(group, observer.message_type, observer.address)
+        for message in pack(control, group, [event], term=0, **limits):
             await self.layer.group_send(group, message)
 
     # Expiry.
@@ -300,6 +342,30 @@ class Keeper:
             await self._add(reference, state, group)
         if self._expiry is not None and time.time() >= oldest + self._expiry:
             state.lose()
+
+
+def _leave_at_disconnect(consumer: Any) -> None:
+    """Have a consumer leave our groups when it is disconnected.
+
+    Its class may be anything that inherits from DCRF's, so the instance gets the method. That holds it weakly: a circle
+    would keep ended consumers until the next garbage collection.
+    """
+    if "websocket_disconnect" in vars(consumer):
+        return
+    reference = weakref.ref(consumer)
+
+    async def websocket_disconnect(message: Any) -> None:
+        ended = reference()
+        if ended is None:
+            return
+        try:
+            # If the layer cannot be reached, the keeper tries again later.
+            with contextlib.suppress(Exception):
+                await keeper(ended.channel_layer).leave_all(ended)
+        finally:
+            await type(ended).websocket_disconnect(ended, message)
+
+    consumer.websocket_disconnect = websocket_disconnect
 
 
 _keepers: dict[asyncio.AbstractEventLoop, dict[int, Keeper]] = {}

@@ -1,9 +1,11 @@
 """The model observer that hears of changes from the database instead of from Django's signals."""
 
+import hashlib
 import inspect
 import time
 from collections.abc import Collection, Iterable
 from functools import cached_property, lru_cache
+from types import CellType, FunctionType
 from typing import Any
 
 from django.apps import apps
@@ -14,7 +16,7 @@ from djangochannelsrestframework.observer.base_observer import BaseObserver
 from rest_framework.serializers import BaseSerializer
 
 from djcrf_pg.conf import get_settings
-from djcrf_pg.exceptions import ChannelLayerError, MalformedRequestId, ObserverError
+from djcrf_pg.exceptions import ChannelLayerError, MalformedRequestId, ObserverError, SubscribeError
 from djcrf_pg.listener import embedded, envelope, portable
 from djcrf_pg.listener.interest import key_of
 from djcrf_pg.observer import membership
@@ -85,6 +87,7 @@ class ModelObserver(DCRFModelObserver):
         every_change: bool = False,
     ) -> None:
         self.trigger_driven = False
+        self._home = f"{func.__module__}.{func.__qualname__}"
         self.every_change = every_change
         self._fields = None if fields is None else frozenset(fields)
         self._skip_unchanged = skip_unchanged
@@ -93,7 +96,13 @@ class ModelObserver(DCRFModelObserver):
         self._serializer_extras: tuple[str, ...] = ()
         self._extras = _accepted(func, HANDLER_EXTRAS)
         self.wants_old = "old_instance" in inspect.signature(func).parameters
+        self._partition = partition
         super().__init__(func, model_cls, partition, serializer_class, many_to_many)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._home = f"{owner.__module__}.{owner.__qualname__}.{name}"
+        self.__dict__.pop("address", None)
+        registry.renamed()
 
     def _connect(self) -> None:
         _require_table(self.model_cls, self.label)
@@ -123,6 +132,30 @@ class ModelObserver(DCRFModelObserver):
     def label(self) -> str:
         """Where the handler is defined."""
         return f"{self.func.__module__}.{self.func.__qualname__}"
+
+    @property
+    def identity(self) -> str:
+        """The consumer class and the attribute, with whatever else makes a difference between two of them.
+
+        DCRF's groups have the module and the name of the handler alone, so two consumers of a module share them.
+        """
+        made_by = "" if (made := self._serializer_class) is None else f"{made.__module__}.{made.__qualname__}"
+        return "|".join((self._home, self._partition, self.model_cls._meta.label, made_by))
+
+    @cached_property
+    def address(self) -> str:
+        """The identity, shortened."""
+        return hashlib.sha256(self.identity.encode()).hexdigest()[:16]
+
+    def makes_the_same(self, other: "ModelObserver") -> bool:
+        """Whether the events of another one with the same identity are those that this one would make."""
+        return self._recipe == other._recipe
+
+    @property
+    def _recipe(self) -> tuple[Any, ...]:
+        functions = (self._serializer, self._group_names_for_signal)
+        options = (self._many_to_many_tracking, self._fields, self._skip_unchanged, self.every_change)
+        return (type(self), self._serializer_class, *options, self.wants_old, *map(_text_of, functions))
 
     @cached_property
     def message_type(self) -> str:
@@ -265,17 +298,20 @@ class ModelObserver(DCRFModelObserver):
             raise ChannelLayerError(
                 "The consumer has no channel layer, so no event can reach it: set CHANNEL_LAYERS in the settings."
             )
+        self._refuse_if_replaced()
         state = self._state(consumer)
         names = list(self.group_names_for_consumer(*args, consumer=consumer, **kwargs))
         requests = consumer._observer_group_to_request_id[self._stable_observer_id]
         # What is there already, and what another call that waits at the same time has made, is not ours to undo.
         fresh = [group for group in names if request_id not in requests.get(group, ())]
         state.waiting.update([*names, self.resync_group()])
+        keeper = membership.keeper(consumer.channel_layer)
         try:
-            await membership.keeper(consumer.channel_layer).keep(consumer)
+            await keeper.keep(consumer)
             added = time.time()
             groups = list(await super().subscribe(consumer, *args, request_id=request_id, **kwargs))
-            await consumer.add_group(self.resync_group())
+            async with state.changing:
+                await keeper.join(consumer, self.resync_group())
             probe = await embedded.ready(router.db_for_write(self.model_cls), self.tables, key_of(self))
         except BaseException:
             state.waiting.subtract([*names, self.resync_group()])
@@ -290,6 +326,15 @@ class ModelObserver(DCRFModelObserver):
             state.added.setdefault(group, added)
         return groups
 
+    def _refuse_if_replaced(self) -> None:
+        newest = registry.at(self.address)
+        if newest is not self and isinstance(newest, ModelObserver) and not self.makes_the_same(newest):
+            raise SubscribeError(
+                f"{self.label} was defined again by the same code ({self._home}), with other groups or another "
+                f"serializer, and events are those of the newest definition. Give each of them a partition of its own: "
+                f"@model_observer({self.model_cls.__name__}, partition=…)."
+            )
+
     async def _leave_unused(self, consumer: AsyncAPIConsumer, groups: Iterable[str]) -> None:
         """Leave groups that no subscription has and none waits for."""
         state = self._state(consumer)
@@ -302,8 +347,8 @@ class ModelObserver(DCRFModelObserver):
                 added = state.added.pop(group, None)
                 if group in consumer.groups:
                     await consumer.remove_group(group)
-                elif added is not None:  # by the keeper, while it was being joined
-                    await consumer.channel_layer.group_discard(group, consumer.channel_name)
+                elif group == self.resync_group() or added is not None:  # by the keeper, while it was being joined
+                    await membership.keeper(consumer.channel_layer).leave(consumer, group)
 
     async def unsubscribe(
         self, consumer: AsyncAPIConsumer, *args: Any, request_id: Any = None, **kwargs: Any
@@ -366,6 +411,17 @@ def _accepted(func: Any, names: Iterable[str]) -> tuple[str, ...]:
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     # The instance before is half of what an update costs, and ``**kwargs`` is in every example of DCRF's.
     return tuple(name for name in names if name in parameters or (takes_all and name != "old_instance"))
+
+
+def _text_of(function: Any) -> Any:
+    """What tells whether two functions do the same: their code, and what they were given when they were made."""
+    if not isinstance(function, FunctionType):
+        return function
+    cells = [cell.cell_contents for cell in function.__closure__ or () if cell != CellType()]
+    given = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values(), *cells]
+    # Not by their own ``__eq__``: a queryset's is a query.
+    plain = (str, bytes, int, float, type, type(None))
+    return function.__code__, *(value if isinstance(value, plain) else id(value) for value in given)
 
 
 def check_request_id(request_id: Any) -> None:

@@ -13,6 +13,7 @@ from psycopg import RawCursor
 from djcrf_pg import sql
 from djcrf_pg.listener.envelope import Event, pack
 from djcrf_pg.listener.leader import CLASS_ID
+from djcrf_pg.listener.numbering import Control
 from tests.acceptance.test_cluster import LEADS, STANDS_BY, created, writing
 from tests.processes import wait_until
 from tests.proxy import Proxy
@@ -187,7 +188,14 @@ async def test_what_an_older_term_still_sends_is_dropped(
 
     async def send(term: int, pk: int) -> None:
         event = Event("update", {"pk": pk}, 1, 2**62, "9999-01-01T00:00:00+00:00").encode()
-        for message in pack(observer.message_type, group, [event], term=term, max_events=1, max_bytes=1):
+        for message in pack(
+            Control(group, observer.message_type, observer.address),
+            group,
+            [event],
+            term=term,
+            max_events=1,
+            max_bytes=1,
+        ):
             await layer.group_send(group, message)
 
     newest = 9_999_999_999_999

@@ -12,6 +12,7 @@ from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.exceptions import ListenerUnavailable
 from djcrf_pg.listener import embedded, envelope
 from djcrf_pg.listener.gate import Moment, Probe
+from djcrf_pg.listener.numbering import Control
 from tests.testapp.consumers import BoardConsumer
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -73,6 +74,13 @@ async def both(consumer: BoardConsumer, answers: list[Any], names: Callable[[int
     return tasks
 
 
+async def handle(consumer: BoardConsumer, group: str, event: str) -> None:
+    """Have it handle a message with an event."""
+    control = Control(group, "tasks", BoardConsumer.tasks.address)
+    for message in envelope.pack(control, group, [event], term=1, max_events=10, max_bytes=1000):
+        await consumer.tasks(message)
+
+
 @pytest.mark.parametrize("same", [True, False])
 async def test_one_that_fails_leaves_the_other_s_group(consumer: BoardConsumer, answers: list[Any], same: bool):
     failing, other = await both(consumer, answers, lambda number: "r" if same else f"r{number}")
@@ -100,8 +108,7 @@ async def test_what_was_committed_between_the_two_is_told(consumer: BoardConsume
     answers[0].set_result(moment(20))
     await late
     event = envelope.Event("create", {"pk": 1}, 1, 15, "2026-01-01T00:00:00+00:00").encode()
-    for message in envelope.pack("tasks", group, [event], term=1, max_events=10, max_bytes=1000):
-        await consumer.tasks(message)
+    await handle(consumer, group, event)
     assert [sent["body"] for sent in consumer.sent] == [{"pk": 1}]
 
 
@@ -116,6 +123,5 @@ async def test_a_change_that_was_written_later_is_told_whatever_its_xid(
     (group,) = await task
     written = (NOON + timedelta(minutes=minutes)).isoformat()
     event = envelope.Event("create", {"pk": 1}, 1, xid, written).encode()
-    for message in envelope.pack("tasks", group, [event], term=1, max_events=10, max_bytes=1000):
-        await consumer.tasks(message)
+    await handle(consumer, group, event)
     assert bool(consumer.sent) is told

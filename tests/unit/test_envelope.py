@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from djcrf_pg.listener.envelope import KEY, RESYNC, Event, head, pack, unpack
+from djcrf_pg.listener.numbering import Control
 
 NOON = datetime(2026, 1, 1, 12, 0, 0, 123_456, tzinfo=UTC)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
@@ -44,7 +45,8 @@ def length(text: str) -> int:
 
 def messages(events: list[str], *, max_events: int = 1_000, max_bytes: int = 1_000_000) -> list[dict[str, Any]]:
     """The messages that encoded events travel in."""
-    return list(pack("task.changed", "DCRF-x", events, term=3, max_events=max_events, max_bytes=max_bytes))
+    control = Control("all", "task.changed", "someone")
+    return list(pack(control, "DCRF-x", events, term=3, max_events=max_events, max_bytes=max_bytes))
 
 
 @given(st.lists(EVENTS, max_size=8), st.integers(1, 5), st.integers(1, 400))

@@ -1,9 +1,12 @@
 """``@model_observer``: what it refuses, what it passes on to handlers."""
 
 import gc
+import weakref
+from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
+from unittest import mock
 
 import pytest
 from channels.exceptions import StopConsumer
@@ -14,12 +17,18 @@ from django.test import override_settings
 from rest_framework.exceptions import ValidationError
 from rest_framework.serializers import ModelSerializer
 
-from djcrf_pg.exceptions import MalformedRequestId, ObserverError
+from djcrf_pg.changelog.cursor import Snapshot
+from djcrf_pg.exceptions import MalformedRequestId, ObserverError, SubscribeError
 from djcrf_pg.listener.envelope import Event, pack
+from djcrf_pg.listener.gate import Moment
+from djcrf_pg.listener.numbering import Control
+from djcrf_pg.listener.routes import Routes
 from djcrf_pg.observations import ObserverFailed, add_sink
 from djcrf_pg.observer import ModelObserver, model_observer
 from djcrf_pg.observer.dcrf import DCRFModelObserver
+from djcrf_pg.observer.handling import Handling
 from djcrf_pg.observer.model_observer import check_request_id
+from djcrf_pg.observer.subscriptions import Subscriptions
 from djcrf_pg.registry import BATCH, registry
 from tests.testapp.models import Document, Task
 
@@ -258,10 +267,11 @@ async def test_a_malformed_request_id_is_refused_before_anything_is_done() -> No
 # -- handling ------------------------------------------------------------------------------------------------
 
 
-def envelope(*bodies: Any) -> dict[str, Any]:
-    """A message with events."""
+def envelope(observer: ModelObserver, *bodies: Any) -> dict[str, Any]:
+    """A message of an observer with events."""
     texts = [Event("update", body, number, 9, NOON.isoformat()).encode() for number, body in enumerate(bodies, 1)]
-    (message,) = pack("heard", "DCRF-x", texts, term=1, max_events=100, max_bytes=10_000)
+    control = Control(observer.resync_group(), "heard", observer.address)
+    (message,) = pack(control, "DCRF-x", texts, term=1, max_events=100, max_bytes=10_000)
     return message
 
 
@@ -272,7 +282,7 @@ async def test_a_handler_is_called_for_each_event_in_order() -> None:
         calls.append((message, kwargs))
 
     observer = model_observer(Task)(heard)
-    await observer(envelope({"pk": 1}, {"pk": 2}))
+    await observer(envelope(observer, {"pk": 1}, {"pk": 2}))
     assert [message for message, _ in calls] == [{"pk": 1}, {"pk": 2}]
     assert calls[0][1] == {
         "observer": observer,
@@ -307,8 +317,9 @@ async def test_what_dcrf_does_not_pass_goes_only_to_handlers_that_take_it() -> N
     ) -> None:
         calls.append(change_id)
 
-    await model_observer(Task)(strict)(envelope({}))
-    await model_observer(Task)(curious)(envelope({}))
+    for handler in (strict, curious):
+        observer = model_observer(Task)(handler)
+        await observer(envelope(observer, {}))
     assert calls == ["update", 1]
 
 
@@ -332,7 +343,8 @@ async def test_a_handler_that_fails_loses_its_event_alone() -> None:
 
     remove = add_sink(lambda observation, error: seen.append((observation, error)))
     try:
-        await model_observer(Task)(fails)(envelope({"pk": 1}, "text"))
+        observer = model_observer(Task)(fails)
+        await observer(envelope(observer, {"pk": 1}, "text"))
     finally:
         remove()
     assert calls == [{"pk": 1}, "text"]
@@ -348,5 +360,139 @@ async def test_a_handler_may_stop_the_consumer() -> None:
     async def stops(self: Any, message: Any, **kwargs: Any) -> None:
         raise StopConsumer
 
+    observer = model_observer(Task)(stops)
     with pytest.raises(StopConsumer):
-        await model_observer(Task)(stops)(envelope({}))
+        await observer(envelope(observer, {}))
+
+
+# -- which observer a message is of --------------------------------------------------------------------------
+
+
+class Twins:
+    """Two with one handler's name, so that DCRF's groups are the same."""
+
+    class Public:
+        """For everybody."""
+
+        @model_observer(Task)
+        async def told(self, message: Any, **kwargs: Any) -> None:
+            """A handler."""
+
+    class Staff:
+        """For staff."""
+
+        @model_observer(Task)
+        async def told(self, message: Any, **kwargs: Any) -> None:
+            """A handler."""
+
+
+PUBLIC, STAFF = vars(Twins.Public)["told"], vars(Twins.Staff)["told"]
+
+
+def test_groups_are_dcrfs_and_addresses_differ() -> None:
+    assert list(PUBLIC.group_names_for_signal()) == list(STAFF.group_names_for_signal())
+    assert PUBLIC.address != STAFF.address
+    assert registry.at(PUBLIC.address) is PUBLIC
+    assert registry.at(STAFF.address) is STAFF
+
+
+class Consumer:
+    """As much of a consumer as an observer asks for."""
+
+    channel_layer = object()
+
+    def __init__(self) -> None:
+        self._observer_group_to_request_id: Any = defaultdict(lambda: defaultdict(set))
+
+
+async def heard_by(message: dict[str, Any]) -> tuple[list[Any], bool]:
+    """What a subscriber of the public one is given of a message, and whether it has to load again."""
+    calls: list[Any] = []
+    consumer, state = Consumer(), Subscriptions(PUBLIC)
+
+    async def told(self: Any, message: Any, **kwargs: Any) -> None:
+        calls.append(message)
+
+    state.since["DCRF-x"] = Moment(Snapshot(1, 1), NOON)
+    with mock.patch.object(PUBLIC, "func", told):
+        await Handling(PUBLIC, consumer, state).take(message)
+    return calls, state.stale
+
+
+async def test_a_message_of_another_observer_of_the_group_is_not_handled() -> None:
+    assert await heard_by(envelope(PUBLIC, {"pk": 1})) == ([{"pk": 1}], False)
+    assert await heard_by(envelope(STAFF, {"pk": 1})) == ([], False)
+
+
+async def test_one_of_an_observer_that_only_other_code_knows_is_not_handled_and_the_subscriber_loads_again() -> None:
+    """A deploy that renames a consumer: the leader's code knows it by its former name."""
+    message = envelope(PUBLIC, {"pk": 1})
+    message["djcrf_pg"]["observer"] = "0123456789abcdef"
+    assert await heard_by(message) == ([], True)
+
+
+async def test_one_of_a_leader_of_version_0_1_0_does_not_say_and_is_handled() -> None:
+    message = envelope(PUBLIC, {"pk": 1})
+    del message["djcrf_pg"]["observer"]
+    assert await heard_by(message) == ([{"pk": 1}], False)
+
+
+# -- defined again -------------------------------------------------------------------------------------------
+
+
+def define(word: str, form: str = "a") -> Any:
+    """Define an observer, as a factory or a fixture does."""
+
+    class Defined:
+        @model_observer(Task)
+        async def told(self, message: Any, **kwargs: Any) -> None:
+            """A handler."""
+
+        if form == "a":
+
+            @told.serializer
+            def told(self, instance: Task, action: Any, **kwargs: Any) -> Any:
+                return word
+
+    return vars(Defined)["told"]
+
+
+def test_of_one_identity_the_newest_is_told_of_changes() -> None:
+    former, later = define("same"), define("same")
+    assert former.address == later.address
+    assert [observer for observer in registry if observer in (former, later)] == [later]
+    assert former.makes_the_same(later)
+
+
+def test_another_word_or_another_form_is_not_the_same() -> None:
+    observer = define("one")
+    assert not observer.makes_the_same(define("other"))
+    assert not observer.makes_the_same(define("one", form="b"))
+
+
+async def test_who_is_replaced_by_other_events_refuses_subscriptions_and_says_what_to_do() -> None:
+    former, later = define("former"), define("later")
+    consumer = Consumer()
+    with pytest.raises(SubscribeError, match=r"Defined\.told was defined again.*partition="):
+        await former.subscribe(consumer)
+    assert later.address == former.address
+
+
+def test_what_is_garbage_is_let_go_although_a_leader_has_routes_for_it() -> None:
+    observer = define("gone")
+    reference, address = weakref.ref(observer), observer.address
+    routes = Routes(["default"])
+    route = routes.by_oid({"testapp_task": 1})[1]
+    assert observer in route.audience().observers
+    del observer
+    gc.collect()
+    assert reference() is None
+    assert registry.at(address) is None
+
+
+async def test_a_module_that_is_loaded_under_two_names_has_observers_with_groups_of_their_own() -> None:
+    first, second = define("same"), define("same")
+    second.func.__module__ = second._home = "by_another_name"
+    observer = ModelObserver(second.func, Task)
+    assert set(observer.group_names_for_signal()).isdisjoint(first.group_names_for_signal())
+    assert observer.address != first.address

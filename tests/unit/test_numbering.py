@@ -14,7 +14,7 @@ from djcrf_pg.observer.subscriptions import Subscriptions
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 EARLIER, LATER = "2026-01-01T11:59:59+00:00", "2026-01-01T12:00:01+00:00"
-CONTROL = Control("all", "tell")
+CONTROL = Control("all", "tell", "someone")
 
 
 def tail(number: int) -> Tail:

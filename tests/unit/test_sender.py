@@ -59,7 +59,7 @@ def event(body: str, action: str = "update") -> str:
 
 
 def place(group: str, *, resync: bool = False) -> Destination:
-    return Destination(group, Control("all", "tell"), resync=resync)
+    return Destination(group, Control("all", "tell", "someone"), resync=resync)
 
 
 def bundle(*events: str) -> Bundle:
