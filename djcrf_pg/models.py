@@ -1,7 +1,7 @@
-"""The change log and its cursor as Django models, for ``flush``, the ORM and the curious.
+"""The change log, its cursor and the failures as Django models, for ``flush``, the ORM and the curious.
 
-The listener does not use them: it reads over its own asyncpg connection. Both tables are made by
-the migrations' SQL files.
+The listener does not use them: it reads over its own asyncpg connection. The tables are made by the migrations' SQL
+files.
 """
 
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -97,3 +97,28 @@ class Cursor(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name}: term {self.term} at {self.snapshot}"
+
+
+class Failure(models.Model):
+    """A row that an observer's groups, serializer or handler failed on: see :mod:`djcrf_pg.listener.failures`."""
+
+    id = models.BigAutoField(primary_key=True)
+    observer = models.TextField()
+    address = models.TextField()
+    part = models.TextField()
+    model = models.TextField()
+    key = models.TextField(db_column="pk")
+    change_id = models.BigIntegerField()
+    error = models.TextField()
+    traceback = models.TextField()
+    times = models.BigIntegerField(default=1)
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField()
+    told = models.BooleanField(default=False)
+    retry = models.BooleanField(default=False)
+
+    class Meta:
+        db_table = "djcrf_pg_failure"
+
+    def __str__(self) -> str:
+        return f"{self.observer}: {self.part} of {self.model} {self.key or '(more)'}: {self.error}"

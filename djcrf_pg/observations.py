@@ -164,7 +164,10 @@ class EnvelopeUnreadable(Observation):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ObserverFailed(Observation):
-    """User code (groups, serializer, handler) raised; the event is lost to this observer alone."""
+    """User code (groups, serializer, handler) raised, twice; its subscribers get a resync, and the row is kept.
+
+    ``manage.py djcrf_pg failures`` shows such rows, and has them sent again.
+    """
 
     level = logging.ERROR
     template = "{observer} failed on {model} pk={pk} (change {change_id}): {error}"
@@ -172,6 +175,19 @@ class ObserverFailed(Observation):
     model: str
     pk: object
     change_id: int
+    error: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FailuresUnrecorded(Observation):
+    """Failures of observers cannot be kept for ``manage.py djcrf_pg failures``: the table or a right is missing."""
+
+    level = logging.WARNING
+    template = (
+        "{count} failures of observers are not recorded ({error}): run `manage.py migrate`, or grant SELECT, INSERT, "
+        "UPDATE, DELETE on djcrf_pg_failure; their subscribers get their resync all the same"
+    )
+    count: int
     error: str
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.apps import apps
 from django.db import connections
 from django.db.migrations.loader import MigrationLoader
 
@@ -9,6 +10,9 @@ from djcrf_pg import sql
 from djcrf_pg.capture import catalog
 from djcrf_pg.capture.operations import RunSQLFile
 from djcrf_pg.conf import get_settings
+
+#: The numbers of the migrations that run SQL files.
+_FILES = ("0001", "0002")
 
 #: What the doorbell flag says where nobody must ever ring; see the SQL file.
 _NEVER = 2
@@ -28,8 +32,11 @@ def prepare(alias: str) -> None:
     if MigrationLoader.migrations_module("djcrf_pg")[0] is None and not _has_functions(connection, schema):
         # `pytest --no-migrations`: Django has made the tables from the models, without the rest.
         with connection.schema_editor() as editor:
-            editor.execute(f"DROP TABLE {schema}djcrf_pg_change, {schema}djcrf_pg_cursor")
-            RunSQLFile("0001_forwards.sql", "0001_backwards.sql").database_forwards("djcrf_pg", editor, None, None)
+            for model in apps.get_app_config("djcrf_pg").get_models():
+                editor.execute(f"DROP TABLE {schema}{connection.ops.quote_name(model._meta.db_table)}")
+            for number in _FILES:
+                files = RunSQLFile(f"{number}_forwards.sql", f"{number}_backwards.sql")
+                files.database_forwards("djcrf_pg", editor, None, None)
     _set_flag(connection, schema)
     _set_caps(connection, schema)
 

@@ -35,6 +35,11 @@ class Catalog:
         """Make one for the log of database ``alias``, and for whatever is written to it by another alias."""
         return cls(await aliases_of(log.connection, alias, registry.aliases()), log)
 
+    @property
+    def aliases(self) -> Sequence[str]:
+        """Those that the database has; the listener's first."""
+        return self._aliases
+
     async def router_for(self, relations: Iterable[int]) -> Router:
         """Return a router that knows these tables."""
         relations = set(relations)

@@ -24,6 +24,9 @@ from djcrf_pg.listener.session import Session
 
 CHANNEL = "djcrf_pg"
 
+#: What ``manage.py djcrf_pg failures --retry`` rings with.
+RETRY = '{"failures": "retry"}'
+
 #: Seconds that an awake listener keeps looking after the last change, and the time between looks.
 LINGER = 0.01
 LOOK = 0.002
@@ -49,6 +52,7 @@ class Bell:
         self._session = session
         self._connection = session.connection
         self._rung = asyncio.Event()
+        self._requested = False
 
     async def __aenter__(self) -> "Bell":
         self._connection.add_termination_listener(self._on_end)
@@ -59,7 +63,8 @@ class Bell:
         if not self._connection.is_closed():
             self._connection.remove_termination_listener(self._on_end)
 
-    def _on_notify(self, *notification: Any) -> None:
+    def _on_notify(self, connection: Any, pid: int, channel: str, payload: object) -> None:
+        self._requested = self._requested or payload == RETRY
         self.ring()
 
     def _on_end(self, connection: Any) -> None:
@@ -72,6 +77,11 @@ class Bell:
     def muffle(self) -> None:
         """Forget the rings until now. What they rang for is visible to any read that begins after this."""
         self._rung.clear()
+
+    def take_request(self) -> bool:
+        """Whether somebody has asked since the last call that failed rows be sent again."""
+        requested, self._requested = self._requested, False
+        return requested
 
     @property
     def rung(self) -> bool:

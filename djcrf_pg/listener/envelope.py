@@ -86,15 +86,16 @@ def pack(
     size = 0
     for event in events:
         if part and (len(part) >= max_events or size + len(event) > max_bytes):
-            yield _message(control, group, part, term)
+            yield message_of(control, group, part, term)
             part, size = [], 0
         part.append(event)
         size += len(event)
     if part:
-        yield _message(control, group, part, term)
+        yield message_of(control, group, part, term)
 
 
-def _message(control: Control, group: str, events: list[str], term: int) -> dict[str, Any]:
+def message_of(control: Control, group: str, events: Sequence[str], term: int) -> dict[str, Any]:
+    """A message with these events, whatever their number."""
     return {
         "type": control.message_type,
         "group": group,
@@ -104,7 +105,7 @@ def _message(control: Control, group: str, events: list[str], term: int) -> dict
 
 def roll(control: Control, tails: Mapping[str, Tail], *, term: int) -> dict[str, Any]:
     """A message that says what the last messages to groups were."""
-    message = _message(control, control.group, [], term)
+    message = message_of(control, control.group, [], term)
     message[KEY]["tails"] = json.dumps(tails, separators=(",", ":"))
     return message
 

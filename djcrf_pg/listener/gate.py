@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from django.db import connections
@@ -14,6 +14,7 @@ from djcrf_pg.capture.plan import TRIGGERS
 from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.listener import interest
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
+from djcrf_pg.listener.failures import Failure, record
 from djcrf_pg.listener.leader import HOLDER
 from djcrf_pg.listener.session import Session
 
@@ -188,6 +189,15 @@ class Gate:
         session = await self._connected()
         patient = await session.fetchval(self._sql["patient"], former, interest.GRACE / 2)
         return probe.session, not patient
+
+    async def record(self, failures: Sequence[Failure]) -> None:
+        """Keep what handlers failed on, whose subscribers know of it.
+
+        Raises:
+            OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError: The database cannot be asked.
+        """
+        async with self._asking:
+            await record(await self._connected(), failures, told=True)
 
     async def end_sessions(self, pids: list[int]) -> None:
         """End listener sessions of this process that nobody will close any more."""

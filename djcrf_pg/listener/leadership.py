@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from django.db import InterfaceError, OperationalError
 
@@ -20,11 +20,12 @@ from djcrf_pg.listener.backoff import Backoff
 from djcrf_pg.listener.catalog import Catalog
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.doorbell import BUSY, LINGER, LONGEST_REST, LOOK, REST, Bell, Doze
+from djcrf_pg.listener.failures import Failed, Failures, again
 from djcrf_pg.listener.leader import LEASE
-from djcrf_pg.listener.occurrence import Occurrence
+from djcrf_pg.listener.occurrence import Occurrence, Outgoing
 from djcrf_pg.listener.sender import Sender
 from djcrf_pg.listener.session import Session
-from djcrf_pg.listener.telling import Outgoing, events
+from djcrf_pg.listener.telling import events
 from djcrf_pg.observations import DatabaseFailed, emit
 from djcrf_pg.registry import Observed, registry
 
@@ -79,11 +80,14 @@ class Leadership:
         self._sender = Sender(taken.term, self._leads)
         self._mode = get_settings().NOTIFY
         self._ahead: asyncio.Task[Piece] | None = None
+        self._failures = Failures(session)
 
     async def run(self) -> None:
         """Lead until asked to stop, or until the session or the lead is lost."""
         rolls = asyncio.create_task(self._call_rolls(), name="djcrf_pg rolls")
         try:
+            await self._failures.begin()
+            await self._retry()
             if self._mode == "never":
                 await self._poll()
             while not self._listener.stopping:
@@ -138,6 +142,8 @@ class Leadership:
             patience = doze.patience(get_settings().SAFETY_POLL)
             if self._unsaved or self._pruning:
                 patience = min(patience, _SAVE)
+            if (pause := self._failures.wait(time.monotonic())) is not None:
+                patience = min(patience, pause)
             await self._bell.wait(patience)
 
     async def _poll(self) -> None:
@@ -150,12 +156,15 @@ class Leadership:
 
     async def _step(self) -> Piece:
         """Read a piece, send it, advance."""
+        if self._bell.take_request():
+            await self._retry()
         piece = await (self._ahead or self._read(self._position))
         # The rest of a window does not change: the next piece comes while events are made of this one.
         self._ahead = None if piece.position.target is None else asyncio.create_task(self._read(piece.position))
         if piece.changes:
-            await self._deliver(piece.changes)
+            await self._deliver(self._tell(piece.changes))
             self._unsaved = True
+        await self._send_failed()
         self._position = piece.position
         if piece.position.target is None:
             self._listener.caught_up()
@@ -198,17 +207,21 @@ class Leadership:
             done.set()
             await beating
 
-    async def _deliver(self, changes: list[Change]) -> None:
-        """Make events of changes and send them; when this returns, the channel layer has taken all."""
+    async def _deliver(self, sending: Coroutine[Any, Any, None]) -> None:
+        """Send something; when this returns, the channel layer has taken all."""
         async with self._beating():
-            await self._tell(changes)
+            await sending
 
     async def _tell(self, changes: list[Change]) -> None:
-        told = await self._occurrences(changes)
+        """Make events of changes and send them."""
+        await self._send(await self._occurrences(changes))
+
+    async def _send(self, told: list[Occurrence]) -> None:
         sending: asyncio.Task[None] | None = None
         try:
             for start in range(0, len(told), _PART):
-                outgoing = await self._events(told[start : start + _PART])
+                outgoing, failed = await self._events(told[start : start + _PART])
+                await self._failures.take(failed)
                 if sending is not None:
                     await sending
                 sending = asyncio.create_task(self._sender.send(outgoing))
@@ -245,7 +258,22 @@ class Leadership:
         heard = await self._log.heard(interest.CLASS_ID)
         return frozenset(observer for observer in registry if interest.key_of(observer) not in heard)
 
-    async def _events(self, told: list[Occurrence]) -> Outgoing:
+    async def _send_failed(self) -> None:
+        """Have subscribers load again whose events failed."""
+        if due := self._failures.due(time.monotonic()):
+            await self._deliver(self._sender.send(due))
+            await self._failures.sent(due)
+
+    async def _retry(self) -> None:
+        """Send the rows again that somebody asked for; where the database is gone, at the next request."""
+        while asked := await self._failures.asked():
+            found = await self._with_database(partial(again, asked, self._catalog.aliases), lambda: None)
+            if found is None:
+                return
+            await self._deliver(self._send(found))
+            await self._failures.settle(asked)
+
+    async def _events(self, told: list[Occurrence]) -> tuple[Outgoing, list[Failed]]:
         return await self._with_database(partial(events, told), partial(events, told, forgiving=True))
 
     async def _with_database(self, work: Callable[[], T], last: Callable[[], T]) -> T:

@@ -13,7 +13,7 @@ from djcrf_pg.exceptions import ChannelLayerError, LeadershipLost, ungrouped
 from djcrf_pg.listener.backoff import Backoff
 from djcrf_pg.listener.envelope import KEY, pack, roll
 from djcrf_pg.listener.numbering import Numbering, Tail
-from djcrf_pg.listener.telling import Bundle, Destination, Outgoing
+from djcrf_pg.listener.occurrence import Bundle, Destination, Outgoing
 from djcrf_pg.observations import LayerFailed, LayerRefused, emit
 
 #: Groups that are sent to at the same time; a message to Redis takes most of a millisecond, mostly waiting.

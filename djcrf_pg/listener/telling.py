@@ -1,22 +1,21 @@
 """Occurrences to encoded events: groups and serializers, which are user code and may query.
 
-One failing observer harms no other.
+One failing observer harms no other, and what it fails on is no hole: see :mod:`djcrf_pg.listener.failures`.
 """
 
-import dataclasses
 import json
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from django.db import InterfaceError, OperationalError, connections
 from django.db.models import Model
 from djangochannelsrestframework.observer.model_observer import Action
 
-from djcrf_pg.changelog.net import RowChange
 from djcrf_pg.listener import portable
 from djcrf_pg.listener.envelope import RESYNC, Event
+from djcrf_pg.listener.failures import GROUPS, SERIALIZER, Failed, Failure, key_text
 from djcrf_pg.listener.numbering import Control
-from djcrf_pg.listener.occurrence import Occurrence
+from djcrf_pg.listener.occurrence import Bundle, Destination, Occurrence, Outgoing
 from djcrf_pg.observations import ObserverFailed, emit
 from djcrf_pg.registry import BATCH, Observed
 
@@ -24,48 +23,15 @@ from djcrf_pg.registry import BATCH, Observed
 _DEEPEST = 100
 
 
-class Destination(NamedTuple):
-    """Where messages go.
+class _BodyFailed(Exception):
+    """The serializer raised; the groups are known."""
 
-    Attributes:
-        group: The channel-layer group.
-        control: That of all subscribers of the observer, and what selects the consumer's handler.
-        resync: Whether the group is that of all subscribers, which has to hear last.
-    """
-
-    group: str
-    control: Control
-    resync: bool = False
+    def __init__(self, groups: Sequence[str]) -> None:
+        super().__init__(groups)
+        self.groups = groups
 
 
-@dataclasses.dataclass(slots=True)
-class Bundle:
-    """Encoded events, in order.
-
-    Attributes:
-        last: The change of the last one.
-        events: The events.
-    """
-
-    last: RowChange
-    events: list[str] = dataclasses.field(default_factory=list)
-
-    @property
-    def xid(self) -> int:
-        """The transaction of the last one."""
-        return self.last.xid
-
-    @property
-    def at(self) -> str:
-        """When that was written, ISO 8601."""
-        return self.last.at.isoformat()
-
-
-#: What goes to each destination.
-Outgoing = dict[Destination, Bundle]
-
-
-def events(occurrences: Iterable[Occurrence], *, forgiving: bool = False) -> Outgoing:
+def events(occurrences: Iterable[Occurrence], *, forgiving: bool = False) -> tuple[Outgoing, list[Failed]]:
     """Have groups and serializers of the observers make events.
 
     Args:
@@ -73,34 +39,65 @@ def events(occurrences: Iterable[Occurrence], *, forgiving: bool = False) -> Out
         forgiving: Take user code's database errors as failures of that observer, instead of raising.
 
     Returns:
-        The encoded events of each destination. Destinations come in the order of their first event.
+        The encoded events of each destination, in the order of their first event; and what failed.
 
     Raises:
         OperationalError, InterfaceError: User code found its database gone.
     """
-    BATCH.set({})
     outgoing: Outgoing = {}
+    failed: list[Failed] = []
     controls: dict[Observed, Control] = {}
-    for occurrence in occurrences:
-        observer = occurrence.observer
-        try:
+    token = BATCH.set({})
+    try:
+        for occurrence in occurrences:
+            observer = occurrence.observer
             control = controls.get(observer)
             if control is None:
                 control = Control(observer.resync_group(), observer.message_type, observer.address)
                 controls[observer] = control
-            for destination, event in _events(occurrence, control):
+            try:
+                made = _tried_twice(occurrence, control, forgiving)
+            except Exception as error:
+                if _is_of_the_database(error):
+                    connections.close_all()
+                    if not forgiving:
+                        raise _cause(error) from None
+                failed.append(_failed(occurrence, error))
+                continue
+            for destination, event in made:
                 bundle = outgoing.get(destination)
                 if bundle is None:
                     bundle = outgoing[destination] = Bundle(occurrence.change)
                 bundle.events.append(event)
                 bundle.last = occurrence.change
-        except Exception as error:
-            if isinstance(error, OperationalError | InterfaceError):
-                connections.close_all()
-                if not forgiving:
-                    raise
-            _report(occurrence, error)
-    return outgoing
+    finally:
+        BATCH.reset(token)
+    return outgoing, failed
+
+
+def _tried_twice(occurrence: Occurrence, control: Control, forgiving: bool) -> list[tuple[Destination, str]]:
+    """Make the events of an occurrence, all or none; the second time without what the batch shares."""
+    try:
+        return list(_events(occurrence, control))
+    except Exception as error:
+        if _is_of_the_database(error) and not forgiving:
+            raise
+        # A serializer that stopped half-way is of no use to the others either.
+        BATCH.set({})
+    token = BATCH.set(None)
+    try:
+        return list(_events(occurrence, control))
+    finally:
+        BATCH.reset(token)
+
+
+def _cause(error: Exception) -> BaseException:
+    """What user code raised."""
+    return error.__cause__ or error if isinstance(error, _BodyFailed) else error
+
+
+def _is_of_the_database(error: Exception) -> bool:
+    return isinstance(_cause(error), OperationalError | InterfaceError)
 
 
 def _events(occurrence: Occurrence, control: Control) -> Iterable[tuple[Destination, str]]:
@@ -118,18 +115,22 @@ def _events(occurrence: Occurrence, control: Control) -> Iterable[tuple[Destinat
     parts: list[tuple[Action, Model | None, Iterable[str]]]
     before = _groups(observer, old)
     after = before if new is old else _groups(observer, new)
+    is_told = occurrence.again or observer.tells(occurrence.changed)
     if before == after:
-        parts = [(Action.UPDATE, new, before)] if observer.tells(occurrence.changed) else []
+        parts = [(Action.UPDATE, new, before)] if is_told else []
     else:
         same = [group for group in after if group in before]
         parts = [
             (Action.DELETE, old, [group for group in before if group not in after]),
-            (Action.UPDATE, new, same if same and observer.tells(occurrence.changed) else ()),
+            (Action.UPDATE, new, same if same and is_told else ()),
             (Action.CREATE, new, [group for group in after if group not in before]),
         ]
     for action, instance, groups in parts:
         if groups and instance is not None:
-            event = _encode(occurrence, action.value, _body(occurrence, instance, action))
+            try:
+                event = _encode(occurrence, action.value, _body(occurrence, instance, action))
+            except Exception as error:
+                raise _BodyFailed([group for _, _, concerned in parts for group in concerned]) from error
             for group in groups:
                 yield Destination(group, control), event
 
@@ -204,15 +205,21 @@ def _key(instance: Model) -> Any:
     return keys[0] if len(keys) == 1 else tuple(keys)
 
 
-def _report(occurrence: Occurrence, error: Exception) -> None:
+def _failed(occurrence: Occurrence, error: Exception) -> Failed:
+    """Report a failure to operators, and describe it."""
+    observer, cause = occurrence.observer, _cause(error)
     instance = occurrence.old if occurrence.new is None else occurrence.new
     emit(
         ObserverFailed(
-            observer=occurrence.observer.label,
-            model=occurrence.observer.model_cls._meta.label,
+            observer=observer.label,
+            model=observer.model_cls._meta.label,
             pk=None if instance is None else _key(instance),
             change_id=occurrence.change.id,
-            error=repr(error),
+            error=repr(cause),
         ),
-        error,
+        cause,
     )
+    groups = error.groups if isinstance(error, _BodyFailed) else None
+    key = "" if instance is None else key_text(instance)
+    part = GROUPS if groups is None else SERIALIZER
+    return Failed(Failure.of(observer, part, key, occurrence.change.id, cause), observer, occurrence.change, groups)

@@ -27,10 +27,10 @@ class _GenericModelObserver(DCRFGenericModelObserver):
 
 
 async def _resync_instances(
-    consumer: Any, reason: str, subscribing_request_ids: Any = (), model: str = "", **kwargs: Any
+    consumer: Any, reason: str, subscribing_request_ids: Any = (), model: str = "", group: str = "", **kwargs: Any
 ) -> None:
-    """The mixin keeps its request ids itself."""
-    for request_id in list(consumer._requests_for(None)):
+    """The mixin keeps its request ids itself: those of the instance, or all of them."""
+    for request_id in list(consumer._requests_for(group if group in consumer.subscribed_requests else None)):
         data = {"reason": reason, "model": model}
         await consumer.reply(action=RESYNC, data=data, status=205, request_id=request_id)
 

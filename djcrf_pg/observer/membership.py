@@ -19,6 +19,7 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from django.db import router
@@ -28,7 +29,8 @@ from djcrf_pg.exceptions import ungrouped
 from djcrf_pg.listener.backoff import Backoff
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.embedded import runtime
-from djcrf_pg.listener.envelope import CHANNEL_LAYER, RESYNC, Event, pack
+from djcrf_pg.listener.envelope import CHANNEL_LAYER, RESYNC, Event, message_of, pack
+from djcrf_pg.listener.failures import PAUSE, Failure
 from djcrf_pg.listener.interest import key_of
 from djcrf_pg.listener.numbering import Control
 from djcrf_pg.listener.sender import is_in_memory
@@ -41,6 +43,9 @@ BEAT = 2.0
 
 #: Seconds after which a resync that was not handled is sent again, the first time; then it is twice as long.
 TELL_AGAIN = 10.0
+
+#: Failures of handlers that wait to be recorded, for each database.
+_MOST_FAILURES = 1_000
 
 #: Groups that are added at the same time after a loss, and where nobody waits for it.
 _PARALLEL, _PARALLEL_QUIET = 32, 8
@@ -63,6 +68,7 @@ class Keeper:
         self._task: asyncio.Task[None] | None = None
         self._expiry: float | None = getattr(layer, "group_expiry", None)
         self._ours: dict[str, set[str]] = {}
+        self._failures: dict[str, list[Failure]] = {}
 
     @property
     def consumers(self) -> list[Any]:
@@ -107,6 +113,11 @@ class Keeper:
             ours.discard(group)
             if not ours:
                 self._ours.pop(consumer.channel_name, None)
+
+    def record(self, observer: Any, failures: Iterable[Failure]) -> None:
+        """Have what a handler failed on recorded with the next look."""
+        kept = self._failures.setdefault(router.db_for_write(observer.model_cls), [])
+        kept += islice(failures, max(_MOST_FAILURES - len(kept), 0))
 
     async def leave_all(self, consumer: Any) -> None:
         """Remove a consumer from all groups that it is in because of us.
@@ -164,6 +175,7 @@ class Keeper:
                     backoff.reset()
                     await self._stay_heard()
                     await self._tell()
+                    await self._tell_of_failures()
                     await self._tidy()
                     await line.pause(BEAT)
                 except Exception as error:
@@ -186,6 +198,7 @@ class Keeper:
                 self._report(lost, "messages were not read in time, or it was flushed")
             await self._stay_heard()
             await self._tell()
+            await self._tell_of_failures()
             await self._tidy()
             await asyncio.sleep(BEAT)
         await self._tidy()
@@ -318,6 +331,22 @@ class Keeper:
         control = Control(group, observer.message_type, observer.address)
         for message in pack(control, group, [event], term=0, **limits):
             await self.layer.group_send(group, message)
+
+    async def _tell_of_failures(self) -> None:
+        """Record what handlers failed on; and have a consumer told that was told of others too short a time ago.
+
+        The message is empty: whatever it receives, it looks whether that is due.
+        """
+        for alias, failures in list(self._failures.items()):
+            with contextlib.suppress(*CONNECTION_ERRORS):  # they are recorded with the next look
+                await runtime(alias).gate.record(failures)
+                del self._failures[alias]
+        for consumer in self.consumers:
+            for state in subscriptions_of(consumer).values():
+                if state.failed and state.failed_at + PAUSE <= time.monotonic():
+                    observer = state.observer
+                    control = Control(observer.resync_group(), observer.message_type, observer.address)
+                    await self.layer.send(consumer.channel_name, message_of(control, control.group, [], term=0))
 
     # Expiry.
 

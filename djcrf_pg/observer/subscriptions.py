@@ -2,11 +2,13 @@
 
 import asyncio
 import dataclasses
+import math
 import random
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from djcrf_pg.listener.failures import Failure
 from djcrf_pg.listener.gate import Moment
 from djcrf_pg.listener.numbering import Tail
 
@@ -26,6 +28,8 @@ class Subscriptions:
         tell_at: When it is to be sent word of that, by ``time.monotonic``.
         told: How often it was.
         share: Of the time after which memberships are renewed, so that those made together are not renewed together.
+        failed: What the handler failed on since the consumer was last told, by group.
+        failed_at: When it was told, by ``time.monotonic``.
         changing: Held while groups are left, and while one is added again.
     """
 
@@ -39,6 +43,8 @@ class Subscriptions:
     tell_at: float = 0.0
     told: int = 0
     share: float = dataclasses.field(default_factory=lambda: random.uniform(0.5, 1.0))
+    failed: dict[str, list[Failure]] = dataclasses.field(default_factory=dict)
+    failed_at: float = -math.inf
     changing: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
 
     @property

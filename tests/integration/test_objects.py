@@ -1,5 +1,6 @@
 """What ``migrate`` makes beyond the migrations: the doorbell's mode, and the functions where migrations are off."""
 
+import importlib.resources
 from collections.abc import Callable
 
 import pytest
@@ -7,6 +8,7 @@ from django.core.management import call_command
 from django.db import connection
 from django.test import override_settings
 
+from djcrf_pg.capture import objects
 from djcrf_pg.capture.objects import note_shapes
 from tests.integration.log import sql
 
@@ -54,10 +56,13 @@ def test_without_migrations_the_tables_of_the_models_become_the_change_log():
     try:
         with override_settings(MIGRATION_MODULES={"djcrf_pg": None}):
             call_command("migrate", run_syncdb=True, verbosity=0)
+            files = importlib.resources.files("djcrf_pg.capture") / "sql"
+            numbers = {path.name[:4] for path in files.iterdir() if path.name.endswith("_forwards.sql")}
+            assert set(objects._FILES) == numbers
             sql("INSERT INTO testapp_project (name) VALUES ('captured')")
             assert sql("SELECT op::text, new->>'name' FROM djcrf_pg_change WHERE op = 'I'")[-1] == ("I", "captured")
     finally:
-        sql("DROP TABLE djcrf_pg_change, djcrf_pg_cursor, djcrf_pg_cap, djcrf_pg_shape")
+        sql("DROP TABLE djcrf_pg_change, djcrf_pg_cursor, djcrf_pg_cap, djcrf_pg_shape, djcrf_pg_failure")
         sql("DROP SEQUENCE djcrf_pg_listener_awake, djcrf_pg_floor")
         for name in ("insert", "update", "delete", "truncate"):
             sql(f"DROP FUNCTION djcrf_pg_capture_{name}_v1() CASCADE")

@@ -20,11 +20,12 @@ from rest_framework.serializers import ModelSerializer
 from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.exceptions import MalformedRequestId, ObserverError, SubscribeError
 from djcrf_pg.listener.envelope import Event, pack
+from djcrf_pg.listener.failures import PAUSE
 from djcrf_pg.listener.gate import Moment
 from djcrf_pg.listener.numbering import Control
 from djcrf_pg.listener.routes import Routes
 from djcrf_pg.observations import ObserverFailed, add_sink
-from djcrf_pg.observer import ModelObserver, model_observer
+from djcrf_pg.observer import ModelObserver, handling, model_observer
 from djcrf_pg.observer.dcrf import DCRFModelObserver
 from djcrf_pg.observer.handling import Handling
 from djcrf_pg.observer.model_observer import check_request_id
@@ -333,12 +334,14 @@ async def test_a_message_without_an_envelope_is_dcrfs_own() -> None:
     assert calls == [({"pk": 1}, "create")]
 
 
-async def test_a_handler_that_fails_loses_its_event_alone() -> None:
+async def test_a_handler_that_fails_is_called_once_more_with_the_event_as_it_came() -> None:
     calls: list[Any] = []
     seen: list[Any] = []
 
     async def fails(self: Any, message: Any, **kwargs: Any) -> None:
         calls.append(message)
+        if isinstance(message, dict):
+            raise KeyError(message.pop("pk"))
         raise KeyError("missing")
 
     remove = add_sink(lambda observation, error: seen.append((observation, error)))
@@ -347,13 +350,59 @@ async def test_a_handler_that_fails_loses_its_event_alone() -> None:
         await observer(envelope(observer, {"pk": 1}, "text"))
     finally:
         remove()
-    assert calls == [{"pk": 1}, "text"]
+    assert calls == [{}, {}, "text", "text"]
     failure, error = seen[0]
     assert isinstance(failure, ObserverFailed)
-    assert (failure.model, failure.pk, failure.change_id) == ("testapp.Task", 1, 1)
+    assert (failure.model, failure.change_id) == ("testapp.Task", 1)
     assert failure.observer.endswith("fails")
-    assert isinstance(error, KeyError)
+    assert repr(error) == "KeyError(1)"
+    assert error.__context__ is None
     assert seen[1][0].pk is None
+
+
+class Replying:
+    """A consumer that notes its replies."""
+
+    channel_layer = object()
+
+    def __init__(self, observer: ModelObserver, *groups: str) -> None:
+        self.replies: list[Any] = []
+        requests = {group: {f"request of {group}"} for group in groups}
+        self._observer_group_to_request_id = {observer._stable_observer_id: requests}
+
+    async def reply(self, action: str, data: Any, status: int, request_id: Any) -> None:
+        self.replies.append((action, data["reason"], request_id))
+
+
+async def test_a_consumer_is_told_once_in_a_while_that_its_handler_fails_and_in_the_end_of_everything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def fails(self: Any, message: Any, **kwargs: Any) -> None:
+        if message:
+            raise KeyError
+
+    observer = model_observer(Task)(fails)
+    consumer, state, now = Replying(observer, "DCRF-x", "DCRF-y"), Subscriptions(observer), 0.0
+    recorded: list[Any] = []
+    kept = mock.Mock(record=lambda observer, failures: recorded.extend(failure.pk for failure in failures))
+    monkeypatch.setattr(handling.membership, "keeper", lambda layer: kept)
+    monkeypatch.setattr(handling.time, "monotonic", lambda: now)
+    told = ("resync", "failed", "request of DCRF-x")
+
+    async def take(*bodies: Any) -> None:
+        await Handling(observer, consumer, state).take(envelope(observer, *bodies))
+
+    await take({"pk": 1}, {"id": 2}, {"name": "no key"})
+    assert consumer.replies == [told]
+    assert recorded == ['["1"]', '["2"]', ""]
+    now = PAUSE / 2
+    await take({"pk": 3})
+    await take({})
+    assert consumer.replies == [told]
+    now = PAUSE
+    await take({})
+    assert consumer.replies == [told, told]
+    assert recorded[3:] == ['["3"]']
 
 
 async def test_a_handler_may_stop_the_consumer() -> None:

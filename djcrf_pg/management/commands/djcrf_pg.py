@@ -9,7 +9,7 @@ from django.db import DatabaseError
 
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import DjcrfPgError
-from djcrf_pg.management import listen, migration, status, triggers
+from djcrf_pg.management import failures, listen, migration, status, triggers
 
 
 class _Subcommand(NamedTuple):
@@ -21,6 +21,7 @@ class _Subcommand(NamedTuple):
 _SUBCOMMANDS = {
     "listen": _Subcommand(listen.HELP, listen.add_arguments, listen.run),
     "status": _Subcommand(status.HELP, status.add_arguments, status.run),
+    "failures": _Subcommand(failures.HELP, failures.add_arguments, failures.run),
     "install": _Subcommand(triggers.INSTALL_HELP, triggers.add_install_arguments, triggers.run_install),
     "uninstall": _Subcommand(triggers.UNINSTALL_HELP, triggers.add_uninstall_arguments, triggers.run_uninstall),
     "makemigrations": _Subcommand(migration.HELP, migration.add_arguments, migration.run),

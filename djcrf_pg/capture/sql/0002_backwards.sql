@@ -1,0 +1,1 @@
+DROP TABLE /* :schema */djcrf_pg_failure;

@@ -1,0 +1,259 @@
+"""What becomes of an event whose groups, serializer or handler raise: it is kept, and its subscribers load again.
+
+The promise is that a change is delivered or the subscriber is told. So whoever would have received the event gets a
+resync ``failed``: the groups concerned, or all subscribers of the observer where it is the groups that failed. One for
+each observer in :data:`PAUSE` seconds, however many rows fail; what fails meanwhile is told when they have passed. Each
+row is recorded with its traceback before the leader goes on, so that a leader that dies leaves nothing untold, and
+somebody can have the row sent again when the code is fixed: ``manage.py djcrf_pg failures``.
+"""
+
+import dataclasses
+import json
+import traceback
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import asyncpg
+from django.core.exceptions import ValidationError
+from django.db.models import Model
+
+from djcrf_pg import sql
+from djcrf_pg.changelog.net import RowChange
+from djcrf_pg.changelog.reader import Asks
+from djcrf_pg.listener.envelope import RESYNC, Event
+from djcrf_pg.listener.numbering import Control
+from djcrf_pg.listener.occurrence import Bundle, Destination, Occurrence, Outgoing
+from djcrf_pg.observations import FailuresUnrecorded, emit
+from djcrf_pg.registry import Observed, alias_of, as_of_now, registry
+
+#: The reason of the resync.
+FAILED = "failed"
+
+#: The parts of an observer that may fail.
+GROUPS, SERIALIZER, HANDLER = "groups", "serializer", "handler"
+
+#: Seconds between two resyncs of an observer.
+PAUSE = 10.0
+
+#: A transaction id that no snapshot has: what carries it is news to every subscriber.
+NEVER_SEEN = 2**63 - 1
+
+#: Rows of a part of an observer that are kept one by one, and characters of a traceback.
+_ROWS, _TEXT = 1_000, 20_000
+
+#: The migration has not run yet, or the role lacks a right. That is reported when failures are recorded.
+_NO_TABLE = (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError)
+
+_SQL = sql.queries("djcrf_pg.listener", "failures.sql")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Failure:
+    """An event that could not be made, or handled.
+
+    Attributes:
+        observer: The identity of its observer.
+        address: The same, as messages have it.
+        part: What raised: :data:`GROUPS`, :data:`SERIALIZER` or :data:`HANDLER`.
+        model: The label of the observed model.
+        pk: The key of the row, see :func:`key_text`.
+        change_id: The change.
+        error: What was raised.
+        traceback: Where.
+    """
+
+    observer: str
+    address: str
+    part: str
+    model: str
+    pk: str
+    change_id: int
+    error: str
+    traceback: str
+
+    @classmethod
+    def of(cls, observer: Observed, part: str, pk: str, change_id: int, error: BaseException) -> "Failure":
+        """Describe an error of a part of an observer."""
+        text = "".join(traceback.format_exception(error))
+        texts = (_clean(part) for part in (repr(error)[:_TEXT], text[-_TEXT:]))
+        label = observer.model_cls._meta.label
+        return cls(observer.identity, observer.address, part, label, _clean(pk), change_id, *texts)
+
+
+class Failed(NamedTuple):
+    """An occurrence that groups or the serializer failed on, also when it was tried by itself.
+
+    Attributes:
+        failure: What is kept of it.
+        observer: Whose they are.
+        change: The change.
+        groups: Those that would have received it; None where the groups failed.
+    """
+
+    failure: Failure
+    observer: Observed
+    change: RowChange
+    groups: Sequence[str] | None
+
+
+def _clean(text: str) -> str:
+    """What PostgreSQL takes as a text: no NUL, no half of a surrogate pair."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+
+
+def key_text(instance: Model) -> str:
+    """The key of an instance as a JSON list of its fields' text forms; the reverse is :func:`key_values`."""
+    return json.dumps([str(field.value_to_string(instance)) for field in instance._meta.pk_fields])
+
+
+def key_values(model: type[Model], text: str) -> dict[str, Any]:
+    """The fields of a key and their values, for a filter.
+
+    Raises:
+        ValueError: The text is no key of the model.
+    """
+    fields, texts = model._meta.pk_fields, json.loads(text)
+    return {field.attname: field.to_python(value) for field, value in zip(fields, texts, strict=True)}
+
+
+async def record(connection: Asks, failures: Sequence[Failure], *, told: bool) -> None:
+    """Keep failures; what cannot be kept is reported.
+
+    Args:
+        connection: Asks the server.
+        failures: Any number.
+        told: Whether the subscribers know already.
+    """
+    if not failures:
+        return
+    known: dict[tuple[str, str, str], list[Any]] = {}
+    for failure in failures:
+        row = known.setdefault((failure.address, failure.part, failure.pk), [failure, 0])
+        row[0], row[1] = failure, row[1] + 1
+    columns = zip(*([*dataclasses.astuple(failure), times] for failure, times in known.values()), strict=True)
+    try:
+        await connection.execute(_SQL["record"], *map(list, columns), told, _ROWS)
+    except _NO_TABLE as error:
+        emit(FailuresUnrecorded(count=len(failures), error=str(error)))
+
+
+class Failures:
+    """The failures of a leader's term, and the resyncs that they call for.
+
+    Args:
+        connection: Asks the server.
+    """
+
+    def __init__(self, connection: Asks) -> None:
+        self._connection = connection
+        self._due: dict[str, float] = {}
+        self._outgoing: dict[str, Outgoing] = {}
+
+    async def begin(self) -> None:
+        """Take over what the former leader has not told: to all subscribers of the observers."""
+        try:
+            rows = await self._connection.fetch(_SQL["untold"])
+        except _NO_TABLE as error:
+            emit(FailuresUnrecorded(count=0, error=str(error)))
+            return
+        now = datetime.now(UTC)
+        for row in rows:
+            if (observer := registry.at(row["address"])) is not None:
+                self.tell(observer, RowChange(0, 0, 0, None, None, None, now))
+
+    async def take(self, failed: Sequence[Failed]) -> None:
+        """Keep failures, and note who is to be told."""
+        await record(self._connection, [failure.failure for failure in failed], told=False)
+        for _, observer, change, groups in failed:
+            self.tell(observer, change, groups)
+
+    def tell(self, observer: Observed, change: RowChange, groups: Iterable[str] | None = None) -> None:
+        """Note that groups of an observer are to load again, or all of its subscribers."""
+        control = Control(observer.resync_group(), observer.message_type, observer.address)
+        outgoing = self._outgoing.setdefault(observer.address, {})
+        event = resync_event(observer, change.id)
+        for group in [control.group] if groups is None else groups:
+            outgoing[Destination(group, control, resync=True)] = Bundle(change, [event])
+        self._due.setdefault(observer.address, 0.0)
+
+    def due(self, now: float) -> Outgoing:
+        """The resyncs that are due, by ``time.monotonic``; they are taken for sent."""
+        found: Outgoing = {}
+        for address in [address for address in self._outgoing if self._due[address] <= now]:
+            found |= self._outgoing.pop(address)
+            self._due[address] = now + PAUSE
+        return found
+
+    def wait(self, now: float) -> float | None:
+        """Seconds until the next resync is due; None where there is none."""
+        return min((max(self._due[address] - now, 0.0) for address in self._outgoing), default=None)
+
+    async def asked(self) -> list["Asked"]:
+        """Some of the rows that somebody wants sent again; those of observers that are not here are refused."""
+        while True:
+            try:
+                rows = await self._connection.fetch(_SQL["asked"], _ROWS)
+            except _NO_TABLE:
+                return []
+            found = [(row, registry.at(row["address"])) for row in rows]
+            known = [Asked(row["id"], observer, row["pk"], row["change_id"]) for row, observer in found if observer]
+            if len(known) < len(rows):
+                refused = [row["id"] for row, observer in found if observer is None]
+                await self._connection.execute(_SQL["refuse"], refused)
+            if known or not rows:
+                return known
+
+    async def settle(self, asked: Sequence["Asked"]) -> None:
+        """Forget rows that were sent again, unless they have failed again."""
+        await self._connection.execute(_SQL["settle"], [row.id for row in asked])
+
+    async def sent(self, outgoing: Outgoing) -> None:
+        """Note in the database that resyncs were sent, unless more of the observer is waiting."""
+        addresses = {place.control.address for place in outgoing} - self._outgoing.keys()
+        with suppress(*_NO_TABLE):
+            await self._connection.execute(_SQL["told"], list(addresses))
+
+
+class Asked(NamedTuple):
+    """A row that somebody wants sent again."""
+
+    id: int
+    observer: Observed
+    pk: str
+    change_id: int
+
+
+def again(asked: Iterable[Asked], aliases: Sequence[str]) -> list[Occurrence]:
+    """Rows that failed, as they are now, to be sent as updates. Runs in the listener's thread.
+
+    Of a row that is gone nobody knows the groups, and where there are more rows than are kept not even those: the
+    observer's subscribers load again.
+
+    Args:
+        asked: The rows.
+        aliases: Those of their database.
+    """
+    found = []
+    for row in asked:
+        change = RowChange(row.change_id, NEVER_SEEN, 0, None, None, None, datetime.now(UTC))
+        instance = _instance(row, aliases) if row.pk else None
+        resync = FAILED if instance is None else None
+        found.append(Occurrence(change, row.observer, instance, instance, resync=resync, again=True))
+    return found
+
+
+def _instance(row: Asked, aliases: Sequence[str]) -> Model | None:
+    model = row.observer.model_cls
+    try:
+        key = key_values(model, row.pk)
+    except (ValueError, ValidationError):
+        return None  # the model has another key by now
+    return as_of_now(model, alias_of(model, aliases)).filter(**key).first()
+
+
+def resync_event(observer: Observed, change_id: int) -> str:
+    """The event that has subscribers load again."""
+    body = {"reason": FAILED, "model": observer.model_cls._meta.label}
+    return Event(RESYNC, body, change_id, NEVER_SEEN, datetime.now(UTC).isoformat()).encode()
