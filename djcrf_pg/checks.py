@@ -43,7 +43,8 @@ def check_channel_layer(app_configs: Sequence[AppConfig] | None, **kwargs: Any) 
     if "default" not in layers:
         yield Error(
             "There is no default channel layer, and events travel through it.",
-            hint="Set CHANNEL_LAYERS['default'], e.g. to channels_redis.core.RedisChannelLayer.",
+            hint="Set CHANNEL_LAYERS['default']: to channels_redis.core.RedisChannelLayer, or for one process to "
+            "channels.layers.InMemoryChannelLayer.",
             id="djcrf_pg.E002",
         )
     elif str(layers["default"].get("BACKEND", "")).startswith("channels_redis."):
@@ -110,13 +111,13 @@ def check_triggers(
             if step.state in ("missing", "outdated", "disabled"):
                 yield Warning(
                     f"The djcrf_pg triggers on {step.table.name} (database {alias!r}) are {step.state}: "
-                    f"its changes are not all heard.",
+                    f"not all of its changes are captured.",
                     hint=_mend(alias),
                     id="djcrf_pg.W005",
                 )
         for name, what in others.items():
             yield Warning(
-                f"{name} (database {alias!r}) is {what}, and takes no djcrf_pg triggers: its changes are not heard.",
+                f"{name} (database {alias!r}) is {what}, and takes no djcrf_pg triggers: its changes are not captured.",
                 hint="Observe the tables behind it, or take it out of DJCRF_PG['OBSERVE'].",
                 id="djcrf_pg.W005",
             )

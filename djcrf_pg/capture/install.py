@@ -122,7 +122,7 @@ def refuse_unfit(alias: str) -> None:
     if found := unfit(alias) if log_schema(alias) else {}:
         names = ", ".join(f"{name} ({what})" for name, what in found.items())
         raise InstallError(
-            f"No triggers can see the changed rows of {names} in database {alias!r}, so its changes are not heard: "
+            f"No triggers can see the changed rows of {names} in database {alias!r}, so its changes are not captured: "
             f"observe the tables behind it, or take it out of DJCRF_PG['OBSERVE']. Whatever else is observed has its "
             f"triggers."
         )

@@ -164,14 +164,18 @@ async def ready(alias: str, tables: Iterable[str], key: int) -> Probe:
 
 
 def _require(probe: Probe, alias: str) -> None:
-    if not probe.migrated or probe.absent:
-        what = "table " + ", ".join(sorted(probe.absent)) if probe.migrated else "the change log djcrf_pg_change"
-        raise NotMigrated(f"Database {alias!r} lacks {what}: run `manage.py migrate`.")
+    if not probe.migrated:
+        raise NotMigrated(f"Database {alias!r} lacks the change log djcrf_pg_change: run `manage.py migrate`.")
+    if probe.absent:
+        raise NotMigrated(
+            f"Database {alias!r} lacks table {', '.join(sorted(probe.absent))}: run `manage.py migrate`, and before it "
+            f"`manage.py makemigrations` if the model has no migration yet."
+        )
     if probe.bare:
         mend = "migrate" if get_settings().AUTO_INSTALL else "djcrf_pg install"
         raise TriggersMissing(
             f"Triggers of djcrf_pg are missing or disabled on {', '.join(sorted(probe.bare))} (database {alias!r}), so "
-            f"its changes would not be heard: run `manage.py {mend}`. If the consumer is in no app's consumers "
+            f"its changes are not captured: run `manage.py {mend}`. If the consumer is in no app's consumers "
             f"module and not behind ASGI_APPLICATION, name the model in DJCRF_PG['OBSERVE'] first."
         )
 

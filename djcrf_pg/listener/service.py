@@ -85,7 +85,7 @@ class Listener:
                         backoff.reset()
                     self._worked = False
                     delay = backoff.delay()
-                    self.error = str(error) or repr(error)
+                    self.error = (str(error) or repr(error)).removesuffix(".")  # a sentence goes on after it
                     expected = isinstance(error, (*CONNECTION_ERRORS, LeadershipLost, NotMigrated))
                     observation = ConnectionFailed(alias=self.alias, error=self.error, delay=delay)
                     emit(observation, None if expected else error)

@@ -19,7 +19,7 @@ HELP = "Show for each observed table whether its triggers are installed."
 _MENDS = {
     "not migrated": "`manage.py migrate` makes the change log and the tables",
     "absent": "`manage.py migrate` makes the change log and the tables",
-    **dict.fromkeys(("missing", "outdated", "disabled"), "`manage.py djcrf_pg install` mends the triggers"),
+    **dict.fromkeys(("missing", "outdated", "disabled"), "`manage.py djcrf_pg install` fixes the triggers"),
     "unfit": "What is no table takes no triggers: observe the tables behind it, or take it out of DJCRF_PG['OBSERVE']",
     "unwanted": "`manage.py djcrf_pg install` drops what nobody observes",
 }

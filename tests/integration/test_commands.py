@@ -54,7 +54,7 @@ def test_status_is_an_aligned_table_that_says_what_mends(migrated: Project) -> N
         "default   public.shelf_book          disabled",
         "default   public.shelf_book_authors  installed",
         "",
-        "`manage.py djcrf_pg install` mends the triggers.",
+        "`manage.py djcrf_pg install` fixes the triggers.",
     ]
 
 
@@ -89,7 +89,7 @@ def test_a_database_that_cannot_be_reached_is_no_traceback(project: Project) -> 
     project.write("shelf_settings.py", f"{SETTINGS}\nDATABASES['default']['HOST'] = '/nowhere'\n")
     result = project.manage("djcrf_pg", "status", check=False)
     assert result.returncode == 1
-    assert "CommandError: The database did not do it: " in result.stderr
+    assert "CommandError: Database error: " in result.stderr
     assert "Traceback" not in result.stderr
 
 

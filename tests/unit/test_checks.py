@@ -51,6 +51,7 @@ def test_no_channel_layer_is_an_error_with_the_setting_to_set(layers: Any) -> No
         (message,) = ours()
     assert message.id == "djcrf_pg.E002"
     assert "CHANNEL_LAYERS['default']" in str(message.hint)
+    assert "InMemoryChannelLayer" in str(message.hint)
 
 
 @pytest.mark.parametrize(("version", "warned"), [("8.0.0", True), ("10.1", True), ("7.9.9", False), (None, False)])

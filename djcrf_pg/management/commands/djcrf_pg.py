@@ -59,4 +59,4 @@ class Command(BaseCommand):
         except DjcrfPgError as error:
             raise CommandError(str(error)) from error
         except DatabaseError as error:
-            raise CommandError(f"The database did not do it: {str(error).strip()}") from error
+            raise CommandError(f"Database error: {str(error).strip()}") from error
