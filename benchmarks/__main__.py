@@ -1,7 +1,7 @@
 """``make bench``: speed, as ratios of things measured in turns in the same run.
 
 Each scenario is a module of `benchmarks.scenarios`, which says what runs where. Results are printed as a Markdown
-table; ``--markdown`` writes the page of the documentation, its plots and the table of the README as well.
+table; ``--markdown`` writes the page of the documentation, its plots and the figures of the README as well.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main() -> int:
     size.add_argument("--full", action="store_true", help="the largest backlog, log and number of groups: an hour")
     parser.add_argument("--rounds", type=int, default=2, help="turns of each measurement (default 2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
-    parser.add_argument("--markdown", action="store_true", help="write docs/benchmarks/ and the table in the README")
+    parser.add_argument("--markdown", action="store_true", help="write docs/benchmarks/ and the figures in the README")
     parser.add_argument(
         "--from", type=Path, metavar="FILE", dest="source", help="measure nothing; report these results"
     )

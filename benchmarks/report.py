@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.runner import OURS, Goal, Result
+from benchmarks.runner import DCRF, FLOOR, OURS, Goal, Result
 from tests.processes import ROOT
 
 FOLDER = ROOT / "docs" / "benchmarks"
@@ -61,25 +61,59 @@ def from_json(text: str) -> tuple[list[Result], dict[str, Any]]:
 
 
 def write(results: Sequence[Result], about: dict[str, Any]) -> None:
-    """Write the page, its plots, the JSON, and the table in the README."""
+    """Write the page, its plots, the JSON, and the figures in the README."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / "results.json").write_text(as_json(results, about))
     for old in FOLDER.glob("*.svg"):
         old.unlink()
-    names = list(dict.fromkeys(result.scenario for result in results))
-    parts = [PAGE.format(**about)]
-    for name in names:
-        theirs = [result for result in results if result.scenario == name]
+    for name, theirs in _by_scenario(results).items():
         (FOLDER / f"{name}.svg").write_text(plot(theirs))
+    (FOLDER / "index.md").write_text(page(results, about))
+    # A run of some scenarios has not all of these figures; the README then keeps those of the run before.
+    if figures := headline(results, about):
+        before, _, rest = README.read_text().partition(BEGIN)
+        README.write_text(f"{before}{BEGIN}\n{figures}{END}{rest.partition(END)[2]}")
+
+
+def page(results: Sequence[Result], about: dict[str, Any]) -> str:
+    """The page of the documentation: what was aimed at, then each scenario."""
+    goals = [result for result in results if result.goal]
+    parts = [PAGE.format(**about), f"## Goals\n\n{table(goals, peers=results)}"]
+    for name, theirs in _by_scenario(results).items():
         parts += [f"## {name}\n\n![{name}: ratios, with their least and most]({name}.svg)\n", table(theirs)]
-    (FOLDER / "index.md").write_text("\n".join(parts))
-    text = README.read_text()
-    if BEGIN in text:
-        before, _, rest = text.partition(BEGIN)
-        _, _, after = rest.partition(END)
-        goals = [result for result in results if result.goal]
-        line = f"\n{about['date']}, {about['size']} sizes: {about['machine']}\n\n"
-        README.write_text(f"{before}{BEGIN}\n{line}{table(goals, peers=results)}{END}{after}")
+    return "\n".join(parts)
+
+
+def headline(results: Iterable[Result], about: dict[str, Any]) -> str:
+    """Three figures beside DCRF's, for the README; empty if one of them was not measured."""
+    found = {(result.scenario, result.what, result.subject, result.reference): result for result in results}
+    try:
+        alone = [found["write-one", "`save()`, one thread", whose, FLOOR] for whose in (OURS, DCRF)]
+        latency = found["latency", "`save()` to frame at 100/s, p99", OURS, DCRF]
+        events = found["throughput", "`serializer_class`", OURS, DCRF]
+    except KeyError:
+        return ""
+    ratios = [_number(statistics.median(result.ratios)) for result in alone]
+    return f"""
+| {about["date"]}, {about["machine"].partition(";")[0]} | djcrf_pg | DCRF with Redis |
+|---|---|---|
+| Rate of `save()` in one thread; 1 is the rate without an observer | {" | ".join(ratios)} |
+| From `save()` to the WebSocket frame, 100 writes a second, p99 | {" | ".join(_sides(latency))} |
+| Events a second, bodies made by a `serializer_class` | {" | ".join(_sides(events, unit=""))} |
+
+"""
+
+
+def _sides(result: Result, unit: str | None = None) -> list[str]:
+    unit = f" {result.unit}" if unit is None else unit
+    return [f"{_number(statistics.median(values))}{unit}" for values in (result.figures, result.references)]
+
+
+def _by_scenario(results: Iterable[Result]) -> dict[str, list[Result]]:
+    scenarios: dict[str, list[Result]] = {}
+    for result in results:
+        scenarios.setdefault(result.scenario, []).append(result)
+    return scenarios
 
 
 PAGE = """# Benchmarks

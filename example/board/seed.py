@@ -34,16 +34,16 @@ TITLES = {
         "Review the retention settings",
     ),
     Task.Status.DONE: (
-        "Capture changes in statement triggers",
+        "Log changes in statement triggers",
         "Read the log between two snapshots",
         "Elect one leader per database",
         "Stop ringing a doorbell nobody needs",
         "Merge two saves into one event",
         "Survive a restart of PostgreSQL",
-        "Hear about raw SQL",
-        "Hear about bulk_create",
-        "Hear about queryset.update()",
-        "Hear about cascades",
+        "Capture raw SQL",
+        "Capture bulk_create()",
+        "Capture queryset.update()",
+        "Capture cascades",
     ),
 }
 

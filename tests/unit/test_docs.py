@@ -4,23 +4,29 @@ import ast
 import dataclasses
 import inspect
 import re
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
+from benchmarks import report
 from djcrf_pg import conf, exceptions, observations
 
 ROOT = Path(__file__).parent.parent.parent
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 PAGES = [README, *sorted(DOCS.rglob("*.md"))]
+TUTORIAL = DOCS / "tutorial" / "from-nothing.md"
+URLS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["urls"]
 
-#: The files of the README's project, each a line with its name and a block.
+#: The files of the tutorial's project, each a line with its name and a block.
 _FILE = re.compile(r"^\*\*`([\w./]+)`\*\*\n\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PYTHON = re.compile(r"^( *)```python\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _FENCED = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
+_NAMED_LINK = re.compile(r"^\[([\w-]+)\]: (\S+)$", re.MULTILINE)
+_USE_OF_NAME = re.compile(r"\]\[([\w-]+)\]")
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
 
@@ -76,17 +82,61 @@ def test_every_observation_is_there_with_its_level():
         assert rows[kind.__name__][1] == levels[kind.level]
 
 
+def links(page: Path) -> list[str]:
+    """The targets of a page's links, those at its end that the text names among them."""
+    text = _FENCED.sub("", page.read_text("utf-8"))
+    return _LINK.findall(text) + [target for _, target in _NAMED_LINK.findall(text)]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_relative_link_leads_somewhere(page: Path):
-    for target in _LINK.findall(_FENCED.sub("", page.read_text("utf-8"))):
+    for target in links(page):
         if "://" in target:
             continue
         path, _, anchor = target.partition("#")
         linked = page.parent / path if path else page
         assert linked.exists(), target
         # What mkdocs builds has to stay within docs/.
-        assert page == README or DOCS in linked.resolve().parents, target
+        assert DOCS in linked.resolve().parents, target
         assert not anchor or anchor in anchors(linked), target
+
+
+@pytest.mark.parametrize("target", [*links(README), *URLS.values()])
+def test_every_link_that_pypi_shows_leads_somewhere(target: str):
+    assert "://" in target, "relative links lead nowhere on PyPI"
+    if not target.startswith(URLS["Repository"]):
+        return
+    path, _, anchor = target.removeprefix(URLS["Repository"]).partition("#")
+    if path not in ("", "/issues"):
+        kind = "raw" if target.endswith(".png") else "blob"
+        linked = ROOT / path.removeprefix(f"/{kind}/main/")
+        assert linked.exists()
+        assert not anchor or anchor in anchors(linked)
+
+
+def test_the_project_has_one_address():
+    assert {url.partition("/blob/")[0].removesuffix("/issues") for url in URLS.values()} == {URLS["Repository"]}
+    for page in (README, DOCS / "index.md", ROOT / "mkdocs.yml"):
+        found = re.findall(r"https://github\.com/[\w-]+/djcrf_pg", page.read_text("utf-8"))
+        assert set(found) == {URLS["Repository"]}
+
+
+def test_the_readme_is_two_screens_and_names_its_links():
+    text = README.read_text("utf-8")
+    assert len(text.splitlines()) <= 120
+    assert set(_USE_OF_NAME.findall(text)) == {name for name, _ in _NAMED_LINK.findall(text)}
+
+
+def test_the_screenshot_is_no_burden():
+    assert (DOCS / "images" / "demo.png").stat().st_size < 200_000
+
+
+def test_the_figures_are_those_of_the_results():
+    results, about = report.from_json((DOCS / "benchmarks" / "results.json").read_text("utf-8"))
+    assert (DOCS / "benchmarks" / "index.md").read_text("utf-8") == report.page(results, about)
+    figures = report.headline(results, about)
+    assert figures
+    assert f"{report.BEGIN}\n{figures}{report.END}" in README.read_text("utf-8")
 
 
 def test_every_page_is_in_the_navigation():
@@ -94,10 +144,10 @@ def test_every_page_is_in_the_navigation():
     assert sorted(navigation) == sorted(page.relative_to(DOCS).as_posix() for page in PAGES[1:])
 
 
-def test_the_readme_s_project_is_whole_and_compiles():
-    files = dict(_FILE.findall(README.read_text("utf-8")))
+def test_the_tutorial_s_project_is_whole_and_compiles():
+    files = dict(_FILE.findall(TUTORIAL.read_text("utf-8")))
     assert files.keys() == {
-        *("manage.py", "settings.py", "asgi.py", "watch.py"),
+        *("manage.py", "settings.py", "urls.py", "asgi.py", "watch.py"),
         *("notes/models.py", "notes/consumers.py"),
     }
     for name, text in files.items():
