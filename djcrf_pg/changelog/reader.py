@@ -250,6 +250,10 @@ class ChangeLog:
         """The columns and types of tables, from the catalog."""
         return await self.connection.fetch(self._sql["relations"], oids)
 
+    async def uptime(self) -> float:
+        """Seconds since the server was started."""
+        return float(await self.connection.fetchval(self._sql["uptime"]))
+
     async def heard(self, class_id: int) -> set[int]:
         """The second halves of the keys of advisory locks that somebody holds, as ``int4``."""
         rows = await self.connection.fetch(self._sql["heard"], class_id)

@@ -179,7 +179,7 @@ class Gate:
 
         Returns:
             The number of the session, and whether a leader may have left something unsaid meanwhile. It has not where
-            the server was restarted and no leader leads for long: those wait for everybody to come back.
+            the server was restarted a short time ago: leaders wait for everybody to come back.
 
         Raises:
             OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError: The database cannot be asked.

@@ -65,7 +65,7 @@ class Leadership:
     """One term: read, deliver, advance; sleep when there is nothing to read."""
 
     def __init__(
-        self, listener: Host, session: Session, log: ChangeLog, bell: Bell, catalog: Catalog, taken: Taken
+        self, listener: Host, session: Session, log: ChangeLog, bell: Bell, catalog: Catalog, taken: Taken, grace: float
     ) -> None:
         self._listener = listener
         self._session = session
@@ -73,7 +73,7 @@ class Leadership:
         self._bell = bell
         self._term = taken.term
         self._position = taken.position
-        self._since = time.monotonic()
+        self._grace_ends = time.monotonic() + grace
         self._unsaved = self._pruning = False
         self._saved_at = self._pruned_at = time.monotonic()
         self._catalog = catalog
@@ -253,7 +253,7 @@ class Leadership:
 
     async def _silent(self, changes: list[Change]) -> frozenset[Observed]:
         """The observers that nobody hears; asked after the changes were read."""
-        if len(changes) < interest.LEAST or time.monotonic() - self._since < interest.GRACE:
+        if len(changes) < interest.LEAST or time.monotonic() < self._grace_ends:
             return frozenset()
         heard = await self._log.heard(interest.CLASS_ID)
         return frozenset(observer for observer in registry if interest.key_of(observer) not in heard)

@@ -34,6 +34,7 @@ class Session:
     Attributes:
         connection: The connection, for what is no question.
         pid: The server process.
+        opened: When it began, in seconds of ``time.monotonic()``.
         confirmed: When the server last answered, in seconds of ``time.monotonic()``.
     """
 
@@ -42,7 +43,7 @@ class Session:
         self.pid = pid
         self._name = self._named()
         self._sql = sql.queries("djcrf_pg.listener", "session.sql")
-        self.confirmed = time.monotonic()
+        self.confirmed = self.opened = time.monotonic()
         self._alias = alias
         self._turn = asyncio.Lock()
 

@@ -50,6 +50,9 @@ LEFT JOIN pg_type AS element
 WHERE c.oid = ANY ($1::oid[])
 ORDER BY c.oid, a.attnum
 
+-- name: uptime
+SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())
+
 -- name: heard
 -- $1 class of the locks that say whose events are heard.
 SELECT DISTINCT objid::int8 AS key FROM pg_locks

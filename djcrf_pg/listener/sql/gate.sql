@@ -22,12 +22,9 @@ SELECT pg_current_snapshot()::text AS snapshot, clock_timestamp() AS at,
 SELECT pg_advisory_lock_shared($1::int, key) FROM unnest($2::int[]) AS keys (key)
 
 -- name: patient
--- :holder of the leader's lock, $1 when our former session began, $2 seconds: whether all sessions ended with ours, and
--- nobody leads for as long.
-SELECT coalesce(pg_postmaster_start_time() > $1::timestamptz, false) AND NOT EXISTS (
-    SELECT FROM (/* :holder */) AS holder
-    WHERE backend_start < clock_timestamp() - make_interval(secs => $2::float8)
-)
+-- $1 when our former session began, $2 seconds: whether all sessions ended with ours, and that is not as long ago.
+SELECT coalesce(pg_postmaster_start_time() > $1::timestamptz, false)
+   AND pg_postmaster_start_time() > clock_timestamp() - make_interval(secs => $2::float8)
 
 -- name: end_sessions
 -- $1 server processes that an event loop left behind when it was closed. A pid may belong to somebody else by

@@ -1,6 +1,6 @@
 -- name: holder
 -- :class of the leader's lock: the session that has it.
-SELECT locks.pid, activity.application_name, activity.state, activity.wait_event_type, activity.backend_start
+SELECT locks.pid, activity.application_name, activity.state, activity.wait_event_type
 FROM pg_locks AS locks LEFT JOIN pg_stat_activity AS activity USING (pid)
 WHERE locks.locktype = 'advisory' AND locks.granted AND locks.objsubid = 2
   AND locks.classid = /* :class */::int8::oid AND locks.objid = to_regclass('djcrf_pg_change')::oid
