@@ -231,6 +231,20 @@ class FieldDeferred(Observation):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DefaultsGiven(Observation):
+    """A model's code reads deferred fields while an instance is made, and got their defaults. Said once a model."""
+
+    level = logging.WARNING
+    template = (
+        "{model} cannot be made with deferred fields ({error}): its __init__, from_db or receivers of post_init read "
+        "the defaults of {fields}, which are deferred afterwards"
+    )
+    model: str
+    fields: str
+    error: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Installed(Observation):
     """Triggers of a table were created, replaced or dropped."""
 

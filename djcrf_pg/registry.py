@@ -11,7 +11,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, router
-from django.db.models import Field, ManyToManyRel, Model, QuerySet
+from django.db.models import Field, ManyToManyRel, Model
 
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import ConfigurationError, ObserverError
@@ -314,15 +314,6 @@ def _password_of_the_user_model() -> "Field[Any, Any] | None":
     except (LookupError, ValueError, FieldDoesNotExist):
         return None
     return field if isinstance(field, Field) else None
-
-
-def as_of_now(model: type[Model], alias: str) -> "QuerySet[Model]":
-    """The rows of a model as they are now, without the columns that must not leave their tables."""
-    hidden = []
-    for part in family_of(model):
-        excluded = excluded_columns(part)
-        hidden += [field.name for column, field in own_columns(part).items() if column in excluded]
-    return model._base_manager.using(alias).defer(*hidden)
 
 
 registry = Registry()

@@ -24,6 +24,7 @@ from psycopg.pq import Format
 
 from djcrf_pg.changelog.image import elements
 from djcrf_pg.changelog.net import Image
+from djcrf_pg.instances import make
 from djcrf_pg.observations import FieldDeferred, emit
 from djcrf_pg.registry import own_columns
 
@@ -287,7 +288,8 @@ class Hydrator:
         Args:
             image: The row.
             lenient: Leave out a field whose value does not fit, instead of raising.
-            only_key: Leave out all fields but the primary key's.
+            only_key: Leave out all fields but the primary key's. Code of the model's may miss them, see
+                :func:`~djcrf_pg.instances.runs_code`.
 
         Raises:
             StaleRelation: As :meth:`values` does.
@@ -298,7 +300,7 @@ class Hydrator:
             raise ValueError(
                 f"the key of {self.model._meta.label} cannot be read from an image of {self.relation.name}"
             )
-        return self.model.from_db(self._alias, list(values), list(values.values()))
+        return make(self.model, self._alias, values)
 
     def values(
         self, image: Image, columns: Iterable[_Column] | None = None, *, lenient: bool = False

@@ -11,13 +11,14 @@ from typing import Any
 from django.db.models import Model
 
 from djcrf_pg.changelog.net import RowChange
+from djcrf_pg.instances import as_of_now, make
 from djcrf_pg.listener.occurrence import Occurrence
-from djcrf_pg.registry import Observed, alias_of, as_of_now
-
-#: From the row of a table to the attributes that it holds, before and after.
-Read = Callable[[type[Model], RowChange], tuple[dict[str, Any] | None, dict[str, Any] | None]]
+from djcrf_pg.registry import Observed, alias_of, own_columns
 
 Values = dict[str, Any]
+
+#: From the row of a table to the attributes that it holds, before and after, and the names of the fields that differ.
+Read = Callable[[type[Model], RowChange], tuple[Values | None, Values | None, list[str]]]
 
 #: A model and a key in its own table.
 _Key = tuple[type[Model], Any]
@@ -30,6 +31,7 @@ class _Family:
     change: RowChange
     old: dict[type[Model], Values] = dataclasses.field(default_factory=dict)
     new: dict[type[Model], Values] = dataclasses.field(default_factory=dict)
+    changed: list[str] = dataclasses.field(default_factory=list)
 
 
 class Heirs:
@@ -47,11 +49,14 @@ class Heirs:
 
     def add(self, observer: Observed, model: type[Model], row: RowChange) -> None:
         """Take in a row of the table of ``model``, which is the observed model or one that it inherits from."""
-        for values, side in zip(self._read(model, row), ("old", "new"), strict=True):
+        old, new, changed = self._read(model, row)
+        for values, side in ((old, "old"), (new, "new")):
             if values is not None:
                 key = (model, values[model._meta.pk.attname])
                 family = self._families.setdefault((row.xid, observer, key), _Family(row))
                 getattr(family, side)[model] = values
+                if values is new:
+                    family.changed += changed
 
     @property
     def observers(self) -> set[Observed]:
@@ -74,6 +79,7 @@ class Heirs:
             if known is not family:
                 known.old |= family.old
                 known.new |= family.new
+                known.changed += family.changed
                 known.change = min(known.change, family.change, key=lambda change: change.id)
         for (_, pk), family in merged.items():
             if occurrence := self._occurrence(observer, family, current.values(pk)):
@@ -86,20 +92,17 @@ class Heirs:
             return None  # The row of a parent without this child, or of one that is gone by now.
         old = self._whole(own, family.old, current) if own in family.old or not touched else None
         new = self._whole(own, family.new, current) if own in family.new or not touched else None
-        changed = [
-            own._meta.get_field(name).name
-            for model, values in family.new.items()
-            for name, value in values.items()
-            if name in family.old.get(model, {}) and family.old[model][name] != value
-        ]
-        return Occurrence(family.change, observer, old, new, changed if old and new else [])
+        return Occurrence(family.change, observer, old, new, family.changed if old and new else [])
 
     def _whole(self, model: type[Model], parts: dict[type[Model], Values], current: Values | None) -> Model:
         values = dict(current or {})
-        for part in parts.values():
+        for written, part in parts.items():
+            # What the log does not have of a row that was written is deferred: as it is now, it may be another value.
+            for field in own_columns(written).values():
+                values.pop(field.attname, None)
             values |= part
         names = [field.attname for field in model._meta.concrete_fields if field.attname in values]
-        return model.from_db(alias_of(model, self._aliases), names, [values[name] for name in names])
+        return make(model, alias_of(model, self._aliases), {name: values[name] for name in names})
 
 
 class _Current:
@@ -112,14 +115,11 @@ class _Current:
         for model, key in keys:
             wanted.setdefault(model._meta.pk.attname, set()).add(key)
         for name, values in wanted.items():
-            for instance in as_of_now(observer.model_cls, alias).filter(**{f"{name}__in": values}):
-                self._values[instance.pk] = {
-                    field.attname: instance.__dict__[field.attname]
-                    for field in instance._meta.concrete_fields
-                    if field.attname in instance.__dict__
-                }
+            for _, found in as_of_now(observer.model_cls, alias, name, values):
+                pk = found[observer.model_cls._meta.pk.attname]
+                self._values[pk] = found
                 for model in observer.models:
-                    self._pks[model, getattr(instance, model._meta.pk.attname)] = instance.pk
+                    self._pks[model, found[model._meta.pk.attname]] = pk
 
     def pk_for(self, key: _Key) -> Any:
         """The key of the child, for a key of one of its tables.

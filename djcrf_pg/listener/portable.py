@@ -7,6 +7,8 @@ from typing import Any
 
 from django.db.models import Model
 
+from djcrf_pg.instances import make
+
 
 def dump(instance: Model) -> dict[str, Any]:
     """The loaded fields of an instance, by attribute; deferred ones are left out."""
@@ -20,5 +22,8 @@ def dump(instance: Model) -> dict[str, Any]:
 def load(model: type[Model], alias: str, dumped: dict[str, Any]) -> Model:
     """Make the instance again; what was left out is deferred."""
     fields = [field for field in model._meta.concrete_fields if field.attname in dumped]
-    values = [None if dumped[field.attname] is None else field.to_python(dumped[field.attname]) for field in fields]
-    return model.from_db(alias, [field.attname for field in fields], values)
+    values = {
+        field.attname: None if dumped[field.attname] is None else field.to_python(dumped[field.attname])
+        for field in fields
+    }
+    return make(model, alias, values)

@@ -13,11 +13,12 @@ from djcrf_pg.changelog.change import MASS, OVERFLOWN, TRUNCATED, UNORDERED, UNW
 from djcrf_pg.changelog.decode import Hydrator, Relation, StaleRelation, raw_columns
 from djcrf_pg.changelog.image import parse
 from djcrf_pg.changelog.net import UNREADABLE, Image, RowChange, by_key, net
+from djcrf_pg.instances import as_of_now, make, runs_code
 from djcrf_pg.listener.inheritance import Heirs
 from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.listener.routes import Audience, Link, Route
 from djcrf_pg.observations import RowUnreadable, emit
-from djcrf_pg.registry import Observed, alias_of, as_of_now
+from djcrf_pg.registry import Observed, alias_of
 
 #: What stands in the log for changes that are not told row by row.
 _RESYNC_OPS = {
@@ -81,7 +82,8 @@ class Router:
 
         Raises:
             StaleRelation: A table was altered since the catalog was read.
-            OperationalError, InterfaceError: The owners of join rows cannot be loaded: the database is gone.
+            OperationalError, InterfaceError: The database is gone that owners of join rows, parents, or code of a
+                model that makes an instance ask.
         """
         self._lenient, self._forgiving = lenient, forgiving
         changes = list(changes)
@@ -187,10 +189,7 @@ class Router:
             try:
                 found += occurrences()
             except Exception as error:
-                if isinstance(error, OperationalError | InterfaceError):
-                    connections.close_all()
-                    if not self._forgiving:
-                        raise
+                self._raise_if_gone(error)
                 last = rows[-1]
                 self._report(last, ", ".join(observer.label for observer in observers), error)
                 for observer in observers:
@@ -206,8 +205,9 @@ class Router:
             heirs.add(observer, next(model for model in observer.models if model._meta.db_table == table), row)
         for link in audience.links:
             for image in (row.old, row.new):
-                if join := self._instance(link.through, row, image):
-                    touched.setdefault((row.xid, link, getattr(join, link.owner_attname)), row)
+                if image is not None:
+                    join = self._hydrator(link.through, row).values(image, lenient=self._lenient)
+                    touched.setdefault((row.xid, link, join[link.owner_attname]), row)
         return []
 
     def _guarded(
@@ -222,9 +222,17 @@ class Router:
         except StaleRelation:
             raise
         except Exception as error:
+            self._raise_if_gone(error)
             self._report(row, self._relations[row.relation].name, error)
             self._resync(row, UNREADABLE, resyncs)
             return []
+
+    def _raise_if_gone(self, error: Exception) -> None:
+        """Have the changes tried again where the database is gone that owners, or a model's own code, query."""
+        if isinstance(error, OperationalError | InterfaceError):
+            connections.close_all()
+            if not self._forgiving:
+                raise error
 
     def _resync(self, row: RowChange, reason: str, resyncs: dict[tuple[int, Observed], Occurrence]) -> None:
         for observer in self._everybody[row.relation].everybody():
@@ -237,7 +245,7 @@ class Router:
         """The row for the observers of models that it holds all of.
 
         An update is made once where nobody is given the instance as it was, and of the key alone where nobody is given
-        an instance: most of what a bulk update costs here.
+        an instance and no code of the model's sees it: most of what a bulk update costs here.
         """
         if row.old is None and row.new is None:
             return
@@ -245,7 +253,8 @@ class Router:
         for observer in observers:
             needs = self._needs.get(observer)
             if needs is None:
-                needs = self._needs[observer] = (observer.needs_row, observer.needs_old)
+                needs_row = observer.needs_row or runs_code(observer.model_cls)
+                needs = self._needs[observer] = (needs_row, observer.needs_old)
             model, only_key = observer.model_cls, not needs[0]
             twice = row.old is not None and (row.new is None or needs[1])
             kind = (model, twice, only_key)
@@ -276,11 +285,11 @@ class Router:
         wanted: dict[tuple[type[Model], str], set[Any]] = {}
         for _, link, owner in touched:
             wanted.setdefault((link.observer.model_cls, link.owner_field), set()).add(owner)
-        owners = {
-            (model, field, getattr(instance, field)): instance
-            for (model, field), keys in wanted.items()
-            for instance in as_of_now(model, alias_of(model, self._aliases)).filter(**{f"{field}__in": keys})
-        }
+        owners = {}
+        for (model, field), keys in wanted.items():
+            alias = alias_of(model, self._aliases)
+            for key, values in as_of_now(model, alias, field, keys):
+                owners[model, field, key] = make(model, alias, values)
         for (xid, link, owner), row in touched.items():
             instance = owners.get((link.observer.model_cls, link.owner_field, owner))
             if instance is None:
@@ -292,15 +301,14 @@ class Router:
             if link.name not in told[place].changed:
                 told[place].changed.append(link.name)
 
-    def _read(self, model: type[Model], row: RowChange) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    def _read(
+        self, model: type[Model], row: RowChange
+    ) -> tuple[dict[str, Any] | None, dict[str, Any] | None, list[str]]:
         hydrator = self._hydrator(model, row)
         old, new = (
             None if image is None else hydrator.values(image, lenient=self._lenient) for image in (row.old, row.new)
         )
-        return old, new
-
-    def _instance(self, model: type[Model], row: RowChange, image: Image | None) -> Model | None:
-        return None if image is None else self._hydrator(model, row).instance(image, lenient=self._lenient)
+        return old, new, _changed(hydrator.names, row)
 
     def _hydrator(self, model: type[Model], row: RowChange) -> Hydrator:
         place = (model, row.relation)

@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
+from channels.db import database_sync_to_async
 from channels.exceptions import StopConsumer
 from django.db.models import Model
 
+from djcrf_pg.instances import runs_code
 from djcrf_pg.listener import envelope
 from djcrf_pg.listener.failures import FAILED, HANDLER, NEVER_SEEN, PAUSE, Failure
 from djcrf_pg.listener.numbering import Tail
@@ -133,9 +135,17 @@ class Handling:
             observer=self._observer,
             subscribing_request_ids=list(self._requests().get(kwargs["group"], ())),
             action=event.action,
-            **self._observer.extras_of(event),
+            **await self._extras_of(event),
             **kwargs,
         )
+
+    async def _extras_of(self, event: envelope.Event) -> dict[str, Any]:
+        """What the handler named. Code of the model's that sees the old instance may query, and does so in a thread."""
+        observer = self._observer
+        if observer.wants_old and runs_code(observer.model_cls):
+            extras: dict[str, Any] = await database_sync_to_async(observer.extras_of)(event)
+            return extras
+        return dict(observer.extras_of(event))
 
     async def _handle_again(self, event: envelope.Event, **kwargs: Any) -> None:
         """Call the handler once more, and take down what it fails on."""

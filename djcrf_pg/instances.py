@@ -1,0 +1,117 @@
+"""Instances of models, wherever their values come from: the log, the database, a message.
+
+Django makes an instance of what a query selects, and the project's own code may run on the way: ``__init__``,
+``from_db``, the receivers of ``post_init``. Here is whether such code runs, how an instance is made for it, and what is
+in the rows now.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from django.db import DatabaseError, InterfaceError, connections
+from django.db.models import Model, QuerySet
+from django.db.models.signals import post_init, pre_init
+
+from djcrf_pg.observations import DefaultsGiven, emit
+from djcrf_pg.registry import excluded_columns, family_of, own_columns
+
+#: Models that could not be made with deferred fields; True for those that recurse, with which it is not tried again.
+_eager: dict[type[Model], bool] = {}
+
+
+def runs_code(model: type[Model]) -> bool:
+    """Whether code of the project's or of a package runs while an instance is made, and may read any of its fields.
+
+    It is asked anew for each batch, because receivers come and go.
+    """
+    return (
+        any(getattr(model, name) is not getattr(Model, name) for name in ("__new__", "__init__", "__setattr__"))
+        or getattr(model.from_db, "__func__", None) is not Model.from_db.__func__  # type: ignore[attr-defined]
+        or pre_init.has_listeners(model)
+        or post_init.has_listeners(model)
+    )
+
+
+def make(model: type[Model], alias: str, values: Mapping[str, Any]) -> Model:
+    """Make an instance as a queryset would that had selected these values.
+
+    What is missing is deferred. Code that runs meanwhile may read such a field all the same, as ``__init__`` does to
+    remember how the instance began. Django then loads it, which fails where the row is gone, and goes round in circles
+    where two fields are read. The instance is then made with the defaults of these fields, as ``Model()`` would make
+    it, and they are deferred afterwards.
+
+    Args:
+        model: The model.
+        alias: The database that the instance says it comes from.
+        values: By attribute, in the order of the model's fields.
+
+    Raises:
+        DatabaseError, InterfaceError: The code asked a database that is gone.
+        Exception: What the code raises, whatever the missing fields are.
+    """
+    if not _eager.get(model):
+        try:
+            return model.from_db(alias, list(values), list(values.values()))
+        except Exception as error:
+            complete = len(values) >= len(model._meta.concrete_fields)
+            if complete or isinstance(error, DatabaseError | InterfaceError) or not runs_code(model):
+                raise
+            if isinstance(error, RecursionError):
+                # It may have struck the driver in the middle of a query.
+                connections.close_all()
+            instance = _make_of_defaults(model, alias, values)
+            _report(model, values, error)
+            return instance
+    return _make_of_defaults(model, alias, values)
+
+
+def _make_of_defaults(model: type[Model], alias: str, values: Mapping[str, Any]) -> Model:
+    fields = model._meta.concrete_fields
+    complete = [values[field.attname] if field.attname in values else field.get_default() for field in fields]
+    instance = model.from_db(alias, [field.attname for field in fields], complete)
+    for field in fields:
+        if field.attname not in values:
+            instance.__dict__.pop(field.attname, None)
+    return instance
+
+
+def _report(model: type[Model], values: Mapping[str, Any], error: Exception) -> None:
+    recurses = isinstance(error, RecursionError)
+    if model not in _eager:
+        missing = [field.name for field in model._meta.concrete_fields if field.attname not in values]
+        emit(DefaultsGiven(model=model._meta.label, fields=", ".join(missing), error=repr(error)))
+    _eager[model] = _eager.get(model, False) or recurses
+
+
+def as_of_now(
+    model: type[Model], alias: str, attname: str, keys: Collection[Any]
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Load rows as they are now, without the columns that must not leave their tables.
+
+    The model's managers are passed by: one may hide rows (soft deletion), or give instances of other classes.
+
+    Args:
+        model: The model.
+        alias: The database.
+        attname: The attribute that is looked up, which may be that of a parent.
+        keys: Its values.
+
+    Yields:
+        Its value, and the values of an instance for :func:`make`.
+    """
+    names = [field.attname for field in model._meta.concrete_fields if field.attname not in _withheld(model)]
+    rows: QuerySet[Model, dict[str, Any]] = QuerySet(model, using=alias).order_by().values(*names, attname)
+    for row in rows.filter(**{f"{attname}__in": keys}):
+        yield row[attname], {name: row[name] for name in names}
+
+
+def _withheld(model: type[Model]) -> set[str]:
+    """The attributes that instances lack, wherever they come from; keys are not among them."""
+    withheld: set[str] = set()
+    for part in family_of(model):
+        columns = excluded_columns(part)
+        keys = part._meta.pk_fields
+        withheld |= {
+            field.attname for column, field in own_columns(part).items() if column in columns and field not in keys
+        }
+    return withheld

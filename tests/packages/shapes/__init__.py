@@ -1,0 +1,1 @@
+"""django-polymorphic: a query gives instances of other classes than its model's."""

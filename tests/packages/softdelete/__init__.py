@@ -1,0 +1,1 @@
+"""django-safedelete: managers that hide rows, also the one that Django loads related rows with."""
