@@ -1,16 +1,19 @@
 """Instances of models, wherever their values come from: the log, the database, a message.
 
 Django makes an instance of what a query selects, and the project's own code may run on the way: ``__init__``,
-``from_db``, the receivers of ``post_init``. Here is whether such code runs, how an instance is made for it, and what is
-in the rows now.
+``from_db``, the receivers of ``post_init``. Here are the questions that this raises, asked of the model: does such code
+run, which columns does a query select as something else than what is stored, and what is in the rows now.
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connections
-from django.db.models import Model, QuerySet
+from django.db.models import Field, Model, QuerySet
+from django.db.models.expressions import Col
 from django.db.models.signals import post_init, pre_init
+from django.db.models.sql import Query
 
 from djcrf_pg.observations import DefaultsGiven, emit
 from djcrf_pg.registry import excluded_columns, family_of, own_columns
@@ -83,10 +86,44 @@ def _report(model: type[Model], values: Mapping[str, Any], error: Exception) -> 
     _eager[model] = _eager.get(model, False) or recurses
 
 
+@lru_cache(maxsize=1024)
+def sql_fields(model: type[Model], alias: str) -> "dict[str, Field[Any, Any]]":
+    """The fields whose SELECT is SQL: a query gives something else than what is stored, and the log has what is stored.
+
+    Encrypted fields are such (they select ``pgp_sym_decrypt(column, …)``), and PostGIS's (``column::bytea``). What
+    counts is the SQL that they make, not how.
+
+    Args:
+        model: The model, whose own table it is.
+        alias: The database.
+
+    Returns:
+        The fields, by column.
+    """
+    return {column: field for column, field in own_columns(model).items() if not _is_plain(field, alias)}
+
+
+def _is_plain(field: "Field[Any, Any]", alias: str) -> bool:
+    """Whether a query selects the field's column itself."""
+    table = field.model._meta.db_table
+    try:
+        column = field.get_col(table)
+        format_select = getattr(type(column.output_field), "select_format", None)
+        if type(column) is Col and column.target is field and format_select is Field.select_format:
+            return True
+        connection = connections[alias]
+        compiler = Query(field.model).get_compiler(using=alias)
+        sql, params = column.select_format(compiler, *compiler.compile(column))
+        return not params and sql == Col(table, field).as_sql(compiler, connection)[0]
+    except Exception:
+        # It lacks a key, say, that this process need not have. What is no more than a column lacks nothing.
+        return False
+
+
 def as_of_now(
     model: type[Model], alias: str, attname: str, keys: Collection[Any]
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Load rows as they are now, without the columns that must not leave their tables.
+    """Load rows as they are now, without the columns that must not leave their tables and those of `sql_fields`.
 
     The model's managers are passed by: one may hide rows (soft deletion), or give instances of other classes.
 
@@ -99,17 +136,17 @@ def as_of_now(
     Yields:
         Its value, and the values of an instance for :func:`make`.
     """
-    names = [field.attname for field in model._meta.concrete_fields if field.attname not in _withheld(model)]
+    names = [field.attname for field in model._meta.concrete_fields if field.attname not in _withheld(model, alias)]
     rows: QuerySet[Model, dict[str, Any]] = QuerySet(model, using=alias).order_by().values(*names, attname)
     for row in rows.filter(**{f"{attname}__in": keys}):
         yield row[attname], {name: row[name] for name in names}
 
 
-def _withheld(model: type[Model]) -> set[str]:
+def _withheld(model: type[Model], alias: str) -> set[str]:
     """The attributes that instances lack, wherever they come from; keys are not among them."""
     withheld: set[str] = set()
     for part in family_of(model):
-        columns = excluded_columns(part)
+        columns = {*excluded_columns(part), *sql_fields(part, alias)}
         keys = part._meta.pk_fields
         withheld |= {
             field.attname for column, field in own_columns(part).items() if column in columns and field not in keys

@@ -231,6 +231,17 @@ class FieldDeferred(Observation):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FieldSelectsSql(Observation):
+    """A query selects a field as SQL, and the log has what is stored, so the field is deferred on the instance."""
+
+    level = logging.WARNING
+    template = "{model}.{field} is deferred: a query selects SQL of {kind}, and the log has what is stored"
+    model: str
+    field: str
+    kind: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class DefaultsGiven(Observation):
     """A model's code reads deferred fields while an instance is made, and got their defaults. Said once a model."""
 

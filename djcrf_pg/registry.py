@@ -163,6 +163,14 @@ class Registry:
         Raises:
             ConfigurationError: ``OBSERVE`` or ``EXCLUDE`` name something that does not exist.
         """
+        return {model._meta.db_table: excluded_columns(model) for model in self.models(alias)}
+
+    def models(self, alias: str) -> list[type[Model]]:
+        """The models whose own tables in database ``alias`` want triggers.
+
+        Raises:
+            ConfigurationError: ``OBSERVE`` names something that does not exist.
+        """
         models: dict[type[Model], None] = {}
         for observer in self:
             if lives_on(observer.model_cls, alias):
@@ -171,7 +179,7 @@ class Registry:
             model = model_of(label, "OBSERVE")
             if lives_on(model, alias):
                 models[model] = None
-        return {model._meta.db_table: excluded_columns(model) for model in models}
+        return list(models)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -35,6 +35,8 @@ trap 'rm -f "$log"' EXIT
     some "18: packages" 18 --ds=tests.packages.settings tests/packages "$@" || failed=1
     if ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then
         some "of Debian: what needs extensions" debian tests/integration -m extensions "$@" || failed=1
+        some "of Debian: packages that need extensions" debian --ds=tests.packages.settings tests/packages \
+            -m extensions "$@" || failed=1
     fi
     exit "$failed"
 ) >"$log" 2>&1 &

@@ -1,5 +1,7 @@
 """Row images to model instances, exactly as the ORM would have loaded them, and without a query.
 
+A field that the ORM selects as SQL (an encrypted one, say) is deferred: the image has what is stored.
+
 A JSON value becomes what the driver would have given for the column's type; then Django's own converters and
 ``Model.from_db`` do what they do in a queryset. The images are written with pinned settings (see the capture
 functions), so the text of a value depends on its type alone.
@@ -24,8 +26,8 @@ from psycopg.pq import Format
 
 from djcrf_pg.changelog.image import elements
 from djcrf_pg.changelog.net import Image
-from djcrf_pg.instances import make
-from djcrf_pg.observations import FieldDeferred, emit
+from djcrf_pg.instances import make, sql_fields
+from djcrf_pg.observations import FieldDeferred, FieldSelectsSql, emit
 from djcrf_pg.registry import own_columns
 
 Convert = Callable[[Any], Any]
@@ -257,10 +259,13 @@ class Hydrator:
         decoders = Decoders(alias)
         own = own_columns(model)
         self.names = {column: field.name for column, field in own.items()}
+        selected = sql_fields(model, alias)
+        for field in selected.values():
+            emit(FieldSelectsSql(model=model._meta.label, field=field.name, kind=type(field).__name__))
         self._columns = [
             self._column(column, field, relation.columns[column], decoders)
             for column, field in own.items()
-            if column in relation.columns and relation.columns[column].kind != VIRTUAL
+            if column in relation.columns and relation.columns[column].kind != VIRTUAL and column not in selected
         ]
         self._unknown = [column for column in own if column not in relation.columns]
         keys = model._meta.pk_fields

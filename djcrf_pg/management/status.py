@@ -3,13 +3,16 @@
 import dataclasses
 import sys
 from argparse import ArgumentParser
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from json import dumps
 
 from django.core.management.base import BaseCommand
+from django.db import connections
 
+from djcrf_pg.capture import catalog
 from djcrf_pg.capture.casts import MEND, foreign_casts
 from djcrf_pg.capture.install import absent, log_schema, plan, unfit
+from djcrf_pg.instances import sql_fields
 from djcrf_pg.management.databases import add_database, choose
 from djcrf_pg.registry import registry
 
@@ -37,6 +40,7 @@ class Line:
             no change log).
         excluded: The columns that never leave it.
         casts: What is to be said of casts to json that its triggers call and that somebody else owns.
+        deferred: The fields that a query selects as SQL and that instances lack therefore, with the class of each.
     """
 
     database: str
@@ -44,6 +48,7 @@ class Line:
     state: str
     excluded: tuple[str, ...] = ()
     casts: tuple[str, ...] = ()
+    deferred: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -71,12 +76,37 @@ def look(alias: str) -> list[Line]:
     casts: dict[str, list[str]] = {}
     for cast in foreign_casts(alias, [step.table for step in steps]):
         casts.setdefault(cast.table, []).append(str(cast))
+    deferred = _deferred(alias)
     lines = [
-        Line(alias, step.table.name, step.state, step.table.excluded, tuple(casts.get(step.table.name, ())))
+        Line(
+            alias,
+            step.table.name,
+            step.state,
+            step.table.excluded,
+            tuple(casts.get(step.table.name, ())),
+            deferred.get(step.table.oid, {}),
+        )
         for step in steps
     ]
     lines += [Line(alias, name, "unfit") for name in unfit(alias)]
     return lines + [Line(alias, name, "absent") for name in absent(alias)]
+
+
+def _deferred(alias: str) -> dict[int, dict[str, str]]:
+    """The fields whose SELECT is SQL and the class of each, by the oid of their table."""
+    found: dict[int, dict[str, str]] = {}
+    excluded = registry.tables(alias)
+    for model in registry.models(alias):
+        name = model._meta.db_table
+        fields = {
+            field.name: type(field).__name__
+            for column, field in sql_fields(model, alias).items()
+            if column not in excluded[name]
+        }
+        if fields:
+            for table in catalog.tables(connections[alias], {name: ()}):
+                found.setdefault(table.oid, {}).update(fields)
+    return found
 
 
 def as_json(lines: Iterable[Line]) -> str:
@@ -94,4 +124,10 @@ def as_table(lines: Sequence[Line]) -> str:
     text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     mends = dict.fromkeys(_MENDS[line.state] for line in lines if line.state != "installed")
     warnings = [f"\nWarning: {line.database}: {cast}\n{MEND}" for line in lines for cast in line.casts]
-    return "\n".join([*text, *(f"\n{mend}." for mend in mends), *warnings])
+    notes = [
+        f"\nNote: {line.database}: {line.table}, field {field}: deferred on instances; a query selects it as SQL of "
+        f"{kind}, and the log has what is stored."
+        for line in lines
+        for field, kind in line.deferred.items()
+    ]
+    return "\n".join([*text, *(f"\n{mend}." for mend in mends), *warnings, *notes])

@@ -17,6 +17,7 @@ from rest_framework.serializers import BaseSerializer
 
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import ChannelLayerError, MalformedRequestId, ObserverError, SubscribeError
+from djcrf_pg.instances import sql_fields
 from djcrf_pg.listener import embedded, envelope, portable
 from djcrf_pg.listener.interest import key_of
 from djcrf_pg.observer import membership
@@ -70,7 +71,8 @@ class ModelObserver(DCRFModelObserver):
         every_change: Tell each change of a row in a transaction, instead of their net effect.
 
     Raises:
-        ObserverError: The model has no table of its own, or a name is none of its fields.
+        ObserverError: The model has no table of its own, a name is none of its fields, or a query selects its key as
+            SQL, as that of an encrypted field.
     """
 
     def __init__(
@@ -113,6 +115,8 @@ class ModelObserver(DCRFModelObserver):
             super()._connect()
         if apps.models_ready:
             self._check_names()
+            if self.trigger_driven:
+                self._check_key()
 
     def _check_names(self) -> None:
         try:
@@ -125,6 +129,16 @@ class ModelObserver(DCRFModelObserver):
                 f"@model_observer on {self.label}: fields names {unknown[0]!r}, which is no field of "
                 f"{self.model_cls._meta.label} that is watched; those are {', '.join(sorted(known))}."
             )
+
+    def _check_key(self) -> None:
+        for model in self.models:
+            for field in sql_fields(model, router.db_for_write(model)).values():
+                if field in model._meta.pk_fields:
+                    raise ObserverError(
+                        f"@model_observer on {self.label}: a query selects the primary key {field.name!r} of "
+                        f"{model._meta.label} as SQL of {type(field).__name__}, and the change log has what is stored: "
+                        f"no instance could be made of it. Give the model a key that is stored as it is selected."
+                    )
 
     # What the listener asks for.
 

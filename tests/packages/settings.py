@@ -13,7 +13,7 @@ from tests.testapp.settings import DATABASES
 APPS = sorted(path.parent.name for path in Path(__file__).parent.glob("*/models.py"))
 
 #: What the apps need beside themselves.
-PACKAGES = ["polymorphic", "safedelete", "simple_history"]
+PACKAGES = ["pgcrypto", "polymorphic", "safedelete", "simple_history"]
 
 ROOT_URLCONF = "tests.packages.urls"
 ASGI_APPLICATION = "tests.packages.asgi.application"
@@ -30,5 +30,8 @@ INSTALLED_APPS = [
 MIGRATION_MODULES = {app.rpartition(".")[2]: None for app in INSTALLED_APPS if app != "djcrf_pg"}
 DATABASES = {"default": DATABASES["default"]}
 DATABASE_ROUTERS: list[Any] = []
+
+#: Of django-pgcrypto-fields.
+PGCRYPTO_KEY = "the key that nobody prints"
 
 DJCRF_PG = {"EXCLUDE": {"trackers.Account": ["pin"], "trackers.Loaded": ["hidden"]}}

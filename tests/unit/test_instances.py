@@ -1,14 +1,16 @@
-"""Instances of values: what is deferred, and what code of the model's sees."""
+"""Instances of values: what is deferred, what code of the model's sees, and which fields a query selects as SQL."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from django.db import OperationalError, models
+from django.db.models.expressions import Col
 from django.db.models.signals import post_init, pre_init
 from django.test.utils import isolate_apps
 
-from djcrf_pg.instances import make, runs_code
+from djcrf_pg.changelog.decode import ColumnType, Hydrator, Relation
+from djcrf_pg.instances import make, runs_code, sql_fields
 from djcrf_pg.observations import DefaultsGiven, Observation, add_sink
 
 
@@ -140,3 +142,80 @@ def test_a_receiver_is_code_while_it_is_connected(signal: Any, for_all: bool) ->
     assert runs_code(pair)
     signal.disconnect(receiver, sender=None if for_all else pair)
     assert not runs_code(pair)
+
+
+# -- fields whose SELECT is SQL ------------------------------------------------------------------------------
+
+
+class Upper(Col):
+    """Another column than Django's."""
+
+    def as_sql(self, compiler: Any, connection: Any) -> Any:
+        """Render it."""
+        sql, params = super().as_sql(compiler, connection)
+        return f"upper({sql})", params
+
+
+class Vendor(Col):
+    """Another on PostgreSQL alone."""
+
+    def as_postgresql(self, compiler: Any, connection: Any) -> Any:
+        """Render it."""
+        sql, params = self.as_sql(compiler, connection)
+        return f"upper({sql})", params
+
+
+class Same(Col):
+    """A subclass that renders the same."""
+
+
+def field(**methods: Any) -> Any:
+    """A text field with methods of its own."""
+    return type("Custom", (models.TextField,), methods)()
+
+
+@pytest.mark.parametrize(
+    ("methods", "plain"),
+    [
+        ({}, True),
+        ({"get_col": lambda self, alias, output_field=None: Same(alias, self, output_field)}, True),
+        ({"get_col": lambda self, alias, output_field=None: Upper(alias, self, output_field)}, False),
+        ({"get_col": lambda self, alias, output_field=None: Vendor(alias, self, output_field)}, False),
+        ({"get_col": lambda self, alias, output_field=None: Col(alias, self.model._meta.pk)}, False),
+        ({"get_col": lambda self, alias, output_field=None: self.no_key_here}, False),
+        ({"select_format": lambda self, compiler, sql, params: (sql, params)}, True),
+        ({"select_format": lambda self, compiler, sql, params: (f"{sql}::bytea", params)}, False),
+        ({"select_format": lambda self, compiler, sql, params: (f"f({sql}, %s)", [*params, "key"])}, False),
+        ({"select_format": lambda self, compiler, sql, params: self.no_key_here}, False),
+    ],
+)
+def test_what_counts_is_the_sql_that_a_field_makes(methods: dict[str, Any], plain: bool) -> None:
+    pair = model(custom=field(**methods))
+    assert set(sql_fields(pair, "default")) == (set() if plain else {"custom"})
+
+
+def test_an_instance_of_an_image_lacks_them_and_it_is_said(seen: list[Observation]) -> None:
+    pair = model(custom=field(select_format=lambda self, compiler, sql, params: (f"upper({sql})", params)))
+    text = ColumnType(25, "text")
+    columns = {"id": ColumnType(20, "int8"), "left": text, "right": text, "custom": text}
+    hydrator = Hydrator(pair, Relation(1, 1, "pair", columns), "default")
+    instance = hydrator.instance({"id": 1, "left": "l", "right": "r", "custom": "stored"})
+    assert instance.get_deferred_fields() == {"custom"}
+    assert [str(observation) for observation in seen] == [
+        "testapp.Pair.custom is deferred: a query selects SQL of Custom, and the log has what is stored"
+    ]
+
+
+def test_the_field_that_a_foreign_key_refers_to_says_how_the_key_is_selected() -> None:
+    methods = {"select_format": lambda self, compiler, sql, params: (f"upper({sql})", params)}
+    target = type(
+        "Target",
+        (models.Model,),
+        {
+            "__module__": __name__,
+            "Meta": type("Meta", (), {"app_label": "testapp"}),
+            "code": type("Code", (models.TextField,), {**methods})(unique=True),
+        },
+    )
+    pair = model(target=models.ForeignKey(target, models.CASCADE, to_field="code"))
+    assert set(sql_fields(pair, "default")) == {"target_id"}
