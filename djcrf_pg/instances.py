@@ -136,10 +136,26 @@ def as_of_now(
     Yields:
         Its value, and the values of an instance for :func:`make`.
     """
-    names = [field.attname for field in model._meta.concrete_fields if field.attname not in _withheld(model, alias)]
-    rows: QuerySet[Model, dict[str, Any]] = QuerySet(model, using=alias).order_by().values(*names, attname)
-    for row in rows.filter(**{f"{attname}__in": keys}):
+    names = _names(model, alias)
+    for row in QuerySet(model, using=alias).order_by().values(*names, attname).filter(**{f"{attname}__in": keys}):
         yield row[attname], {name: row[name] for name in names}
+
+
+def find(model: type[Model], alias: str, key: Mapping[str, Any]) -> Model | None:
+    """Load one instance as :func:`as_of_now` loads rows; None where there is none.
+
+    Args:
+        model: The model.
+        alias: The database.
+        key: The fields of its primary key.
+    """
+    row = QuerySet(model, using=alias).values(*_names(model, alias)).filter(**key).first()
+    return None if row is None else make(model, alias, row)
+
+
+def _names(model: type[Model], alias: str) -> list[str]:
+    withheld = _withheld(model, alias)
+    return [field.attname for field in model._meta.concrete_fields if field.attname not in withheld]
 
 
 def _withheld(model: type[Model], alias: str) -> set[str]:

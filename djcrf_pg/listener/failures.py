@@ -22,11 +22,12 @@ from django.db.models import Model
 from djcrf_pg import sql
 from djcrf_pg.changelog.net import RowChange
 from djcrf_pg.changelog.reader import Asks
+from djcrf_pg.instances import find
 from djcrf_pg.listener.envelope import RESYNC, Event
 from djcrf_pg.listener.numbering import Control
 from djcrf_pg.listener.occurrence import Bundle, Destination, Occurrence, Outgoing
 from djcrf_pg.observations import FailuresUnrecorded, emit
-from djcrf_pg.registry import Observed, alias_of, as_of_now, registry
+from djcrf_pg.registry import Observed, alias_of, registry
 
 #: The reason of the resync.
 FAILED = "failed"
@@ -250,7 +251,7 @@ def _instance(row: Asked, aliases: Sequence[str]) -> Model | None:
         key = key_values(model, row.pk)
     except (ValueError, ValidationError):
         return None  # the model has another key by now
-    return as_of_now(model, alias_of(model, aliases)).filter(**key).first()
+    return find(model, alias_of(model, aliases), key)
 
 
 def resync_event(observer: Observed, change_id: int) -> str:
