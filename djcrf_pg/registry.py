@@ -11,7 +11,15 @@ from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, router
-from django.db.models import Field, ManyToManyRel, Model
+from django.db.models import (
+    Field,
+    ForeignObjectRel,
+    ManyToManyField,
+    ManyToManyRel,
+    ManyToOneRel,
+    Model,
+    OneToOneRel,
+)
 
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import ConfigurationError, ObserverError
@@ -184,46 +192,84 @@ class Registry:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Relationship:
-    """A many-to-many relation of a model, from one of its sides.
+    """A relation of a model whose rows are in another table, from the side of the model that ``many_to_many`` is for.
 
     Attributes:
         name: The field, or the accessor of the reverse side.
         through: The model of the join table.
-        owner_key: The foreign key of the join table that names the owner, the side that ``name`` is on.
+        owner_key: The field of the join table that names the owner, the side that ``name`` is on: a foreign key, or
+            the object id of a generic one.
+        owner_type: The foreign key of the join table to the content type of a generic one's owner; None elsewhere.
     """
 
     name: str
     through: type[Model]
     owner_key: str
+    owner_type: str | None = None
 
 
 def relationships_of(model: type[Model], names: bool | Iterable[str]) -> list[Relationship]:
-    """The many-to-many relations of a model.
+    """The relations of a model whose join tables an observer watches.
 
     Args:
         model: The owner.
-        names: True for the fields that it declares or inherits, as in DCRF; or the names of fields, and of the
-            accessors that other models' fields give it.
+        names: True for the many-to-many fields that it declares or inherits, as in DCRF; or the names of fields (also
+            of generic relations), and of the accessors that other models' fields give it.
 
     Raises:
-        ObserverError: There is no relation of that name.
+        ObserverError: There is no relation of that name, or its join table does not say how it names the owner.
     """
-    fields: dict[str, Relationship] = {}
-    for field in model._meta.many_to_many:
-        if through := field.remote_field.through:
-            fields[field.name] = Relationship(field.name, through, field.m2m_field_name())
     if isinstance(names, bool):
-        return list(fields.values()) if names else []
-    for relation in model._meta.related_objects:
-        accessor = relation.get_accessor_name()
-        if isinstance(relation, ManyToManyRel) and accessor and relation.through:
-            fields[accessor] = Relationship(accessor, relation.through, relation.field.m2m_reverse_field_name())
+        return [_relationship(model, field) for field in model._meta.many_to_many] if names else []
+    named = {
+        **{field.name: field for field in model._meta.private_fields if hasattr(field, "object_id_field_name")},
+        **{accessor: relation for relation in model._meta.related_objects if (accessor := _accessor(relation))},
+        **{field.name: field for field in model._meta.many_to_many},
+    }
     names = list(names)
-    if unknown := [name for name in names if name not in fields]:
+    if unknown := [name for name in names if name not in named]:
         raise ObserverError(
-            f"{model._meta.label} has no many-to-many relation {unknown[0]!r}; it has {', '.join(fields) or 'none'}."
+            f"{model._meta.label} has no relation {unknown[0]!r} that many_to_many can watch; it has "
+            f"{', '.join(sorted(named)) or 'none'}."
         )
-    return [fields[name] for name in names]
+    return [_relationship(model, named[name]) for name in names]
+
+
+def _accessor(relation: ForeignObjectRel) -> str | None:
+    """The accessor of the rows that another model's field relates to an instance; None where there is none."""
+    match relation:
+        case OneToOneRel():
+            return None
+        case ManyToOneRel() | ManyToManyRel(field=ManyToManyField(), hidden=False):
+            return relation.get_accessor_name()
+    return None
+
+
+def _relationship(model: type[Model], field: Any) -> Relationship:
+    through: Any = getattr(field, "through", None) or getattr(field.remote_field, "through", None)
+    rows: Any = field.related_model
+    if isinstance(field, ManyToManyField):
+        return Relationship(field.name, through, field.m2m_field_name())
+    if isinstance(field, ManyToManyRel):
+        return Relationship(str(field.get_accessor_name()), through, field.field.m2m_reverse_field_name())
+    if isinstance(field, ManyToOneRel):
+        return Relationship(str(field.get_accessor_name()), rows, field.field.name)
+    if object_id := getattr(field, "object_id_field_name", None):  # a generic relation
+        return Relationship(field.name, rows, object_id, field.content_type_field_name)
+    if through is not None:  # a package's, with a join table that names the owner in one way or the other
+        owners = {parent._meta.concrete_model for parent in (model, *model._meta.get_parent_list())}
+        foreign = [key for key in through._meta.fields if key.is_relation]
+        keys = [key.name for key in foreign if key.related_model._meta.concrete_model in owners]
+        generic = [key for key in through._meta.private_fields if hasattr(key, "fk_field")]
+        if len(keys) == 1:
+            return Relationship(field.name, through, keys[0])
+        if not keys and len(generic) == 1:
+            return Relationship(field.name, through, generic[0].fk_field, generic[0].ct_field)
+    raise ObserverError(
+        f"many_to_many cannot watch {model._meta.label}.{field.name}, a {type(field).__name__}: it has no join table "
+        f"with exactly one foreign key, or one generic foreign key, to {model._meta.label}. Give the names of the "
+        f"others instead: many_to_many=[…]."
+    )
 
 
 def observed_tables(observer: Observed) -> list[type[Model]]:

@@ -6,8 +6,8 @@ asks, for a piece of some length, which observers somebody holds a lock for, and
 No event is missed: a subscription takes the lock first and its snapshot then, and the leader asks after it has read. So
 whatever commits after that snapshot is read later still, when the lock is to be seen. The lock belongs to the session
 of the process's gate. When that ends, so does the lock; the process takes it again and has its consumers load again
-(:mod:`djcrf_pg.observer.membership`), unless the whole server was restarted just now: then a leader makes everything for
-a while.
+(:mod:`djcrf_pg.observer.membership`), unless the whole server was restarted just now: then a leader makes everything
+for a while.
 """
 
 import zlib

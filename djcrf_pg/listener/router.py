@@ -207,7 +207,7 @@ class Router:
             for image in (row.old, row.new):
                 if image is not None:
                     join = self._hydrator(link.through, row).values(image, lenient=self._lenient)
-                    touched.setdefault((row.xid, link, join[link.owner_attname]), row)
+                    touched.setdefault((row.xid, link, link.key_in(join)), row)
         return []
 
     def _guarded(
@@ -283,18 +283,22 @@ class Router:
                 if instance is not None:
                     told[occurrence.change.xid, occurrence.observer, instance.pk] = occurrence
         wanted: dict[tuple[type[Model], str], set[Any]] = {}
-        for _, link, owner in touched:
-            wanted.setdefault((link.observer.model_cls, link.owner_field), set()).add(owner)
+        joined: list[tuple[Link, Any, RowChange]] = []
+        for (_, link, key), row in touched.items():
+            owner = link.owner(key, alias_of(link.through, self._aliases))
+            if owner is not None:
+                joined.append((link, owner, row))
+                wanted.setdefault((link.observer.model_cls, link.owner_field), set()).add(owner)
         owners = {}
         for (model, field), keys in wanted.items():
             alias = alias_of(model, self._aliases)
             for key, values in as_of_now(model, alias, field, keys):
                 owners[model, field, key] = make(model, alias, values)
-        for (xid, link, owner), row in touched.items():
+        for link, owner, row in joined:
             instance = owners.get((link.observer.model_cls, link.owner_field, owner))
             if instance is None:
                 continue
-            place = (xid, link.observer, instance.pk)
+            place = (row.xid, link.observer, instance.pk)
             if place not in told:
                 told[place] = Occurrence(row, link.observer, instance, instance)
                 yield told[place]

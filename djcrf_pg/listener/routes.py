@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
 from typing import Any, cast
 
+from django.core.exceptions import ValidationError
 from django.db.models import Model
 
 from djcrf_pg.changelog.net import Image, Key
@@ -14,7 +15,7 @@ from djcrf_pg.registry import Observed, Relationship, own_columns, registry
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Link:
-    """A join table behind a many-to-many relation of an observed model.
+    """A join table behind a relation of an observed model.
 
     Attributes:
         observer: Who hears of it, as an update of the owner.
@@ -22,6 +23,7 @@ class Link:
         through: The model of the join table.
         owner_attname: The attribute of a join row that names the owner.
         owner_field: The attribute of the owner that it refers to.
+        type_attname: The attribute of a join row that names the owner's content type; None where all are of one model.
     """
 
     observer: Observed
@@ -29,15 +31,46 @@ class Link:
     through: type[Model]
     owner_attname: str
     owner_field: str
+    type_attname: str | None = None
 
     @classmethod
     def of(cls, observer: Observed, relationship: Relationship) -> "Link":
         """Describe the join table of a relation."""
-        through = relationship.through
-        key = through._meta.get_field(relationship.owner_key)
-        attname: str = key.attname  # type: ignore[union-attr]
-        target: str = key.target_field.attname  # type: ignore[union-attr]
-        return cls(observer, relationship.name, through, attname, target)
+        meta = relationship.through._meta
+        key: Any = meta.get_field(relationship.owner_key)
+        if relationship.owner_type is None:
+            target: str = key.target_field.attname
+            return cls(observer, relationship.name, relationship.through, key.attname, target)
+        kind: Any = meta.get_field(relationship.owner_type)
+        pk = observer.model_cls._meta.pk.attname
+        return cls(observer, relationship.name, relationship.through, key.attname, pk, kind.attname)
+
+    def key_in(self, join: Mapping[str, Any]) -> Any:
+        """What the attributes of a join row say of its owner: the key, or the content type and the key."""
+        key = join[self.owner_attname]
+        return key if self.type_attname is None else (join[self.type_attname], key)
+
+    def owner(self, key: Any, alias: str) -> Any:
+        """The owner's value of ``owner_field``, for what :meth:`key_in` gave.
+
+        Args:
+            key: What it gave.
+            alias: Where content types are read from. It is asked once for each; Django keeps them.
+
+        Returns:
+            None where no instance of the model can be the owner.
+        """
+        if self.type_attname is None:
+            return key
+        kind, value = key
+        types: Any = self.through._meta.get_field(self.type_attname).related_model
+        meta: Any = self.observer.model_cls._meta
+        try:
+            owner = types._default_manager.db_manager(alias).get_for_id(kind).model_class()
+            # A child's instances have a content type of their own, and are its parent's instances too.
+            return meta.pk.to_python(value) if owner and issubclass(owner, meta.concrete_model) else None
+        except (types.DoesNotExist, ValidationError):
+            return None
 
 
 @dataclasses.dataclass(slots=True)

@@ -183,7 +183,7 @@ class ModelObserver(DCRFModelObserver):
 
     @property
     def relationships(self) -> list[Relationship]:
-        """The many-to-many relations whose join tables are watched."""
+        """The relations whose join tables are watched."""
         return relationships_of(self.model_cls, self._many_to_many_tracking)
 
     @property

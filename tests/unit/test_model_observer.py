@@ -31,7 +31,7 @@ from djcrf_pg.observer.handling import Handling
 from djcrf_pg.observer.model_observer import check_request_id
 from djcrf_pg.observer.subscriptions import Subscriptions
 from djcrf_pg.registry import BATCH, registry
-from tests.testapp.models import Document, Task
+from tests.testapp.models import Document, Label, Task
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -138,6 +138,39 @@ def test_its_group_names_are_dcrfs() -> None:
 def test_it_needs_the_triggers_of_the_join_tables_it_watches() -> None:
     assert observe(Task).tables == ["testapp_task"]
     assert observe(Task, many_to_many=True).tables == ["testapp_task", "testapp_task_labels"]
+
+
+def test_a_relation_of_a_kind_of_its_own_is_none_of_an_observer_that_does_not_watch_it() -> None:
+    class Kind(models.Field):
+        """Among the many-to-many fields, and its join table does not name the owner."""
+
+        many_to_many, many_to_one, one_to_many, one_to_one = True, False, False, False
+
+        def __init__(self) -> None:
+            super().__init__(rel=models.ManyToManyRel(self, Label, through=Task.labels.through))
+
+        @property
+        def related_model(self) -> type[models.Model]:
+            return Label
+
+    class Thing(models.Model):
+        odd = Kind()
+        labels = models.ManyToManyField(Label)
+
+        class Meta:
+            app_label = "testapp"
+
+        def __str__(self) -> str:
+            return "a thing"
+
+    assert [field.name for field in Thing._meta.many_to_many] == ["odd", "labels"]
+    assert observe(Thing).relationships == []
+    assert [relationship.name for relationship in observe(Thing, many_to_many=["labels"]).relationships] == ["labels"]
+    for names in (True, ["odd"]):
+        with pytest.raises(
+            ObserverError, match=rf"{__name__}\.handler: many_to_many cannot watch testapp\.Thing\.odd, a Kind: .*names"
+        ):
+            observe(Thing, many_to_many=names)
 
 
 # -- serializing ---------------------------------------------------------------------------------------------
