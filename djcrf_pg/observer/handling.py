@@ -17,6 +17,7 @@ from djcrf_pg.listener.failures import FAILED, HANDLER, NEVER_SEEN, PAUSE, Failu
 from djcrf_pg.listener.numbering import Tail
 from djcrf_pg.observations import EnvelopeUnreadable, MessagesMissing, ObserverFailed, emit
 from djcrf_pg.observer import membership
+from djcrf_pg.observer.consumers import reply
 from djcrf_pg.observer.subscriptions import Subscriptions
 from djcrf_pg.registry import registry
 
@@ -192,8 +193,8 @@ class Handling:
         try:
             if self._observer.resync_handler is None:
                 for request_id in requests:
-                    await self._consumer.reply(
-                        action=envelope.RESYNC, data=event.body, status=205, request_id=request_id
+                    await reply(
+                        self._consumer, action=envelope.RESYNC, data=event.body, status=205, request_id=request_id
                     )
                 return True
             extras = {name: getattr(event, name) for name in HANDLER_EXTRAS if name != "changed"}

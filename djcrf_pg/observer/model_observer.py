@@ -21,6 +21,7 @@ from djcrf_pg.instances import sql_fields
 from djcrf_pg.listener import embedded, envelope, portable
 from djcrf_pg.listener.interest import key_of
 from djcrf_pg.observer import membership
+from djcrf_pg.observer.consumers import equip, refuse_synchronous
 from djcrf_pg.observer.dcrf import DCRFModelObserver
 from djcrf_pg.observer.handling import HANDLER_EXTRAS, Handling
 from djcrf_pg.observer.serializing import represent
@@ -102,6 +103,8 @@ class ModelObserver(DCRFModelObserver):
         super().__init__(func, model_cls, partition, serializer_class, many_to_many)
 
     def __set_name__(self, owner: type, name: str) -> None:
+        """Look at the class that has the observer; it may be a mixin, and no consumer yet."""
+        refuse_synchronous(owner, self.label)
         self._home = f"{owner.__module__}.{owner.__qualname__}.{name}"
         self.__dict__.pop("address", None)
         registry.renamed()
@@ -304,8 +307,10 @@ class ModelObserver(DCRFModelObserver):
         Raises:
             SubscribeError: No event could arrive; nothing of the subscription is left.
             MalformedRequestId: ``request_id`` is neither text nor a number.
+            ObserverError: The consumer is synchronous, or cannot send a resync.
         """
         check_request_id(request_id)
+        equip(consumer, self.label, replies=request_id is not None and self._resync is None)
         if not self.trigger_driven:
             return list(await super().subscribe(consumer, *args, request_id=request_id, **kwargs))
         if consumer.channel_layer is None:
@@ -375,6 +380,7 @@ class ModelObserver(DCRFModelObserver):
             MalformedRequestId: ``request_id`` is neither text nor a number.
         """
         check_request_id(request_id)
+        equip(consumer, self.label)
         if not self.trigger_driven:
             return list(await super().unsubscribe(consumer, *args, request_id=request_id, **kwargs))
         state = self._state(consumer)
