@@ -189,6 +189,10 @@ class ModelObserver(DCRFModelObserver):
         """The relations whose join tables are watched."""
         return relationships_of(self.model_cls, self._many_to_many_tracking)
 
+    def observes(self, model: type[Model], many_to_many: bool | Iterable[str]) -> bool:
+        """Whether it is for this model and these of its relations."""
+        return self.model_cls is model and self._many_to_many_tracking == many_to_many
+
     @property
     def tables(self) -> list[str]:
         """The tables whose triggers it needs."""
