@@ -5,7 +5,7 @@ the child, a delete of all the rows is one delete. What the transaction did not 
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from django.db.models import Model
@@ -73,6 +73,7 @@ class Heirs:
 
     def _of(self, observer: Observed, families: dict[tuple[int, _Key], _Family]) -> Iterator[Occurrence]:
         current = _Current(observer, alias_of(observer.model_cls, self._aliases), [key for _, key in families])
+        current.follow(families.values())
         merged: dict[tuple[int, Any], _Family] = {}
         for (xid, key), family in families.items():
             known = merged.setdefault((xid, current.pk_for(key)), family)
@@ -81,21 +82,25 @@ class Heirs:
                 known.new |= family.new
                 known.changed += family.changed
                 known.change = min(known.change, family.change, key=lambda change: change.id)
+        current.load_parents(merged)
         for (_, pk), family in merged.items():
-            if occurrence := self._occurrence(observer, family, current.values(pk)):
+            if occurrence := self._occurrence(observer, family, pk, current):
                 yield occurrence
 
-    def _occurrence(self, observer: Observed, family: _Family, current: Values | None) -> Occurrence | None:
+    def _occurrence(self, observer: Observed, family: _Family, pk: Any, current: "_Current") -> Occurrence | None:
         own = observer.model_cls
         touched = own in family.old or own in family.new
-        if not touched and current is None:
-            return None  # The row of a parent without this child, or of one that is gone by now.
-        old = self._whole(own, family.old, current) if own in family.old or not touched else None
-        new = self._whole(own, family.new, current) if own in family.new or not touched else None
+        rest = current.values(pk)
+        if rest is None:
+            if not touched:
+                return None  # The row of a parent without this child, or of one that is gone by now.
+            rest = current.left(pk)
+        old = self._whole(own, family.old, rest) if own in family.old or not touched else None
+        new = self._whole(own, family.new, rest) if own in family.new or not touched else None
         return Occurrence(family.change, observer, old, new, family.changed if old and new else [])
 
-    def _whole(self, model: type[Model], parts: dict[type[Model], Values], current: Values | None) -> Model:
-        values = dict(current or {})
+    def _whole(self, model: type[Model], parts: dict[type[Model], Values], rest: Values) -> Model:
+        values = dict(rest)
         for written, part in parts.items():
             # What the log does not have of a row that was written is deferred: as it is now, it may be another value.
             for field in own_columns(written).values():
@@ -109,17 +114,49 @@ class _Current:
     """The instances as they are now, for the rows that a transaction did not write."""
 
     def __init__(self, observer: Observed, alias: str, keys: Iterable[_Key]) -> None:
+        self._own = observer.model_cls
+        self._alias = alias
+        concrete = self._own._meta.concrete_model or self._own
+        self._links = {parent: link.attname for parent, link in concrete._meta.parents.items() if link}
         self._pks: dict[_Key, Any] = {}
         self._values: dict[Any, Values] = {}
+        self._left: dict[Any, Values] = {}
         wanted: dict[str, set[Any]] = {}
         for model, key in keys:
             wanted.setdefault(model._meta.pk.attname, set()).add(key)
         for name, values in wanted.items():
-            for _, found in as_of_now(observer.model_cls, alias, name, values):
-                pk = found[observer.model_cls._meta.pk.attname]
+            for _, found in as_of_now(self._own, alias, name, values):
+                pk = found[self._own._meta.pk.attname]
                 self._values[pk] = found
                 for model in observer.models:
                     self._pks[model, found[model._meta.pk.attname]] = pk
+
+    def follow(self, families: Iterable[_Family]) -> None:
+        """Learn from the rows of children, which may be gone by now, which rows of parents are theirs."""
+        for family in families:
+            for parts in (family.old, family.new):
+                own = parts.get(self._own, {})
+                for parent, link in self._links.items():
+                    if link in own:
+                        self._pks.setdefault((parent, own[link]), own[self._own._meta.pk.attname])
+
+    def load_parents(self, families: Mapping[tuple[int, Any], _Family]) -> None:
+        """Load the parents that a child has left behind: ``delete(keep_parents=True)``.
+
+        Args:
+            families: By transaction and the child's key.
+        """
+        wanted: dict[type[Model], dict[Any, Any]] = {}
+        for (_, pk), family in families.items():
+            parts = family.new | family.old
+            if self._own in parts and pk not in self._values:
+                known = {name: value for part in parts.values() for name, value in part.items()}
+                for parent, link in self._links.items():
+                    if parent not in parts and link in known:
+                        wanted.setdefault(parent, {})[known[link]] = pk
+        for parent, children in wanted.items():
+            for key, found in as_of_now(parent, self._alias, parent._meta.pk.attname, children):
+                self._left.setdefault(children[key], {}).update(found)
 
     def pk_for(self, key: _Key) -> Any:
         """The key of the child, for a key of one of its tables.
@@ -131,3 +168,7 @@ class _Current:
     def values(self, pk: Any) -> Values | None:
         """The attributes of an instance, None when there is none."""
         return self._values.get(pk)
+
+    def left(self, pk: Any) -> Values:
+        """Those of the parents of an instance that is gone, as far as they are still there."""
+        return self._left.get(pk, {})

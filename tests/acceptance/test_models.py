@@ -201,6 +201,28 @@ def test_two_parents_with_keys_of_their_own(zoo: Zoo):
     frog.save()
     ((action, row),) = zoo.heard("amphibian")
     assert (action, row["depth"], row["name"], row["gills"]) == ("update", 2, "toad", False)
+    frog.delete()
+    assert zoo.heard("amphibian") == [("delete", row)]
+
+
+def test_a_child_deleted_without_its_parents_is_a_whole_delete_of_the_child_alone(zoo: Zoo):
+    taxi, frog = Taxi.objects.create(name="a", licence="L", seats=7), Amphibian.objects.create(name="frog", depth=1)
+    pk = taxi.pk
+    whole = {"id": pk, "name": "a", "points": 0, "vehicle_ptr_id": pk, "seats": 7, "car_ptr_id": pk, "licence": "L"}
+    zoo.subscribe("taxi", "car", "vehicle", "amphibian")
+    taxi.delete(keep_parents=True)
+    assert zoo.heard("taxi") == [("delete", whole)]
+    del whole["car_ptr_id"], whole["licence"]
+    # Django sends signals for the child alone, so in DCRF too the parents' observers are silent.
+    assert (zoo.told("car"), zoo.told("vehicle")) == ([], [])
+    with transaction.atomic():
+        Car.objects.filter(pk=pk).update(name="b")
+        Car.objects.get(pk=pk).delete(keep_parents=True)
+    assert zoo.heard("car") == [("delete", {**whole, "name": "a"})]
+    assert zoo.heard("vehicle") == [("update", {"id": pk, "name": "b", "points": 0})]
+    sql("DELETE FROM zoo_amphibian")
+    ((action, row),) = zoo.heard("amphibian")
+    assert (action, row["id"], row["name"], row["depth"]) == ("delete", frog.pk, "frog", 1)
 
 
 # -- many-to-many --------------------------------------------------------------------------------------------
