@@ -13,7 +13,7 @@ from tests.testapp.settings import DATABASES
 APPS = sorted(path.parent.name for path in Path(__file__).parent.glob("*/models.py"))
 
 #: What the apps need beside themselves.
-PACKAGES = ["pgcrypto", "polymorphic", "safedelete", "simple_history", "sortedm2m", "taggit"]
+PACKAGES = ["parler", "pgcrypto", "polymorphic", "safedelete", "simple_history", "sortedm2m", "taggit"]
 
 ROOT_URLCONF = "tests.packages.urls"
 ASGI_APPLICATION = "tests.packages.asgi.application"
