@@ -403,8 +403,8 @@ class Replying:
         requests = {group: {f"request of {group}"} for group in groups}
         self._observer_group_to_request_id = {observer._stable_observer_id: requests}
 
-    async def reply(self, action: str, data: Any, status: int, request_id: Any) -> None:
-        self.replies.append((action, data["reason"], request_id))
+    async def send_json(self, content: Any) -> None:
+        self.replies.append((content["action"], content["data"]["reason"], content["request_id"]))
 
 
 async def test_a_consumer_is_told_once_in_a_while_that_its_handler_fails_and_in_the_end_of_everything(
