@@ -5,7 +5,7 @@ import threading
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from django.apps import apps
 from django.conf import settings
@@ -55,6 +55,10 @@ class Observed(Protocol):
     @property
     def relationships(self) -> list["Relationship"]:
         """The many-to-many relations whose join tables it watches."""
+
+    @property
+    def parents(self) -> list[type[Model]]:
+        """The models whose deleted rows its instances are to find through their foreign keys."""
 
     @property
     def every_change(self) -> bool:
@@ -272,9 +276,35 @@ def _relationship(model: type[Model], field: Any) -> Relationship:
     )
 
 
+def parents_of(model: type[Model], paths: Iterable[str]) -> list[type[Model]]:
+    """The models that paths of foreign keys lead through, and those that they inherit from.
+
+    Args:
+        model: Where the paths begin.
+        paths: Names of foreign keys, with two underscores between them: ``"desk__place"``.
+
+    Raises:
+        ObserverError: A name is that of no foreign key.
+    """
+    found: dict[type[Model], None] = {}
+    for path in paths:
+        here = model
+        for name in path.split("__"):
+            fields = {
+                field.name: field for field in here._meta.concrete_fields if field.many_to_one or field.one_to_one
+            }
+            if name not in fields:
+                has = f"it has {', '.join(fields)}" if fields else "it has none"
+                raise ObserverError(f"parents has {path!r}, and {here._meta.label} has no foreign key {name!r}; {has}.")
+            here = cast(type[Model], fields[name].related_model)
+            found |= dict.fromkeys(family_of(here))
+    return list(found)
+
+
 def observed_tables(observer: Observed) -> list[type[Model]]:
     """The models whose own tables an observer needs triggers on."""
-    return [*observer.models, *(relationship.through for relationship in observer.relationships)]
+    joined = [relationship.through for relationship in observer.relationships]
+    return list(dict.fromkeys([*observer.models, *joined, *observer.parents]))
 
 
 def family_of(model: type[Model]) -> list[type[Model]]:

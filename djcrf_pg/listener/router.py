@@ -16,9 +16,10 @@ from djcrf_pg.changelog.net import UNREADABLE, Image, RowChange, by_key, net
 from djcrf_pg.instances import as_of_now, make, runs_code
 from djcrf_pg.listener.inheritance import Heirs
 from djcrf_pg.listener.occurrence import Occurrence
+from djcrf_pg.listener.parents import Parents, foreign_keys
 from djcrf_pg.listener.routes import Audience, Link, Route
 from djcrf_pg.observations import RowUnreadable, emit
-from djcrf_pg.registry import Observed, alias_of
+from djcrf_pg.registry import Observed, alias_of, family_of
 
 #: What stands in the log for changes that are not told row by row.
 _RESYNC_OPS = {
@@ -57,6 +58,11 @@ class Router:
         self._everybody: dict[int, Audience] = {}
         self._audiences: dict[int, Audience] = {}
         self._deaf: set[int] = set()
+        self._emptied: set[tuple[int, int]] = set()
+        # The tables that foreign keys of others lead to, and those that their models inherit from.
+        keys = (field for route in routes.values() for field in foreign_keys(route.model))
+        referred = {part._meta.db_table for field in keys for part in family_of(field.remote_field.model)}
+        self._referred = {oid for oid, route in routes.items() if route.model._meta.db_table in referred}
         self._needs: dict[Observed, tuple[bool, bool]] = {}
 
     def occurrences(
@@ -103,10 +109,16 @@ class Router:
         if silent:
             self._audiences = {root: route.audience(silent) for root, route in routes.items()}
         self._deaf = {root for root, audience in self._audiences.items() if not audience.everybody()}
+        self._emptied = {
+            (change.xid, relation.root)
+            for change in changes
+            if change.op == "D" and (relation := self._relations.get(change.relation))
+        }
         try:
             yield
         finally:
             self._everybody, self._audiences, self._needs = {}, {}, {}
+            self._emptied = set()
 
     def astray(self, relations: Iterable[int]) -> set[int]:
         """The tables that nobody here knows, while observers miss theirs: these may be those, under another name."""
@@ -149,7 +161,7 @@ class Router:
             if row.resync == UNREADABLE:
                 self._report(row, relation.name, ValueError("its image could not be written to the log"))
             return row
-        if relation.root in self._deaf:
+        if relation.root in self._deaf and not self._may_be_parents(change, relation.root):
             return None
         raw = self._raw[relation.oid]
         try:
@@ -160,6 +172,10 @@ class Router:
             row.resync = UNREADABLE
         return row
 
+    def _may_be_parents(self, change: Change, root: int) -> bool:
+        """Whether a change is of a table that nobody is told of, and whose deleted rows others may refer to."""
+        return change.op in "ID" and root in self._referred and (change.xid, root) in self._emptied
+
     def _key(self, relation: int, image: Image) -> Any:
         return self._routes[relation].key(image)
 
@@ -168,6 +184,7 @@ class Router:
         heirs = Heirs(self._aliases, self._read)
         resyncs: dict[tuple[int, Observed], Occurrence] = {}
         touched: dict[tuple[int, Link, Any], RowChange] = {}
+        parents = Parents(self._aliases, self._as_it_was)
         for row in rows:
             every = self._audiences[row.relation].every
             if every and row.resync is None:
@@ -178,6 +195,8 @@ class Router:
             if row.resync is not None:
                 self._resync(row, row.resync, resyncs)
                 continue
+            if row.new is None and row.relation in self._referred:
+                parents.add(self._routes[row.relation].model._meta.db_table, row)
             if audience.observers:
                 found += self._guarded(row, partial(self._own, row, audience.observers), resyncs)
             if audience.heirs or audience.links:
@@ -194,7 +213,14 @@ class Router:
                 self._report(last, ", ".join(observer.label for observer in observers), error)
                 for observer in observers:
                     resyncs.setdefault((last.xid, observer), Occurrence(last, observer, resync=UNREADABLE))
+        for occurrence in found:
+            for instance in (occurrence.old, occurrence.new):
+                parents.preset(instance, occurrence.change.xid)
         return [*found, *resyncs.values()]
+
+    def _as_it_was(self, model: type[Model], row: RowChange) -> dict[str, Any]:
+        """The attributes of a deleted row; what cannot be read is left out, for it is not what the event is about."""
+        return self._hydrator(model, row).values(row.old or {}, lenient=True)
 
     def _collect(
         self, row: RowChange, audience: Audience, heirs: Heirs, touched: dict[tuple[int, Link, Any], RowChange]

@@ -168,6 +168,8 @@ class Routes:
                     route.observers.append(reference)
             for relationship in observer.relationships:
                 self._route(relationship.through).links.append((reference, relationship))
+            for model in observer.parents:
+                self._route(model)
         self.tables = list(self._routes)
 
     def _route(self, model: type[Model]) -> Route:

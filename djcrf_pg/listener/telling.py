@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from django.core.exceptions import ObjectDoesNotExist
 from django.db import InterfaceError, OperationalError, connections
 from django.db.models import Model
 from djangochannelsrestframework.observer.model_observer import Action
@@ -16,6 +17,7 @@ from djcrf_pg.listener.envelope import RESYNC, Event
 from djcrf_pg.listener.failures import GROUPS, SERIALIZER, Failed, Failure, key_text
 from djcrf_pg.listener.numbering import Control
 from djcrf_pg.listener.occurrence import Bundle, Destination, Occurrence, Outgoing
+from djcrf_pg.listener.parents import hint, rescue
 from djcrf_pg.observations import ObserverFailed, emit
 from djcrf_pg.registry import BATCH, Observed
 
@@ -82,10 +84,14 @@ def _tried_twice(occurrence: Occurrence, control: Control, forgiving: bool) -> l
     except Exception as error:
         if _is_of_the_database(error) and not forgiving:
             raise
+        is_missing = isinstance(_cause(error), ObjectDoesNotExist)
         # A serializer that stopped half-way is of no use to the others either.
         BATCH.set({})
     token = BATCH.set(None)
     try:
+        if is_missing:
+            rescue(occurrence.old)
+            rescue(occurrence.new)
         return list(_events(occurrence, control))
     finally:
         BATCH.reset(token)
@@ -208,6 +214,8 @@ def _key(instance: Model) -> Any:
 def _failed(occurrence: Occurrence, error: Exception) -> Failed:
     """Report a failure to operators, and describe it."""
     observer, cause = occurrence.observer, _cause(error)
+    if (note := hint(observer, cause)) is not None:
+        cause.add_note(note)
     instance = occurrence.old if occurrence.new is None else occurrence.new
     emit(
         ObserverFailed(

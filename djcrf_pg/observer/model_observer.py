@@ -31,6 +31,7 @@ from djcrf_pg.registry import (
     family_of,
     is_postgresql,
     observed_tables,
+    parents_of,
     registry,
     relationships_of,
 )
@@ -65,6 +66,8 @@ class ModelObserver(DCRFModelObserver):
         many_to_many: True for the many-to-many fields that the model declares or inherits; or the names of fields
             and of reverse accessors.
         fields: Names of fields and relations; an update that touches none of them is no event.
+        parents: Paths of foreign keys, such as ``"desk__place"``, whose tables get triggers: where one transaction
+            deletes them with the instance, groups and serializers find them as they were.
         reuse_serializer: Whether one instance of ``serializer_class`` makes all bodies of a batch. By default where
             it provably has no state, see :mod:`djcrf_pg.observer.serializing`. True is for those who know that theirs
             has none: state of one row would show in the body of another. False makes one for each event.
@@ -85,6 +88,7 @@ class ModelObserver(DCRFModelObserver):
         many_to_many: bool | Iterable[str] = False,
         *,
         fields: Iterable[str] | None = None,
+        parents: Iterable[str] = (),
         reuse_serializer: bool | None = None,
         skip_unchanged: bool = False,
         every_change: bool = False,
@@ -95,6 +99,7 @@ class ModelObserver(DCRFModelObserver):
         self._fields = None if fields is None else frozenset(fields)
         self._skip_unchanged = skip_unchanged
         self._reuse_serializer = reuse_serializer
+        self._parents = tuple(parents)
         self._resync: Any = None
         self._serializer_extras: tuple[str, ...] = ()
         self._extras = _accepted(func, HANDLER_EXTRAS)
@@ -124,6 +129,7 @@ class ModelObserver(DCRFModelObserver):
     def _check_names(self) -> None:
         try:
             relationships = {relationship.name for relationship in self.relationships}
+            parents_of(self.model_cls, self._parents)
         except ObserverError as error:
             raise ObserverError(f"@model_observer on {self.label}: {error}") from None
         known = {field.name for field in self.model_cls._meta.concrete_fields} | relationships
@@ -192,6 +198,11 @@ class ModelObserver(DCRFModelObserver):
     def observes(self, model: type[Model], many_to_many: bool | Iterable[str]) -> bool:
         """Whether it is for this model and these of its relations."""
         return self.model_cls is model and self._many_to_many_tracking == many_to_many
+
+    @property
+    def parents(self) -> list[type[Model]]:
+        """The models that ``parents`` leads through."""
+        return parents_of(self.model_cls, self._parents)
 
     @property
     def tables(self) -> list[str]:

@@ -1,0 +1,149 @@
+"""What user code reaches through the foreign keys of a row, when the same transaction has deleted it.
+
+A delete by cascade, of the ORM's or of the database, removes the parent with the row. Groups or a serializer that ask
+for ``instance.desk.place`` would get ``DoesNotExist``. But where the parents' tables have triggers, their rows are in
+the same window of the log, as they were: the relations of the instance are set to them, several levels deep. Tables on
+such a way that nobody observes get triggers by ``parents=["desk__place"]``.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+from django.core.exceptions import ObjectDoesNotExist
+from django.db.models import Model, QuerySet
+
+from djcrf_pg.changelog.net import RowChange
+from djcrf_pg.instances import make
+from djcrf_pg.registry import Observed, alias_of
+
+#: Foreign keys in a row that are followed from an instance.
+_DEEPEST = 8
+
+#: From the row of a table to the attributes that it holds, as they were.
+Read = Callable[[type[Model], RowChange], dict[str, Any]]
+
+
+@lru_cache(maxsize=1024)
+def foreign_keys(model: type[Model]) -> tuple[Any, ...]:
+    """The foreign keys and one-to-one fields of a model, but for the links to models that it inherits from."""
+    return tuple(
+        field
+        for field in model._meta.concrete_fields
+        if (field.many_to_one or field.one_to_one)
+        and field.remote_field is not None
+        and not field.remote_field.parent_link
+    )
+
+
+class Parents:
+    """Rows that the transactions of a batch have deleted.
+
+    Args:
+        aliases: Those that the database has; the listener's first.
+        read: Reads a row.
+    """
+
+    def __init__(self, aliases: Sequence[str], read: Read) -> None:
+        self._aliases = aliases
+        self._read = read
+        self._rows: dict[tuple[int, str], list[RowChange]] = {}
+        self._xids: set[int] = set()
+        self._made: dict[tuple[int, type[Model], str], dict[Any, Model]] = {}
+
+    def add(self, table: str, row: RowChange) -> None:
+        """Take in a row of a table that was deleted."""
+        self._rows.setdefault((row.xid, table), []).append(row)
+        self._xids.add(row.xid)
+
+    def preset(self, instance: Model | None, xid: int) -> None:
+        """Set the relations of an instance to what its transaction has deleted."""
+        if instance is None or xid not in self._xids:
+            return
+        for field in foreign_keys(type(instance)):
+            value = instance.__dict__.get(field.attname)
+            if value is None or field.is_cached(instance):
+                continue
+            parent = self._find(xid, field.remote_field.model, field.target_field.attname, value)
+            if parent is not None:
+                field.set_cached_value(instance, parent)
+
+    def _find(self, xid: int, model: type[Model], attname: str, value: Any) -> Model | None:
+        place = (xid, model, attname)
+        if place not in self._made:
+            made = self._made[place] = {}
+            for values in self._values(xid, model):
+                if attname in values and values.keys() >= {field.attname for field in model._meta.pk_fields}:
+                    made[values[attname]] = make(model, alias_of(model, self._aliases), values)
+            # Not before they are all there: a table may refer to itself.
+            for instance in made.values():
+                self.preset(instance, xid)
+        return self._made[place].get(value)
+
+    def _values(self, xid: int, model: type[Model]) -> Iterator[dict[str, Any]]:
+        """The attributes of the deleted instances of a model, with those that it inherits."""
+        inherited = {
+            (link.attname, parent): {values[parent._meta.pk.attname]: values for values in self._values(xid, parent)}
+            for parent, link in model._meta.parents.items()
+            if link is not None and not parent._meta.proxy
+        }
+        for row in self._rows.get((xid, model._meta.db_table), ()):
+            values = self._read(model, row)
+            for (link, _), parents in inherited.items():
+                values |= parents.get(values.get(link), {})
+            yield {
+                field.attname: values[field.attname] for field in model._meta.concrete_fields if field.attname in values
+            }
+
+
+def rescue(instance: Model | None, depth: int = 0) -> None:
+    """Set the relations of an instance to rows that are gone to instances with the key alone: more is not known.
+
+    For code that asks ``instance.user.id``. What it asks beyond that raises ``DoesNotExist`` as before.
+
+    Raises:
+        OperationalError, InterfaceError: The database is gone.
+    """
+    if instance is None or depth > _DEEPEST:
+        return
+    for field in foreign_keys(type(instance)):
+        value = instance.__dict__.get(field.attname)
+        if value is None:
+            continue
+        if field.is_cached(instance):
+            rescue(field.get_cached_value(instance), depth + 1)
+            continue
+        model, target, alias = field.remote_field.model, field.target_field, instance._state.db
+        is_gone = not QuerySet(model, using=alias).filter(**{target.attname: value}).exists()
+        if is_gone and target.primary_key and alias is not None:
+            field.set_cached_value(instance, make(model, alias, {target.attname: value}))
+
+
+def hint(observer: Observed, error: BaseException) -> str | None:
+    """What lets an observer find a row that was deleted in the same transaction; None where that is not the fault."""
+    if not isinstance(error, ObjectDoesNotExist):
+        return None
+    for path, model in _paths(observer.model_cls):
+        if type(error) is vars(model).get("DoesNotExist"):
+            if model in observer.parents:
+                return None
+            return (
+                f"If the {model._meta.label} was deleted in the same transaction, let the log have it as it was: "
+                f"@model_observer({observer.model_cls.__name__}, parents=[{path!r}]), then `manage.py migrate`."
+            )
+    return None
+
+
+def _paths(model: type[Model]) -> Iterator[tuple[str, type[Model]]]:
+    """The models that foreign keys lead to, each with a shortest way there."""
+    seen, queue = {model}, deque([("", model)])
+    while queue:
+        path, here = queue.popleft()
+        for field in foreign_keys(here):
+            there = field.remote_field.model
+            way = f"{path}__{field.name}" if path else field.name
+            yield way, there
+            if there not in seen and way.count("__") < _DEEPEST:
+                seen.add(there)
+                queue.append((way, there))
