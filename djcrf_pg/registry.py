@@ -79,6 +79,10 @@ class Observed(Protocol):
     def needs_row(self) -> bool:
         """Whether anybody is given more of an instance than its primary key."""
 
+    @property
+    def decimals_as_text(self) -> bool:
+        """Whether a decimal in a body becomes text; else a number, where that has each digit."""
+
     def resync_group(self) -> str:
         """The group of all its subscribers, for what cannot be said row by row."""
 

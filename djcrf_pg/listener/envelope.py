@@ -5,8 +5,9 @@ hear it, every layer carries it, and what a consumer gets is the same over each 
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from json import encoder
 from typing import Any, NamedTuple
 
@@ -26,12 +27,47 @@ RESYNC = "resync"
 #: The reason of a resync that comes from the consumers' own process: the channel layer may have lost events.
 CHANNEL_LAYER = "channel_layer"
 
-# ASCII alone: no layer can fail to encode it, and a character is a byte.
-_encoder = JSONEncoder(separators=(",", ":"), ensure_ascii=True)
-# Undocumented, but what JSONEncoder makes anew of itself for each text since Python 2.6: 7.4 us an event, and 2.3 so.
-# Without markers it does not look for circles; those end in a RecursionError.
-_make = encoder.c_make_encoder  # type: ignore[attr-defined]
-_chunks = _make and _make(None, _encoder.default, encoder.encode_basestring_ascii, None, ":", ",", False, False, True)
+
+def _text_of(value: Decimal) -> str:
+    """As a serializer's DecimalField has it, which knows no exponents."""
+    return format(value, "f")
+
+
+def _number_of(value: Decimal) -> float | str:
+    """A number where a float has each digit, for that is what consumers and browsers read; else text."""
+    if value.is_finite():
+        number = float(value)
+        if Decimal(repr(number)) == value:
+            return number
+    return _text_of(value)
+
+
+def _encoder(decimal: Callable[[Decimal], Any]) -> Callable[[Any, int], Iterable[str]]:
+    """Make a function from a value, and 0, to the parts of its JSON text.
+
+    Args:
+        decimal: What becomes of a decimal. REST framework's encoder, which does the rest, makes floats of them.
+    """
+    others = JSONEncoder().default
+
+    def default(value: Any) -> Any:
+        return decimal(value) if isinstance(value, Decimal) else others(value)
+
+    # ASCII alone: no layer can fail to encode it, and a character is a byte.
+    plain = JSONEncoder(separators=(",", ":"), ensure_ascii=True, default=default)
+    # Undocumented, but what JSONEncoder makes anew of itself for each text since Python 2.6: 7.4 us an event, and 2.3
+    # so. Without markers it does not look for circles; those end in a RecursionError.
+    make = encoder.c_make_encoder  # type: ignore[attr-defined]
+    if make is None:
+        return lambda value, _: [plain.encode(value)]
+    chunks: Callable[[Any, int], Iterable[str]] = make(
+        None, default, encoder.encode_basestring_ascii, None, ":", ",", False, False, True
+    )
+    return chunks
+
+
+#: By whether decimals become text.
+_encoders = {True: _encoder(_text_of), False: _encoder(_number_of)}
 
 
 class Event(NamedTuple):
@@ -57,13 +93,17 @@ class Event(NamedTuple):
     context: Any = None
     old: dict[str, Any] | None = None
 
-    def encode(self) -> str:
+    def encode(self, *, decimals_as_text: bool = True) -> str:
         """The event as JSON text; what JSON does not know becomes what DRF's renderer makes of it.
+
+        Args:
+            decimals_as_text: Make text of decimals; else a number where it keeps each digit.
 
         Raises:
             TypeError: The body has something that neither knows.
+            ValueError: A time with a time zone, bytes that are no UTF-8: DRF refuses them.
         """
-        return _encoder.encode(self) if _chunks is None else "".join(_chunks(self, 0))
+        return "".join(_encoders[decimals_as_text](self, 0))
 
 
 def pack(

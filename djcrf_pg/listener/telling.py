@@ -170,7 +170,7 @@ def _encode(occurrence: Occurrence, action: str, body: Any) -> str:
         changed=occurrence.changed,
         context=_context(change.context),
         old=None if old is None or not occurrence.observer.wants_old else portable.dump(old),
-    ).encode()
+    ).encode(decimals_as_text=occurrence.observer.decimals_as_text)
 
 
 def _context(text: str | None) -> Any:

@@ -14,6 +14,7 @@ from django.db.models import Model
 from djangochannelsrestframework.consumers import AsyncAPIConsumer
 from djangochannelsrestframework.observer.base_observer import BaseObserver
 from rest_framework.serializers import BaseSerializer
+from rest_framework.settings import api_settings
 
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import ChannelLayerError, MalformedRequestId, ObserverError, SubscribeError
@@ -226,6 +227,15 @@ class ModelObserver(DCRFModelObserver):
         """Whether anybody is given more of an instance than its primary key."""
         makes_body = self._serializer is not None or self._serializer_class is not None
         return makes_body or self.needs_old
+
+    @property
+    def decimals_as_text(self) -> bool:
+        """Whether a decimal in a body becomes text; else a number, where that has each digit.
+
+        For the body of a function, REST framework's setting says so. A serializer class has asked its fields already:
+        what they left a decimal is to be a number.
+        """
+        return self._serializer is not None and bool(api_settings.COERCE_DECIMAL_TO_STRING)
 
     @property
     def _has_one_group(self) -> bool:

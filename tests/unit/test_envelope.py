@@ -116,7 +116,7 @@ def test_bodies_may_hold_what_drf_renders() -> None:
     (unpacked,) = unpack(message)
     assert unpacked.body == {
         "uuid": "00000000-0000-0000-0000-000000000001",
-        "price": 1.1,
+        "price": "1.10",
         "at": "2026-01-01T12:00:00.123456Z",
         "day": "2026-01-01",
         "tags": ["a", "b"],
