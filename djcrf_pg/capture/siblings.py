@@ -38,10 +38,12 @@ def may_be_siblings(alias: str, other: str) -> bool:
 
 
 def look_alike(alias: str, other: str) -> bool:
-    """Whether two aliases name the same host, port and database."""
+    """Whether two aliases name the same host, port, service and database."""
     return _place(alias) == _place(other)
 
 
-def _place(alias: str) -> tuple[str, str, str]:
+def _place(alias: str) -> tuple[str, ...]:
     settings = connections[alias].settings_dict
-    return str(settings["HOST"]), str(settings["PORT"]), str(settings["NAME"])
+    # A service says where the server is, and may say which database it is.
+    service = settings["OPTIONS"].get("service")
+    return str(settings["HOST"]), str(settings["PORT"]), str(service), str(settings["NAME"])

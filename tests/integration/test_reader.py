@@ -16,7 +16,8 @@ from djcrf_pg.changelog.decode import ColumnType, relations_of
 from djcrf_pg.changelog.image import parse
 from djcrf_pg.changelog.reader import ChangeLog, Connection, Piece
 from djcrf_pg.exceptions import LeadershipLost, NotMigrated
-from djcrf_pg.listener.connection import asyncpg_arguments, connect
+from djcrf_pg.listener.connection import connect
+from djcrf_pg.listener.parameters import asyncpg_arguments
 from tests.servers import PgParams
 
 # The tests write in sessions of their own; without the mark pytest-django makes no database.
@@ -690,7 +691,7 @@ async def test_options_are_split_as_the_server_would(test_pg: PgParams, asyncpg:
     ):
         with psycopg.connect(test_pg.dsn(), options=options) as theirs:
             expected = theirs.execute("SELECT name, setting FROM pg_settings WHERE source = 'client'").fetchall()
-        settings = asyncpg_arguments({"OPTIONS": {"options": options}})["server_settings"]
+        settings = asyncpg_arguments({"options": options})["server_settings"]
         for name, value in expected:
             if name in settings and name != "application_name":
                 ours = await asyncpg.fetchval("SELECT set_config($1, $2, false)", name, settings[name])
