@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
 
+import psycopg
 from django.db import connections
 
 from djcrf_pg.changelog.reader import ChangeLog
@@ -157,7 +158,8 @@ class Listener:
         """Run synchronous work, user code above all, in the listener's thread.
 
         Its database connections are kept, whatever CONN_MAX_AGE says: a new one for each batch would cost more than
-        all the rest (10 ms against 3 ms from commit to frame). Those in doubt are closed.
+        all the rest (10 ms against 3 ms from commit to frame). Those in doubt are closed, and those that a pool lends
+        go back to it.
         """
 
         def tidy_work() -> T:
@@ -165,7 +167,7 @@ class Listener:
                 return work()
             finally:
                 for connection in connections.all(initialized_only=True):
-                    if connection.connection is not None and (connection.errors_occurred or not connection.autocommit):
+                    if connection.connection is not None and not _is_to_be_kept(connection):
                         connection.close()
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, tidy_work)
@@ -185,6 +187,15 @@ class Listener:
         """Note that everything that was there at the start has been sent."""
         self._worked = True
         self._caught_up.set()
+
+
+def _is_to_be_kept(connection: Any) -> bool:
+    """Whether a connection of Django's is in good order and nobody else's."""
+    # A pool is Django's, or one of a backend in place of it, which may have an object of its own for a connection.
+    lent = getattr(connection, "pool", None) is not None or (
+        connection.vendor == "postgresql" and not isinstance(connection.connection, psycopg.Connection)
+    )
+    return not (lent or connection.errors_occurred or not connection.autocommit)
 
 
 async def _until_leading(session: Session, schema: str) -> None:

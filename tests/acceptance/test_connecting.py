@@ -1,4 +1,4 @@
-"""However Django connects: by a service, or with passwords that a backend makes and that expire."""
+"""However Django connects: by a service, with passwords that a backend makes and that expire, out of a pool."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from tests.acceptance.board import Board
 from tests.client import Message
 from tests.processes import until, wait_until
 from tests.project import Project
-from tests.servers import AsgiServer, EmbeddedPostgres
+from tests.servers import AsgiServer, EmbeddedPostgres, ManagePy
 
 pytestmark = pytest.mark.processes
 
@@ -23,11 +23,16 @@ ASGI_APPLICATION = "shelf_asgi.application"
 
 CONSUMERS = """
 from channels.db import database_sync_to_async
+from django.db import connection
 from djangochannelsrestframework.decorators import action
 from djangochannelsrestframework.generics import GenericAsyncAPIConsumer
 from djangochannelsrestframework.observer import model_observer
 
 from shelf.models import Book
+
+def lent():
+    stats = connection.pool.get_stats()
+    return stats["pool_size"] - stats["pool_available"]
 
 class Shelf(GenericAsyncAPIConsumer):
     @model_observer(Book)
@@ -43,6 +48,10 @@ class Shelf(GenericAsyncAPIConsumer):
     async def subscribe(self, **kwargs):
         await self.books.subscribe()
         return None, 201
+
+    @action()
+    async def lent(self, **kwargs):
+        return await database_sync_to_async(lent)(), 200
 
     @action()
     async def ping(self, **kwargs):
@@ -221,3 +230,68 @@ def test_a_backend_that_has_no_password_is_an_error_with_its_reason_and_is_asked
             return board.call("subscribe")["response_status"] == 201
 
         wait_until(is_subscribed)
+
+
+# -- pools ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pooled(project: Project) -> Callable[[int], Project]:
+    """Gives the project's processes a pool of so many connections."""
+
+    def connect(size: int) -> Project:
+        set_password(project, "open sesame")
+        pool = {"min_size": 1, "max_size": size, "timeout": 3}
+        connect_with(project, PASSWORD="open sesame", OPTIONS={"pool": pool})
+        return project
+
+    return connect
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_listener_gives_its_connections_back_to_the_pool(
+    pooled: Callable[[int], Project], open_board: Callable[..., Board], size: int
+) -> None:
+    project = pooled(size)
+    with AsgiServer(project.env(), application="shelf_asgi:application") as server:
+        board = subscribed(server, open_board)
+        for number in range(1, 4):
+            create(project, f"number {number}")
+            assert board.events(1) == [{"title": f"number {number}", "authors": 0, "books": number}]
+        wait_until(lambda: board.call("lent")["data"] == 0)
+        assert "PoolTimeout" not in server.output
+
+
+def test_listen_works_out_of_a_pool_of_one(
+    pooled: Callable[[int], Project], open_board: Callable[..., Board], redis_url: str
+) -> None:
+    project = pooled(1)
+    env = {**project.env({"EMBEDDED": False}), "DJCRF_PG_TEST_REDIS": redis_url}
+    with (
+        ManagePy("djcrf_pg", "listen", env=env) as listen,
+        AsgiServer(env, application="shelf_asgi:application") as server,
+    ):
+        listen.wait_for("listener of database 'default' leads")
+        board = subscribed(server, open_board)
+        for number in range(1, 4):
+            create(project, f"number {number}")
+            assert board.events(1) == [{"title": f"number {number}", "authors": 0, "books": number}]
+        assert "PoolTimeout" not in listen.output
+
+
+def test_without_a_pool_the_listener_keeps_its_connection(project: Project, open_board: Callable[..., Board]) -> None:
+    set_password(project, "open sesame")
+    connect_with(project, PASSWORD="open sesame")
+    sessions = (
+        "SELECT pid, backend_start FROM pg_stat_activity"
+        f" WHERE usename = '{ROLE}' AND datname = current_database() AND application_name NOT LIKE 'djcrf_pg%'"
+    )
+    with AsgiServer(project.env(), application="shelf_asgi:application") as server:
+        board = subscribed(server, open_board)
+        kept = set()
+        for number in range(1, 6):
+            create(project, f"number {number}")
+            board.events(1)
+            # Those of handlers end with them.
+            kept = (kept or set(project.rows(sessions))) & set(project.rows(sessions))
+        assert len(kept) == 1
