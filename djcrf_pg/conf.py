@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
@@ -24,7 +24,8 @@ class Settings:
     Attributes:
         DROP_IN: Make DCRF's own ``model_observer`` and ``ObserverModelInstanceMixin`` trigger-driven.
         AUTO_INSTALL: Let ``migrate`` bring the triggers to the wanted state.
-        OBSERVE: Model labels (``"app.Model"``) whose tables get triggers although no observer names them.
+        OBSERVE: Models (``"app.Model"``) whose tables get triggers although no observer names them, and many-to-many
+            relations of models (``"app.Model.name"``) whose join tables get them too.
         EXCLUDE: Model label to the names of fields that never leave the table.
         EMBEDDED: Start a listener inside the first process that subscribes.
         LISTENER_DATABASE: Alias in ``DATABASES`` that the listener connects to instead of ``default``, for one that
@@ -121,7 +122,8 @@ def _complaint(name: str, value: Any) -> str | None:
             modes = get_args(NotifyMode)
             return None if value in modes else f"must be one of {', '.join(map(repr, modes))}"
         case "OBSERVE":
-            return None if _is_labels(value) else 'must be a list of model labels such as "app.Model"'
+            good = _is_list(value) and all(_is_label(entry) or _is_relation(entry) for entry in value)
+            return None if good else 'must be a list of models "app.Model" and of their relations "app.Model.name"'
         case "EXCLUDE":
             good = isinstance(value, Mapping) and all(
                 _is_label(label) and _is_names(names) for label, names in value.items()
@@ -146,12 +148,16 @@ def _is_label(value: object) -> bool:
     return isinstance(value, str) and value.count(".") == 1
 
 
+def _is_relation(value: object) -> bool:
+    return isinstance(value, str) and value.count(".") == 2
+
+
 def _is_names(value: object) -> bool:
-    return isinstance(value, list | tuple | set) and all(isinstance(name, str) for name in value)
+    return _is_list(value) and all(isinstance(name, str) for name in value)
 
 
-def _is_labels(value: object) -> bool:
-    return isinstance(value, list | tuple | set) and all(_is_label(label) for label in value)
+def _is_list(value: object) -> TypeGuard[list[Any] | tuple[Any, ...] | set[Any]]:
+    return isinstance(value, list | tuple | set)
 
 
 @lru_cache(maxsize=1)

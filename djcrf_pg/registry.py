@@ -161,7 +161,8 @@ class Registry:
         for setting, labels in (("OBSERVE", settings.OBSERVE), ("EXCLUDE", settings.EXCLUDE)):
             for label in labels:
                 try:
-                    excluded_columns(model_of(label, setting))
+                    for model in named_by(label) if setting == "OBSERVE" else [model_of(label, setting)]:
+                        excluded_columns(model)
                 except ConfigurationError as error:
                     found.append(str(error))
         return found
@@ -191,10 +192,10 @@ class Registry:
         for observer in self:
             if lives_on(observer.model_cls, alias):
                 models |= dict.fromkeys(observed_tables(observer))
-        for label in get_settings().OBSERVE:
-            model = model_of(label, "OBSERVE")
-            if lives_on(model, alias):
-                models[model] = None
+        for entry in get_settings().OBSERVE:
+            named = named_by(entry)
+            if lives_on(named[0], alias):
+                models |= dict.fromkeys(named)
         return list(models)
 
 
@@ -305,10 +306,31 @@ def parents_of(model: type[Model], paths: Iterable[str]) -> list[type[Model]]:
     return list(found)
 
 
-def observed_tables(observer: Observed) -> list[type[Model]]:
-    """The models whose own tables an observer needs triggers on."""
-    joined = [relationship.through for relationship in observer.relationships]
-    return list(dict.fromkeys([*observer.models, *joined, *observer.parents]))
+def observed_tables(observer: Observed) -> dict[type[Model], str]:
+    """The models whose own tables an observer needs triggers on, each with the entry of ``OBSERVE`` that brings it."""
+    label = observer.model_cls._meta.label
+    joins = {relationship.through: f"{label}.{relationship.name}" for relationship in observer.relationships}
+    found = dict.fromkeys(observer.models, label) | joins
+    return found | {parent: parent._meta.label for parent in observer.parents if parent not in found}
+
+
+def named_by(entry: str) -> list[type[Model]]:
+    """The models whose own tables an entry of ``OBSERVE`` brings.
+
+    ``"app.Model"`` brings the tables that have the model's columns, ``"app.Model.name"`` that of a relation besides, by
+    a name that ``many_to_many`` of an observer takes. The first brings no join tables, as an observer does not without
+    ``many_to_many``: each write to them would pay for their triggers.
+
+    Raises:
+        ConfigurationError: There is no such model, or it has no such relation.
+    """
+    app_label, model_name, *names = entry.split(".")
+    model = model_of(f"{app_label}.{model_name}", "OBSERVE")
+    try:
+        relationships = relationships_of(model, names)
+    except ObserverError as error:
+        raise ConfigurationError(f"DJCRF_PG['OBSERVE'] names {entry!r}: {error}") from error
+    return [*family_of(model), *(relationship.through for relationship in relationships)]
 
 
 def family_of(model: type[Model]) -> list[type[Model]]:

@@ -6,7 +6,9 @@ ASGI processes each has one; one leads, the others stand by.
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+from django.db import connections
 
 from djcrf_pg.conf import get_settings
 from djcrf_pg.discovery import discover
@@ -23,6 +25,7 @@ from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.gate import Gate, Probe
 from djcrf_pg.listener.sender import channel_layer, is_in_memory
 from djcrf_pg.listener.service import Listener
+from djcrf_pg.registry import named_by
 
 
 class Runtime:
@@ -110,12 +113,12 @@ async def close_all() -> None:
         await closing.close()
 
 
-async def ready(alias: str, tables: Iterable[str], key: int) -> Probe:
+async def ready(alias: str, tables: Mapping[str, str], key: int) -> Probe:
     """Wait until changes of these tables, committed from now on, will be delivered to this process.
 
     Args:
         alias: The Django database alias.
-        tables: ``db_table`` of each table that must have triggers.
+        tables: ``db_table`` of each table that must have triggers, with the entry of ``OBSERVE`` that brings it.
         key: The observer's, see :mod:`djcrf_pg.listener.interest`.
 
     Returns:
@@ -130,7 +133,6 @@ async def ready(alias: str, tables: Iterable[str], key: int) -> Probe:
     except ConfigurationError as error:
         raise SubscribeError(str(error)) from error
     in_memory = is_in_memory(channel_layer())
-    tables = list(tables)
     why, pause = "no listener runs", 0.002
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(settings.SUBSCRIBE_TIMEOUT):
@@ -144,12 +146,12 @@ async def ready(alias: str, tables: Iterable[str], key: int) -> Probe:
                         raise ListenerUnavailable(str(error)) from error
                 try:
                     probe = await here.probe(tables, [key])
+                    _require(probe, alias, tables)
                 except ConfigurationError as error:
                     raise SubscribeError(str(error)) from error
                 except CONNECTION_ERRORS as error:
                     why = f"the database cannot be reached ({str(error) or type(error).__name__})"
                 else:
-                    _require(probe, alias)
                     if _served(here, probe, in_memory):
                         return probe
                     why = _obstacle(here, probe, in_memory)
@@ -163,20 +165,29 @@ async def ready(alias: str, tables: Iterable[str], key: int) -> Probe:
     )
 
 
-def _require(probe: Probe, alias: str) -> None:
+def _require(probe: Probe, alias: str, tables: Mapping[str, str]) -> None:
+    quote = connections[alias].ops.quote_name
+    # The same question was asked for other subscribers, whose tables are no reason to refuse this one.
+    wanted = {quote(table): entry for table, entry in tables.items()}
+    absent, bare = sorted(probe.absent & wanted.keys()), sorted(probe.bare & wanted.keys())
     if not probe.migrated:
         raise NotMigrated(f"Database {alias!r} lacks the change log djcrf_pg_change: run `manage.py migrate`.")
-    if probe.absent:
+    if absent:
         raise NotMigrated(
-            f"Database {alias!r} lacks table {', '.join(sorted(probe.absent))}: run `manage.py migrate`, and before it "
+            f"Database {alias!r} lacks table {', '.join(absent)}: run `manage.py migrate`, and before it "
             f"`manage.py makemigrations` if the model has no migration yet."
         )
-    if probe.bare:
-        mend = "migrate" if get_settings().AUTO_INSTALL else "djcrf_pg install"
+    if bare:
+        command = "migrate" if get_settings().AUTO_INSTALL else "djcrf_pg install"
+        named = {quote(model._meta.db_table) for entry in get_settings().OBSERVE for model in named_by(entry)}
+        entries = dict.fromkeys(wanted[table] for table in bare if table not in named)
+        hidden = (
+            f" If the consumer is in no app's consumers module and not behind ASGI_APPLICATION, add "
+            f"{', '.join(map(repr, entries))} to DJCRF_PG['OBSERVE'] first."
+        )
         raise TriggersMissing(
-            f"Triggers of djcrf_pg are missing or disabled on {', '.join(sorted(probe.bare))} (database {alias!r}), so "
-            f"its changes are not captured: run `manage.py {mend}`. If the consumer is in no app's consumers "
-            f"module and not behind ASGI_APPLICATION, name the model in DJCRF_PG['OBSERVE'] first."
+            f"Triggers of djcrf_pg are missing or disabled on {', '.join(bare)} (database {alias!r}), so its "
+            f"changes are not captured: run `manage.py {command}`.{hidden if entries else ''}"
         )
 
 

@@ -206,9 +206,9 @@ class ModelObserver(DCRFModelObserver):
         return parents_of(self.model_cls, self._parents)
 
     @property
-    def tables(self) -> list[str]:
-        """The tables whose triggers it needs."""
-        return [model._meta.db_table for model in observed_tables(self)]
+    def tables(self) -> dict[str, str]:
+        """The tables whose triggers it needs, each with the entry of ``OBSERVE`` that brings it."""
+        return {model._meta.db_table: entry for model, entry in observed_tables(self).items()}
 
     def tells(self, changed: Collection[str]) -> bool:
         """Whether an update that changed these fields is an event."""
@@ -495,7 +495,7 @@ def _require_table(model: Any, label: str) -> None:
             f"@model_observer on {label}: {meta.label} is swapped out for {swapped} ({meta.swappable}), so it has no "
             f"table: observe {mend}."
         )
-    declared = {label.lower() for label in get_settings().OBSERVE}
+    declared = {".".join(entry.lower().split(".")[:2]) for entry in get_settings().OBSERVE}
     if not meta.managed and meta.label_lower not in declared:
         raise ObserverError(
             f"@model_observer on {label}: {meta.label} is unmanaged (Meta.managed = False), and what is behind it may "
