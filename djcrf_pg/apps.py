@@ -38,13 +38,16 @@ class DjcrfPgConfig(AppConfig):
 
 
 def _install(*, using: str, plan: Any = (), **kwargs: Any) -> None:
-    from djcrf_pg.capture.install import install, refuse_unfit
+    from djcrf_pg.capture.install import install, log_schema, refuse_unfit
     from djcrf_pg.capture.objects import note_shapes, prepare
+    from djcrf_pg.capture.tenancy import refuse_tenants
     from djcrf_pg.conf import get_settings
     from djcrf_pg.discovery import discover
     from djcrf_pg.exceptions import DjcrfPgError
 
     try:
+        if log_schema(using) is not None:
+            refuse_tenants(using)
         prepare(using)
         if get_settings().AUTO_INSTALL:
             discover()

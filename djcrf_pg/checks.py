@@ -12,6 +12,7 @@ from django.db import DatabaseError, connections
 from djcrf_pg import conf
 from djcrf_pg.capture.casts import MEND, foreign_casts
 from djcrf_pg.capture.install import plan, unfit
+from djcrf_pg.capture.tenancy import refusal, refuse_tenants
 from djcrf_pg.discovery import discover
 from djcrf_pg.exceptions import DjcrfPgError
 from djcrf_pg.observer.drop_in import early_birds
@@ -25,6 +26,7 @@ def register_all() -> None:
     register(check_channel_layer)
     register(check_drop_in)
     register(check_serializers)
+    register(check_tenants)
     register(check_triggers, Tags.database)
     register(check_casts, Tags.database)
 
@@ -89,6 +91,17 @@ def check_serializers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
             )
 
 
+def check_tenants(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
+    """Nothing is observed in the schemas of tenants."""
+    if conf.problems(getattr(settings, "DJCRF_PG", {})):
+        return
+    for alias in connections:
+        try:
+            refuse_tenants(alias)
+        except DjcrfPgError as error:
+            yield Error(str(error), id="djcrf_pg.E009")
+
+
 def check_triggers(
     app_configs: Sequence[AppConfig] | None, databases: Iterable[str] | None = None, **kwargs: Any
 ) -> Iterable[CheckMessage]:
@@ -99,7 +112,7 @@ def check_triggers(
     if conf.problems(getattr(settings, "DJCRF_PG", {})):
         return
     for alias in databases or ():
-        if connections[alias].vendor != "postgresql":
+        if connections[alias].vendor != "postgresql" or refusal(alias):
             continue
         try:
             discover()

@@ -5,6 +5,7 @@ import threading
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextvars import ContextVar
+from itertools import chain
 from typing import Any, Protocol, cast
 
 from django.apps import apps
@@ -188,15 +189,20 @@ class Registry:
         Raises:
             ConfigurationError: ``OBSERVE`` names something that does not exist.
         """
-        models: dict[type[Model], None] = {}
-        for observer in self:
-            if lives_on(observer.model_cls, alias):
-                models |= dict.fromkeys(observed_tables(observer))
-        for entry in get_settings().OBSERVE:
-            named = named_by(entry)
-            if lives_on(named[0], alias):
-                models |= dict.fromkeys(named)
-        return list(models)
+        here = [models for model, models in self.observed() if lives_on(model, alias)]
+        return list(dict.fromkeys(chain(*here)))
+
+    def observed(self) -> list[tuple[type[Model], list[type[Model]]]]:
+        """Each model of an observer or of ``OBSERVE``, with those whose own tables want triggers for it.
+
+        Raises:
+            ConfigurationError: ``OBSERVE`` names something that does not exist.
+        """
+        named = map(named_by, get_settings().OBSERVE)
+        return [
+            *((observer.model_cls, list(observed_tables(observer))) for observer in self),
+            *((models[0], models) for models in named),
+        ]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -75,6 +75,17 @@ def absent(connection: Any, names: Iterable[str]) -> list[str]:
         return [quoted[name] for (name,) in cursor.fetchall()]
 
 
+def elsewhere(connection: Any, oids: Iterable[int], names: Iterable[str]) -> set[int]:
+    """The tables, out of some, that are another schema's of a name that some ``db_table`` says.
+
+    Those whose schema is not in ``search_path``, or comes after another one that has a table of the name; and their
+    partitions.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_query("elsewhere"), [list(oids), list(names)])
+        return {oid for (oid,) in cursor.fetchall()}
+
+
 def triggers(connection: Any, schema: str) -> dict[Table, dict[str, Trigger]]:
     """Find the triggers that call our functions in ``schema``, by table and name."""
     with connection.cursor() as cursor:

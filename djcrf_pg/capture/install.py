@@ -7,6 +7,7 @@ from django.db import DatabaseError, connections, transaction
 from djcrf_pg.capture import catalog
 from djcrf_pg.capture.plan import Step, Table, drops, steps
 from djcrf_pg.capture.siblings import siblings
+from djcrf_pg.capture.tenancy import refuse_tenants
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import InstallError
 from djcrf_pg.observations import Installed, emit
@@ -24,19 +25,23 @@ def plan(alias: str) -> list[Step]:
 
     Returns:
         One step for each table that wants triggers or has them; empty where the change log is not migrated. What
-        only another alias of the same database wants is not among them.
+        only another alias of the same database wants is not among them, nor a table of another schema that has the name
+        of an observed one: it may be observed by way of another ``search_path``.
 
     Raises:
+        ConfigurationError: The observed tables are in the schemas of tenants.
         InstallError: The catalog cannot be read.
     """
     connection = connections[alias]
     try:
         if (schema := log_schema(alias)) is None:
             return []
+        refuse_tenants(alias)
         wanted = catalog.tables(connection, registry.tables(alias))
         found = steps(wanted, catalog.triggers(connection, schema), schema)
-        if any(step.state == "unwanted" for step in found):
-            theirs = _wanted_by_siblings(alias)
+        if unwanted := [step.table.oid for step in found if step.state == "unwanted"]:
+            names = {model._meta.db_table for _, models in registry.observed() for model in models}
+            theirs = _wanted_by_siblings(alias) | catalog.elsewhere(connection, unwanted, names)
             found = [step for step in found if step.state != "unwanted" or step.table.oid not in theirs]
         return found
     except DatabaseError as error:

@@ -11,8 +11,9 @@ from django.db.models import Model
 
 from djcrf_pg import sql
 from djcrf_pg.capture import catalog
+from djcrf_pg.capture.tenancy import refusal
 from djcrf_pg.conf import get_settings
-from djcrf_pg.exceptions import InstallError
+from djcrf_pg.exceptions import ConfigurationError, InstallError
 
 
 def migration_schema(schema_editor: BaseDatabaseSchemaEditor) -> str:
@@ -134,6 +135,8 @@ class AlterTriggers(Operation):
         model: type[Model] = state.apps.get_model(app_label, self.model_name)
         if connection.vendor != "postgresql" or not self.allow_migrate_model(connection.alias, model):
             return
+        if why := refusal(connection.alias):
+            raise ConfigurationError(why)
         if self.field_name is not None:
             # A join table is made with its owner's, whatever routers say of it.
             model = model._meta.get_field(self.field_name).remote_field.through  # type: ignore[union-attr]

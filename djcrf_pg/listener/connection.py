@@ -10,6 +10,7 @@ import asyncpg
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
+from djcrf_pg.capture.tenancy import refusal
 from djcrf_pg.changelog.reader import Connection
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import ConfigurationError
@@ -44,11 +45,14 @@ async def connect(alias: str, role: str = "listener") -> Connection:
     The server has ``OPTIONS['connect_timeout']`` seconds to answer, 10 where it is not set.
 
     Raises:
-        ConfigurationError: The parameters cannot be translated, or a pooler gives no session of its own.
+        ConfigurationError: The parameters cannot be translated, a pooler gives no session of its own, or the database
+            has a schema for each tenant.
         OSError: The server cannot be reached, or the backend cannot say how.
         TimeoutError: It does not answer in time.
         asyncpg.PostgresError: It refuses.
     """
+    if why := refusal(alias):
+        raise ConfigurationError(why)
     name = get_settings().listener_alias(alias)
     django = connections[name]
     arguments = {"timeout": _PATIENCE, **asyncpg_arguments(await _parameters(name), role, name)}

@@ -67,6 +67,7 @@ def wanted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
     class More:
         names: tuple[str, ...] = ()
+        observed = staticmethod(registry.observed)
 
         def tables(self, alias: str) -> dict[str, tuple[str, ...]]:
             return {**registry.tables(alias), **dict.fromkeys(self.names, ())}

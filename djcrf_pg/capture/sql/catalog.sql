@@ -25,6 +25,12 @@ ORDER BY member.name, c.oid
 SELECT wanted.name FROM unnest(%s::text[]) AS wanted (name) WHERE to_regclass(wanted.name) IS NULL
 ORDER BY wanted.name
 
+-- name: elsewhere
+SELECT c.oid
+FROM unnest(%s::oid[]) AS c (oid)
+JOIN pg_catalog.pg_class AS root ON root.oid = coalesce(pg_partition_root(c.oid), c.oid)
+WHERE root.relname = ANY (%s::text[]) AND NOT pg_table_is_visible(root.oid)
+
 -- name: triggers
 -- Every trigger that calls one of our functions, whatever it is named.
 SELECT c.oid, format('%%I.%%I', n.nspname, c.relname) AS qualified,
