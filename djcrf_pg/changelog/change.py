@@ -17,7 +17,7 @@ class Change(NamedTuple):
         xid: The transaction, as ``xid8``.
         relation: The oid of the table.
         op: ``I``, ``U``, ``D``, or what stands for changes that are not told row by row: :data:`TRUNCATED` and others.
-        depth: Of the statement in triggers: 1 for one of the client's.
+        depth: Of the statement in triggers: 1 for one of the client's, 0 for what no trigger has logged.
         old: The row before, as JSON text; None for inserts.
         new: The row after, as JSON text; None for deletes.
         context: What the writer said of itself, or None.
@@ -35,3 +35,8 @@ class Change(NamedTuple):
     context: str | None
     at: datetime
     rows: int | None = None
+
+    @property
+    def is_touch(self) -> bool:
+        """Whether it only says that the row be told again; both images are the row's key."""
+        return self.op == "U" and self.depth == 0

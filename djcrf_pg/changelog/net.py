@@ -22,7 +22,8 @@ class RowChange:
     """A change with its images parsed.
 
     ``old`` and ``new`` are the row before and after; both None is a row that came and went, or what cannot be told
-    row by row when ``resync`` says why; ``count`` is then the number of rows, if it is known.
+    row by row when ``resync`` says why; ``count`` is then the number of rows, if it is known. ``touched`` rows are told
+    though nothing has changed; one that was touched and nothing else has its key for both images.
     """
 
     id: int
@@ -34,6 +35,12 @@ class RowChange:
     at: datetime
     resync: str | None = None
     count: int | None = None
+    touched: bool = False
+
+    @property
+    def is_as_it_was(self) -> bool:
+        """Whether the row was touched, and the transaction has changed nothing of it."""
+        return self.touched and self.old == self.new
 
 
 def net(changes: Iterable[RowChange], key_of: Callable[[int, Image], Key]) -> list[RowChange]:
@@ -41,7 +48,8 @@ def net(changes: Iterable[RowChange], key_of: Callable[[int, Image], Key]) -> li
 
     create + update = create, update + delete = delete, create + delete = nothing, delete + create = update, a change
     and its undoing = nothing. A changed key is a delete of the old row and a create of the new one. A TRUNCATE takes
-    what the transaction had done to the table before it.
+    what the transaction had done to the table before it. A touch is part of what else the transaction did to the row,
+    and an update where that is nothing.
 
     The order of the log is not always the order of a row's changes: a statement of a user's AFTER trigger is logged
     before the statement that fired it, and a statement that swaps two keys is logged row by row. But each change leads
@@ -79,9 +87,13 @@ def by_key(change: RowChange, key_of: Callable[[int, Image], Key]) -> Sequence[t
     return (before, dataclasses.replace(change, new=None)), (after, dataclasses.replace(change, old=None))
 
 
-def _ends(path: list[RowChange]) -> RowChange:
-    first, last = path[0], path[-1]
-    old, new = first.old, last.new
+def _ends(whole: list[RowChange]) -> RowChange:
+    first, last = whole[0], whole[-1]
+    path = [change for change in whole if not change.touched]
+    if touched := len(path) < len(whole):
+        # They lead nowhere, and have no image.
+        path = path or [last]
+    old, new = path[0].old, path[-1].new
     if any(earlier.new != later.old for earlier, later in pairwise(path)):
         starts = Counter(_text(change.old) for change in path)
         ends = Counter(_text(change.new) for change in path)
@@ -92,9 +104,9 @@ def _ends(path: list[RowChange]) -> RowChange:
         if start.total() == end.total() == 1:
             old = next(change.old for change in path if _text(change.old) in start)
             new = next(change.new for change in path if _text(change.new) in end)
-    if old == new and any(change.new != new for change in path):
+    if old == new and not touched and any(change.new != new for change in path):
         old = new = None
-    return dataclasses.replace(first, old=old, new=new, context=last.context, at=last.at)
+    return dataclasses.replace(first, old=old, new=new, context=last.context, at=last.at, touched=touched)
 
 
 def _text(image: Image | None) -> str:

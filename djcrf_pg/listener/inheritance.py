@@ -29,6 +29,7 @@ class _Family:
     """What one transaction did to the rows of one instance, by the model whose own table holds them."""
 
     change: RowChange
+    again: bool = False
     old: dict[type[Model], Values] = dataclasses.field(default_factory=dict)
     new: dict[type[Model], Values] = dataclasses.field(default_factory=dict)
     changed: list[str] = dataclasses.field(default_factory=list)
@@ -54,9 +55,11 @@ class Heirs:
             if values is not None:
                 key = (model, values[model._meta.pk.attname])
                 family = self._families.setdefault((row.xid, observer, key), _Family(row))
-                getattr(family, side)[model] = values
-                if values is new:
-                    family.changed += changed
+                family.again |= row.touched
+                if not row.is_as_it_was:
+                    getattr(family, side)[model] = values
+                    if values is new:
+                        family.changed += changed
 
     @property
     def observers(self) -> set[Observed]:
@@ -81,6 +84,7 @@ class Heirs:
                 known.old |= family.old
                 known.new |= family.new
                 known.changed += family.changed
+                known.again |= family.again
                 known.change = min(known.change, family.change, key=lambda change: change.id)
         current.load_parents(merged)
         for (_, pk), family in merged.items():
@@ -97,7 +101,8 @@ class Heirs:
             rest = current.left(pk)
         old = self._whole(own, family.old, rest) if own in family.old or not touched else None
         new = self._whole(own, family.new, rest) if own in family.new or not touched else None
-        return Occurrence(family.change, observer, old, new, family.changed if old and new else [])
+        changed = family.changed if old and new else []
+        return Occurrence(family.change, observer, old, new, changed, again=family.again)
 
     def _whole(self, model: type[Model], parts: dict[type[Model], Values], rest: Values) -> Model:
         values = dict(rest)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import InterfaceError, OperationalError, connections
 from django.db.models import Model
@@ -29,6 +29,14 @@ _RESYNC_OPS = {
     MASS: reasons.MASS_CHANGE,
     UNORDERED: reasons.UNORDERED,
 }
+
+
+class _Renewed(NamedTuple):
+    """A row that an observer is told of as it is now."""
+
+    row: RowChange
+    observer: Observed
+    pk: Any
 
 
 class Router:
@@ -164,6 +172,7 @@ class Router:
         if relation.root in self._deaf and not self._may_be_parents(change, relation.root):
             return None
         raw = self._raw[relation.oid]
+        row.touched = change.is_touch
         try:
             row.old = None if change.old is None else parse(change.old, raw)
             row.new = None if change.new is None else parse(change.new, raw)
@@ -185,9 +194,13 @@ class Router:
         resyncs: dict[tuple[int, Observed], Occurrence] = {}
         touched: dict[tuple[int, Link, Any], RowChange] = {}
         parents = Parents(self._aliases, self._as_it_was)
+        renewed: list[_Renewed] = []
         for row in rows:
             every = self._audiences[row.relation].every
             if every and row.resync is None:
+                if row.touched:
+                    self._guarded(row, partial(self._renew, row, every, renewed), resyncs)
+                    continue
                 for _, part in by_key(row, self._key):
                     found += self._guarded(row, partial(self._own, part, every), resyncs)
         for row in net(rows, self._key):
@@ -197,12 +210,15 @@ class Router:
                 continue
             if row.new is None and row.relation in self._referred:
                 parents.add(self._routes[row.relation].model._meta.db_table, row)
-            if audience.observers:
+            if audience.observers and row.is_as_it_was:
+                self._guarded(row, partial(self._renew, row, audience.observers, renewed), resyncs)
+            elif audience.observers:
                 found += self._guarded(row, partial(self._own, row, audience.observers), resyncs)
             if audience.heirs or audience.links:
                 self._guarded(row, partial(self._collect, row, audience, heirs, touched), resyncs)
         for occurrences, observers in (
             (heirs.occurrences, heirs.observers),
+            (partial(self._present, renewed), {each.observer for each in renewed}),
             (partial(self._owners, touched, found), {link.observer for _, link, _ in touched}),
         ):
             try:
@@ -229,7 +245,7 @@ class Router:
         table = self._routes[row.relation].model._meta.db_table
         for observer in audience.heirs:
             heirs.add(observer, next(model for model in observer.models if model._meta.db_table == table), row)
-        for link in audience.links:
+        for link in () if row.is_as_it_was else audience.links:
             for image in (row.old, row.new):
                 if image is not None:
                     join = self._hydrator(link.through, row).values(image, lenient=self._lenient)
@@ -292,7 +308,35 @@ class Router:
                 old = None if row.old is None else make(row.old) if twice else new
                 found = made[kind] = (old, new, _changed(hydrator.names, row))
             old, new, changed = found
-            yield Occurrence(row, observer, old, new, list(changed))
+            yield Occurrence(row, observer, old, new, list(changed), again=row.touched)
+
+    def _renew(self, row: RowChange, observers: Iterable[Observed], renewed: list[_Renewed]) -> list[Occurrence]:
+        """Note that a row is to be told as it is now."""
+        for observer in observers:
+            model = observer.model_cls
+            values = self._hydrator(model, row).values(row.new or {}, lenient=self._lenient)
+            key = tuple(values[field.attname] for field in model._meta.pk_fields if field.attname in values)
+            if len(key) < len(model._meta.pk_fields):
+                raise ValueError(f"a touch has to name the whole key of {model._meta.label}, and has {list(values)}")
+            renewed.append(_Renewed(row, observer, key if len(key) > 1 else key[0]))
+        return []
+
+    def _present(self, renewed: Iterable[_Renewed]) -> Iterable[Occurrence]:
+        """An update for each row that was touched and not written, as it is now: nothing but its key is in the log.
+
+        Others may change it until the transaction that touched it commits. One that is gone has its own delete.
+        """
+        wanted: dict[type[Model], set[Any]] = {}
+        for each in renewed:
+            wanted.setdefault(each.observer.model_cls, set()).add(each.pk)
+        there = {}
+        for model, keys in wanted.items():
+            alias = alias_of(model, self._aliases)
+            for pk, values in as_of_now(model, alias, "pk", list(keys)):
+                there[model, pk] = make(model, alias, values)
+        for row, observer, pk in renewed:
+            if (instance := there.get((observer.model_cls, pk))) is not None:
+                yield Occurrence(row, observer, instance, instance, again=True)
 
     def _owners(
         self, touched: Mapping[tuple[int, Link, Any], RowChange], found: Iterable[Occurrence]

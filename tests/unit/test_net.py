@@ -40,6 +40,11 @@ class Log:
         at = NOON + timedelta(seconds=number)
         self.changes.append(RowChange(number, xid, relation, old, new, f"context {number}", at))
 
+    def touch(self, pk: int) -> None:
+        """Log a touch."""
+        self.write({"id": pk}, {"id": pk})
+        self.changes[-1].touched = True
+
     def truncate(self) -> None:
         """Log a TRUNCATE."""
         number = len(self.changes) + 1
@@ -150,6 +155,64 @@ def test_a_truncate_takes_what_the_transaction_had_done_to_the_table_and_is_told
         (XID, RELATION, None, None, "truncate"),
         (XID, RELATION, None, row(6), None),
     ]
+
+
+# -- touches -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ([], ({"id": 1}, {"id": 1})),
+        ([(row(1, "a"), row(1, "b"))], (row(1, "a"), row(1, "b"))),
+        ([(row(1, "a"), row(1, "b")), (row(1, "b"), row(1, "c"))], (row(1, "a"), row(1, "c"))),
+        ([(row(1, "a"), row(1, "b")), (row(1, "b"), row(1, "a"))], (row(1, "a"), row(1, "a"))),
+        ([(row(1, "b"), row(1, "c")), (row(1, "a"), row(1, "b"))], (row(1, "a"), row(1, "c"))),
+        ([(row(1, "a"), row(1, "a"))], (row(1, "a"), row(1, "a"))),
+        ([(None, row(1, "a"))], (None, row(1, "a"))),
+        ([(row(1, "a"), None)], (row(1, "a"), None)),
+        ([(row(1, "a"), None), (None, row(1, "b"))], (row(1, "a"), row(1, "b"))),
+        ([(None, row(1, "a")), (row(1, "a"), None)], None),
+    ],
+    ids=["alone", "update", "updates", "undone", "nested", "no change", "create", "delete", "replace", "nothing"],
+)
+def test_touches_are_part_of_what_happened_to_the_row_wherever_they_stand(
+    changes: list[tuple[Image | None, Image | None]], expected: tuple[Image | None, Image | None] | None
+) -> None:
+    for places in ({0}, {len(changes)}, set(range(len(changes) + 1))):
+        log = Log()
+        for place in range(len(changes) + 1):
+            if place in places:
+                log.touch(1)
+            if place < len(changes):
+                log.write(*changes[place])
+        found = [(change.old, change.new, change.touched) for change in log.net()]
+        assert found == ([] if expected is None else [(*expected, True)])
+
+
+def test_a_touch_alone_is_known_from_one_of_a_row_that_was_written() -> None:
+    log = Log()
+    log.touch(1)
+    log.touch(1)
+    log.touch(2)
+    log.write(row(2), row(2, 5))
+    log.write(row(3), row(3))
+    assert [(change.is_as_it_was, change.id) for change in log.net()] == [(True, 1), (False, 3), (False, 5)]
+
+
+def test_a_touch_of_a_key_that_changes_stays_with_the_key() -> None:
+    log = Log()
+    log.touch(1)
+    log.write(row(1), row(2))
+    log.touch(2)
+    assert [(change.old, change.new) for change in log.net()] == [(row(1), None), (None, row(2))]
+
+
+def test_a_touch_before_a_truncate_is_nothing() -> None:
+    log = Log()
+    log.touch(1)
+    log.truncate()
+    assert [change.resync for change in log.net()] == ["truncate"]
 
 
 # -- what is kept apart --------------------------------------------------------------------------------------
