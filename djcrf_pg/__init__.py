@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from djcrf_pg.writer.context import context
     from djcrf_pg.writer.suspend import suspend
+    from djcrf_pg.writer.touch import touch
 
-__all__ = ["context", "suspend"]
+__all__ = ["context", "suspend", "touch"]
 
 __version__ = "0.1.0"
 
 # Imported when first asked for: INSTALLED_APPS imports this package before there are settings and apps.
-_HOMES = {"context": "djcrf_pg.writer.context", "suspend": "djcrf_pg.writer.suspend"}
+_HOMES = {name: f"djcrf_pg.writer.{name}" for name in ("context", "suspend", "touch")}
 
 
 def __getattr__(name: str) -> Any:

@@ -32,6 +32,10 @@ class LeadershipLost(DjcrfPgError):
     """Another listener has taken the lead, so this one must not send any more."""
 
 
+class TouchError(DjcrfPgError):
+    """``djcrf_pg.touch`` found no change log, or none that captures the table."""
+
+
 class SubscribeError(DjcrfPgError, APIException):
     """A subscription was refused; nothing of it is left behind.
 

@@ -95,6 +95,23 @@ def test_a_restored_database_captures_and_goes_on_where_the_cursor_was(migrated:
     assert lead(migrated.pg) == heard("not delivered")
 
 
+def test_a_restored_database_touches(migrated: Project, restored: Project) -> None:
+    add(migrated, "a")
+    migrated.rows(
+        "CREATE FUNCTION touching() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "PERFORM djcrf_pg_touch('shelf_book', OLD.id); RETURN NULL; END $$"
+    )
+    migrated.rows("CREATE TRIGGER touching AFTER UPDATE ON shelf_book FOR EACH ROW EXECUTE FUNCTION touching()")
+    migrated.rows("SELECT djcrf_pg_touch('shelf_book', 1)")
+    migrated.rows("DELETE FROM djcrf_pg_change WHERE op <> 'U'")
+    restore(restored, dump(migrated))
+    touches = "SELECT new::text FROM djcrf_pg_change WHERE depth = 0 ORDER BY id"
+    assert restored.rows(touches) == [('{"id":1}',)]
+    restored.rows("UPDATE shelf_book SET title = 'b'")
+    restored.rows("SELECT djcrf_pg_touch('shelf_book', id) FROM shelf_book")
+    assert restored.rows(touches) == [('{"id":1}',)] * 3
+
+
 def shift(project: Project, by: int) -> None:
     """Make the log and the cursor those of a cluster that has given so many transaction ids more."""
     project.rows(f"UPDATE djcrf_pg_change SET xid = (xid::text::bigint + {by})::text::xid8")

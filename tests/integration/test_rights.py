@@ -33,8 +33,9 @@ def app(test_pg: PgParams, db: None) -> Iterator[Session]:
             session.execute("CREATE SCHEMA app AUTHORIZATION djcrf_owner")
             session.execute("SET search_path = app")
             session.execute("SET SESSION AUTHORIZATION djcrf_owner")
-            text = files.render(files.load("djcrf_pg.capture", "0001_forwards.sql"), schema="app.")
-            session.execute(text)  # type: ignore[arg-type]
+            for name in ("0001_forwards.sql", "0003_forwards.sql"):
+                text = files.render(files.load("djcrf_pg.capture", name), schema="app.")
+                session.execute(text)  # type: ignore[arg-type]
             for table in ("shown", "vault"):
                 session.execute(f"CREATE TABLE {table} (id int, value text, secret text)")  # type: ignore[arg-type]
                 session.execute(f"GRANT ALL ON {table} TO djcrf_writer")  # type: ignore[arg-type]
@@ -104,3 +105,79 @@ def test_a_writer_without_rights_copies_and_sees_nothing_of_ours(app: Session):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             app.execute(f"SELECT {function}")  # type: ignore[arg-type]
     assert logged(app) == [("I", None, {"id": 1, "value": "a"})]
+
+
+TOUCHES = [
+    "SELECT app.djcrf_pg_touch('app.vault', 1)",
+    """SELECT app.djcrf_pg_touch_v1('app.vault', '[{"id": 1}]')""",
+]
+
+
+@pytest.fixture
+def vault(app: Session) -> Session:
+    """The table ``vault`` with a row in it, and without anything in the log."""
+    app.execute("ALTER TABLE app.vault ADD PRIMARY KEY (id)")
+    app.execute("INSERT INTO app.vault VALUES (1, 'value', 'hush')")
+    app.execute("TRUNCATE app.djcrf_pg_change")
+    return app
+
+
+@pytest.mark.parametrize("touch", TOUCHES)
+def test_a_writer_without_rights_on_anything_of_ours_touches(touch: str, vault: Session):
+    vault.execute("SET SESSION AUTHORIZATION djcrf_writer")
+    vault.execute(touch)  # type: ignore[arg-type]
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        vault.execute("SELECT * FROM djcrf_pg_change")
+    assert logged(vault) == [("U", {"id": 1}, {"id": 1})]
+
+
+@pytest.mark.parametrize("become", ["SET SESSION AUTHORIZATION", "SET ROLE"])
+@pytest.mark.parametrize("touch", TOUCHES)
+def test_who_may_not_update_may_not_touch(touch: str, become: str, vault: Session):
+    """Whatever else he may, and though the functions run as their owner and PUBLIC may call them."""
+    for statement in (
+        "REVOKE UPDATE ON app.vault FROM djcrf_writer",
+        "REVOKE ALL ON app.vault FROM djcrf_writer",
+        "GRANT SELECT ON app.vault TO djcrf_writer",
+    ):
+        vault.execute(statement)  # type: ignore[arg-type]
+        vault.execute(f"{become} djcrf_writer")  # type: ignore[arg-type]
+        with pytest.raises(
+            psycopg.errors.InsufficientPrivilege, match=r"permission denied to touch rows of app\.vault"
+        ):
+            vault.execute(touch)  # type: ignore[arg-type]
+        vault.execute("RESET ROLE")
+        vault.execute("RESET SESSION AUTHORIZATION")
+    vault.execute("GRANT UPDATE (value) ON app.vault TO djcrf_writer")
+    vault.execute(f"{become} djcrf_writer")  # type: ignore[arg-type]
+    vault.execute(touch)  # type: ignore[arg-type]
+    vault.execute("RESET ROLE")
+    assert logged(vault) == [("U", {"id": 1}, {"id": 1})]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        """SELECT djcrf_pg_touch('vault', '{"id": 1, "value": "forged"}'::jsonb)""",
+        """SELECT djcrf_pg_touch('vault', '{"secret": "hush"}'::jsonb)""",
+        """SELECT djcrf_pg_touch_v1('vault', '[{"id": 1, "value": "forged"}]')""",
+        "SELECT djcrf_pg_touch('djcrf_pg_change', 1)",
+    ],
+)
+def test_a_writer_can_say_nothing_of_a_row_but_which_one_it_is(call: str, vault: Session):
+    vault.execute("SET SESSION AUTHORIZATION djcrf_writer")
+    with pytest.raises((psycopg.errors.InvalidParameterValue, psycopg.errors.InsufficientPrivilege)):
+        vault.execute(call)  # type: ignore[arg-type]
+    vault.execute("""SELECT djcrf_pg_touch_v1('vault', '[{"id": 1}, {"id": 2, "value": "forged"}]')""")
+    assert logged(vault) == [("U", {"id": 1}, {"id": 1}), ("U", {"id": 2}, {"id": 2})]
+
+
+def test_whether_there_is_a_row_is_said_to_nobody(vault: Session):
+    """Policies may hide it from who may touch, and from the functions' owner, where they are forced."""
+    vault.execute("ALTER TABLE app.vault ENABLE ROW LEVEL SECURITY")
+    vault.execute("ALTER TABLE app.vault FORCE ROW LEVEL SECURITY")
+    for role in ("djcrf_writer", "djcrf_owner"):
+        vault.execute(f"SET SESSION AUTHORIZATION {role}")  # type: ignore[arg-type]
+        assert vault.execute("SELECT djcrf_pg_touch('vault', 1)").fetchall() == [("",)]
+        assert vault.execute("SELECT djcrf_pg_touch('vault', 2)").fetchall() == [("",)]
+    assert len(logged(vault)) == 4

@@ -13,9 +13,12 @@ from django.db import connections, models
 from django.test import override_settings
 from pytest_django import DjangoDbBlocker
 
+import djcrf_pg
 from djcrf_pg.capture.plan import TRIGGERS
+from djcrf_pg.exceptions import TouchError
 from djcrf_pg.models import Change, Cursor
 from tests.servers import PgParams
+from tests.testapp.models import Project
 
 ALIAS = "migrated"
 
@@ -168,6 +171,22 @@ def test_forwards_backwards_and_forwards_under_a_writer_that_never_fails(connect
     assert triggers_of(connection, "testapp_project") == set(TRIGGERS)
 
 
+def test_a_database_of_the_first_release_is_taken_further_and_back_with_its_log(connection: Any) -> None:
+    migrate()
+    migrate("djcrf_pg", "0001")
+    rows(connection, "DELETE FROM djcrf_pg_change")
+    project = Project.objects.using(ALIAS).create(name="before")
+    with pytest.raises(TouchError, match=f"manage.py migrate djcrf_pg --database {ALIAS}"):
+        djcrf_pg.touch(project)
+    for _ in range(2):
+        migrate()
+        djcrf_pg.touch(project)
+        migrate("djcrf_pg", "0001")
+    logged = [("I", project.pk), ("U", project.pk), ("U", project.pk)]
+    assert rows(connection, "SELECT op::text, (new->>'id')::int FROM djcrf_pg_change ORDER BY id") == logged
+    assert triggers_of(connection, "testapp_project") == set(TRIGGERS)
+
+
 def triggers_of(connection: Any, table: str) -> set[str]:
     """The names of a table's triggers."""
     return {
@@ -189,7 +208,9 @@ def test_everything_may_live_in_another_schema(
         migrate()
         rows(odd, "DELETE FROM djcrf_pg_change")
         rows(odd, "INSERT INTO testapp_project (name) VALUES ('a')")
-        assert rows(odd, 'SELECT op::text FROM "Odd Schema".djcrf_pg_change') == [("I",)]
+        djcrf_pg.touch(Project.objects.using(ALIAS).get())
+        rows(odd, "SELECT djcrf_pg_touch('testapp_project', 7)")
+        assert rows(odd, 'SELECT op::text FROM "Odd Schema".djcrf_pg_change') == [("I",), ("U",), ("U",)]
         assert rows(odd, "SELECT to_regclass('public.djcrf_pg_change')") == [(None,)]
         migrate("djcrf_pg", "zero")
         assert triggers_of(odd, "testapp_project") == set()
@@ -205,10 +226,11 @@ def test_on_another_vendor_nothing_is_made(
         migrate("djcrf_pg", "zero")
 
 
+@pytest.mark.parametrize("migration", ["0001", "0003"])
 @pytest.mark.parametrize(("backwards", "words"), [(False, "CREATE FUNCTION"), (True, "DROP FUNCTION")])
-def test_sqlmigrate_shows_what_runs(backwards: bool, words: str, connection: Any) -> None:
+def test_sqlmigrate_shows_what_runs(backwards: bool, words: str, migration: str, connection: Any) -> None:
     out = io.StringIO()
-    call_command("sqlmigrate", "djcrf_pg", "0001", database=ALIAS, backwards=backwards, stdout=out)
+    call_command("sqlmigrate", "djcrf_pg", migration, database=ALIAS, backwards=backwards, stdout=out)
     shown = out.getvalue()
     assert words in shown
     assert "/* :" not in shown

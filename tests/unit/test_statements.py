@@ -19,6 +19,8 @@ from djcrf_pg.writer.statements import Kind, kind
         "/* route=/a/ */ -- and more\n UPDATE t SET n = 1",
         "WITH gone AS (DELETE FROM t RETURNING *) SELECT * FROM gone",
         "with x as (select 1) insert into t select * from x",
+        "SELECT djcrf_pg_touch('t', 1)",
+        "WITH x AS (SELECT 1) SELECT \"odd schema\".djcrf_pg_touch_v1(to_regclass('t'), '[]')",
     ],
 )
 def test_writing_statements_write(text: str):
