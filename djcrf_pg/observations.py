@@ -192,6 +192,27 @@ class FailuresUnrecorded(Observation):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TouchFailed(Observation):
+    """A signal or receiver that a project called by hand could not be made a touch; nobody receives that update."""
+
+    level = logging.ERROR
+    template = "{call} by hand, with pk={pk}, is no event: {error}"
+    call: str
+    pk: object
+    error: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CallNotNeeded(Observation):
+    """A project announces by hand that a row was created or deleted; said once for each such call."""
+
+    level = logging.WARNING
+    template = "{call} by hand announces a {action}, which is no event: triggers capture each of them. Remove the call."
+    call: str
+    action: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RowUnreadable(Observation):
     """A row of the log could not be read, or its instances not loaded; its observers get a resync."""
 

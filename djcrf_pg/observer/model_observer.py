@@ -13,6 +13,7 @@ from django.db import router
 from django.db.models import Model
 from djangochannelsrestframework.consumers import AsyncAPIConsumer
 from djangochannelsrestframework.observer.base_observer import BaseObserver
+from djangochannelsrestframework.observer.model_observer import Action
 from rest_framework.serializers import BaseSerializer
 from rest_framework.settings import api_settings
 
@@ -21,7 +22,7 @@ from djcrf_pg.exceptions import ChannelLayerError, MalformedRequestId, ObserverE
 from djcrf_pg.instances import sql_fields
 from djcrf_pg.listener import embedded, envelope, portable
 from djcrf_pg.listener.interest import key_of
-from djcrf_pg.observer import membership
+from djcrf_pg.observer import by_hand, membership
 from djcrf_pg.observer.consumers import equip, refuse_synchronous
 from djcrf_pg.observer.dcrf import DCRFModelObserver
 from djcrf_pg.observer.handling import HANDLER_EXTRAS, Handling
@@ -120,6 +121,7 @@ class ModelObserver(DCRFModelObserver):
         self.trigger_driven = is_postgresql(self.model_cls)
         if self.trigger_driven:
             registry.add(self)
+            by_hand.receive(self.model_cls)
         else:
             super()._connect()
         if apps.models_ready:
@@ -149,6 +151,23 @@ class ModelObserver(DCRFModelObserver):
                         f"{model._meta.label} as SQL of {type(field).__name__}, and the change log has what is stored: "
                         f"no instance could be made of it. Give the model a key that is stored as it is selected."
                     )
+
+    def post_init_receiver(self, instance: Model, **kwargs: Any) -> None:
+        """Keep no groups of an instance: the log has the row as it was. DCRF's where the model has no triggers."""
+        if not self.trigger_driven:
+            super().post_init_receiver(instance, **kwargs)
+
+    def post_save_receiver(self, instance: Model, created: bool, **kwargs: Any) -> None:
+        """Do nothing where the project has connected it to another sender, a proxy, say: triggers capture those too."""
+        if not (self.trigger_driven and by_hand.is_sent_by_django(**kwargs)):
+            super().post_save_receiver(instance, created, **kwargs)
+
+    def database_event(self, instance: Model, action: Action) -> None:
+        """Answer a receiver of DCRF's that is called by hand, as after a ``bulk_create``; see :mod:`.by_hand`."""
+        if not self.trigger_driven:
+            super().database_event(instance, action)
+        else:
+            by_hand.answer(instance, action, f"a receiver of {self.label}")
 
     # What the listener asks for.
 

@@ -6,10 +6,10 @@ import sys
 from typing import Any
 
 import pytest
-from django.db.models.signals import post_delete, post_init, post_save
+from django.db.models.signals import m2m_changed, post_delete, post_init, post_save, pre_delete, pre_save
 
 import djcrf_pg.observer
-from djcrf_pg.observer import drop_in
+from djcrf_pg.observer import by_hand, drop_in
 from djcrf_pg.observer.dcrf import DCRFModelObserver
 from tests.testapp.consumers import BoardConsumer, InstanceConsumer
 from tests.testapp.models import Task
@@ -80,8 +80,10 @@ def test_a_consumer_written_for_dcrf_is_driven_by_triggers_and_not_by_signals() 
     bound = vars(InstanceConsumer)["handle_instance_change"]
     assert type(bound) is djcrf_pg.observer.ModelObserver
     assert (bound.trigger_driven, bound.model_cls) == (True, Task)
-    for signal in (post_init, post_save, post_delete):
-        assert not signal.has_listeners(Task)
+    for signal in (pre_delete, post_delete, pre_save, post_init, m2m_changed):
+        assert not signal.has_listeners(Task), "not even for signals sent by hand: fast deletes would be gone"
+    receivers, _ = post_save._live_receivers(Task)
+    assert receivers == [by_hand._saved], "once, however many observe the model"
 
 
 def test_there_are_no_early_birds() -> None:
