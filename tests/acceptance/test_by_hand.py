@@ -5,7 +5,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.db import connection, transaction
+from asgiref.sync import sync_to_async
+from django.db import connection, connections, transaction
 from django.db.models.signals import post_delete, post_save
 
 from tests.acceptance.board import Board
@@ -75,6 +76,18 @@ def test_a_receiver_called_after_a_bulk_operation_gives_no_second_event(board: B
     assert board.told("full") == [("delete", row(tasks[0]))]
     BoardConsumer.full.post_save_receiver(tasks[1], created=False)
     assert board.told("full") == [("update", row(tasks[1]))], "where nothing was written it is a touch"
+
+
+def test_a_coroutine_sends_it_with_asend(board: Board):
+    touched = task()
+    board.subscribe("tasks")
+
+    async def work() -> None:
+        await post_save.asend(sender=Task, instance=touched, created=False)
+        await sync_to_async(connections.close_all)()
+
+    board.runner.run(work())
+    assert board.told("tasks") == [("update", {"pk": touched.pk})]
 
 
 def test_post_save_sent_by_hand_waits_for_nobody(board: Board, test_pg: PgParams):

@@ -13,6 +13,7 @@ from django.db.models import Model
 from rest_framework.exceptions import APIException
 from rest_framework.serializers import ModelSerializer
 
+import djcrf_pg
 from djcrf_pg.conf import NotifyMode, Settings, get_settings, problems
 from djcrf_pg.exceptions import (
     ChannelLayerError,
@@ -25,6 +26,7 @@ from djcrf_pg.exceptions import (
     NotMigrated,
     ObserverError,
     SubscribeError,
+    TouchError,
     TriggersMissing,
 )
 from djcrf_pg.models import Change, Cursor
@@ -116,9 +118,20 @@ assert_type(problems({}), list[str])
 def refusals() -> Iterator[type[DjcrfPgError]]:
     """Everything that is raised on purpose has one base."""
     yield from (ConfigurationError, ObserverError, InstallError, LeadershipLost, MalformedRequestId, SubscribeError)
+    yield TouchError
     subscribe: list[type[SubscribeError]] = [NotMigrated, TriggersMissing, ListenerUnavailable, ChannelLayerError]
     yield from subscribe
 
 
 answered: type[APIException] = SubscribeError
 models: list[type[Model]] = [Change, Cursor]
+
+
+def touches(task: Task) -> None:
+    """An instance or a queryset."""
+    djcrf_pg.touch(task)
+    djcrf_pg.touch(Task.objects.filter(points=1)[:3], using="default")
+    djcrf_pg.touch(Task.objects.values("pk"))
+    djcrf_pg.touch(Task)  # type: ignore[arg-type]
+    djcrf_pg.touch([task])  # type: ignore[arg-type]
+    djcrf_pg.touch(task, "default")  # type: ignore[call-arg]
