@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from benchmarks import report
 from djcrf_pg import conf, exceptions, observations
@@ -176,3 +177,12 @@ def test_every_test_that_the_fault_table_names_is_there():
     for file, test in named:
         source = (ROOT / "tests" / file).read_text("utf-8")
         assert not test or re.search(rf"^(async )?def {test}\(", source, re.MULTILINE), f"{file}::{test}"
+
+
+def test_the_packages_that_the_tests_run_are_on_their_page_with_a_version_that_is_required() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    required = {entry.name: entry for entry in map(Requirement, project["optional-dependencies"]["packages"])}
+    page = (DOCS / "reference" / "works-with.md").read_text("utf-8")
+    rows = re.findall(r"^\| \[([\w-]+)\]\(\S+\) \| (\S+) \|", page, re.MULTILINE)
+    assert [name for name, _ in rows] == sorted(required)
+    assert all(version in required[name].specifier for name, version in rows)

@@ -1,0 +1,1 @@
+"""No package: rows that go with their parents, several levels deep."""

@@ -1,0 +1,47 @@
+"""Readings at desks in places, and who owns them."""
+
+from django.db import models
+
+
+class Place(models.Model):
+    """In another place, or in none."""
+
+    name = models.CharField(max_length=20)
+    around = models.ForeignKey("self", models.CASCADE, null=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Furniture(models.Model):
+    """A parent by inheritance."""
+
+    label = models.CharField(max_length=20)
+
+    def __str__(self) -> str:
+        return self.label
+
+
+class Desk(Furniture):
+    """Has the label in its parent's table."""
+
+    place = models.ForeignKey(Place, models.CASCADE)
+
+
+class Owner(models.Model):
+    """Nobody observes it, and no observer names it."""
+
+    name = models.CharField(max_length=20)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Reading(models.Model):
+    """What is observed."""
+
+    desk = models.ForeignKey(Desk, models.CASCADE, null=True)
+    owner = models.ForeignKey(Owner, models.CASCADE, null=True)
+
+    def __str__(self) -> str:
+        return f"reading {self.pk}"
