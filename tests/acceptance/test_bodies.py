@@ -11,7 +11,7 @@ import pytest
 from djcrf_pg.listener.envelope import Event
 from tests.acceptance.board import Board
 from tests.servers import AsgiServer
-from tests.testapp.bodies import evaluate
+from tests.testapp.bodies import EXPRESSION, evaluate
 from tests.testapp.models import Task
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "observer-api.md"
@@ -31,7 +31,7 @@ JSON, NUMBERS, ERRORS = table("JSON"), table("JSON as a number"), table("Error")
 def received(board: Board, name: str, expressions: list[str]) -> list[str]:
     """What a client receives of each expression, in this order: JSON text, with the digits that came."""
     board.subscribe(name)
-    task = Task.objects.create(title="a", body="None")
+    task = Task.objects.create(title="a", body="None", status=EXPRESSION)
     for expression in expressions:
         Task.objects.filter(pk=task.pk).update(body=expression)
     events = board.runner.run(board.client.events(len(expressions) + 1))
