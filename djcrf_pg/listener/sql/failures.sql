@@ -19,7 +19,7 @@ WITH given AS (
 INSERT INTO djcrf_pg_failure AS failure (observer, address, part, model, pk, change_id, error, traceback, times, told)
 SELECT min(observer), address, part, min(model), pk, max(change_id), (array_agg(error ORDER BY change_id DESC))[1],
        (array_agg(traceback ORDER BY change_id DESC))[1], sum(times), $10
-FROM placed GROUP BY address, part, pk
+FROM placed GROUP BY address, part, pk ORDER BY max(change_id)
 ON CONFLICT (address, part, pk) DO UPDATE
 SET times = failure.times + excluded.times, change_id = excluded.change_id, error = excluded.error,
     traceback = excluded.traceback, last_at = clock_timestamp(), told = excluded.told, retry = false
