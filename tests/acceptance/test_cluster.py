@@ -35,7 +35,7 @@ def serve(redis_url: str, start_asgi_server: Callable[..., AsgiServer]) -> Calla
 
 
 @contextmanager
-def writing(test_pg: PgParams, first: int, pause: float = 0.0) -> Iterator[list[int]]:
+def writing(test_pg: PgParams, first: int, pause: float = 0.002) -> Iterator[list[int]]:
     """Write rows for as long as the block lasts, ``pause`` seconds apart; the list holds those that were committed."""
     written: list[int] = []
 
