@@ -172,9 +172,9 @@ class Failures:
 
     def tell(self, observer: Observed, change: RowChange, groups: Iterable[str] | None = None) -> None:
         """Note that groups of an observer are to load again, or all of its subscribers."""
-        control = Control(observer.resync_group(), observer.message_type, observer.address)
+        control = Control.of(observer)
         outgoing = self._outgoing.setdefault(observer.address, {})
-        event = resync_event(observer, change.id)
+        event = resync_event(observer, change.id).encode()
         for group in [control.group] if groups is None else groups:
             outgoing[Destination(group, control, resync=True)] = Bundle(change, [event])
         self._due.setdefault(observer.address, 0.0)
@@ -254,7 +254,7 @@ def _instance(row: Asked, aliases: Sequence[str]) -> Model | None:
     return find(model, alias_of(model, aliases), key)
 
 
-def resync_event(observer: Observed, change_id: int) -> str:
+def resync_event(observer: Observed, change_id: int) -> Event:
     """The event that has subscribers load again."""
     body = {"reason": FAILED, "model": observer.model_cls._meta.label}
-    return Event(RESYNC, body, change_id, NEVER_SEEN, datetime.now(UTC).isoformat()).encode()
+    return Event(RESYNC, body, change_id, NEVER_SEEN, datetime.now(UTC).isoformat())

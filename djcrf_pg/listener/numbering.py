@@ -10,7 +10,9 @@ and stops after about an hour without traffic.
 import dataclasses
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Self
+
+from djcrf_pg.registry import Observed
 
 #: Groups whose last numbers are remembered, and those of them that one observer's rolls can name.
 _GROUPS, _ROLL = 100_000, 10_000
@@ -51,6 +53,11 @@ class Control(NamedTuple):
     group: str
     message_type: str
     address: str
+
+    @classmethod
+    def of(cls, observer: Observed) -> Self:
+        """That of an observer."""
+        return cls(observer.resync_group(), observer.message_type, observer.address)
 
 
 @dataclasses.dataclass(slots=True)

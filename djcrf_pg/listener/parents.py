@@ -57,6 +57,10 @@ class Parents:
         self._rows.setdefault((row.xid, table), []).append(row)
         self._xids.add(row.xid)
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._rows)
+
     def preset(self, instance: Model | None, xid: int) -> None:
         """Set the relations of an instance to what its transaction has deleted."""
         if instance is None or xid not in self._xids:

@@ -229,9 +229,10 @@ class Router:
                 self._report(last, ", ".join(observer.label for observer in observers), error)
                 for observer in observers:
                     resyncs.setdefault((last.xid, observer), Occurrence(last, observer, resync=UNREADABLE))
-        for occurrence in found:
-            for instance in (occurrence.old, occurrence.new):
-                parents.preset(instance, occurrence.change.xid)
+        if parents:
+            for occurrence in found:
+                for instance in (occurrence.old, occurrence.new):
+                    parents.preset(instance, occurrence.change.xid)
         return [*found, *resyncs.values()]
 
     def _as_it_was(self, model: type[Model], row: RowChange) -> dict[str, Any]:

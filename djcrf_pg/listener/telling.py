@@ -55,8 +55,7 @@ def events(occurrences: Iterable[Occurrence], *, forgiving: bool = False) -> tup
             observer = occurrence.observer
             control = controls.get(observer)
             if control is None:
-                control = Control(observer.resync_group(), observer.message_type, observer.address)
-                controls[observer] = control
+                control = controls[observer] = Control.of(observer)
             try:
                 made = _tried_twice(occurrence, control, forgiving)
             except Exception as error:

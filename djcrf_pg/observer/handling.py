@@ -13,7 +13,7 @@ from django.db.models import Model
 
 from djcrf_pg.instances import runs_code
 from djcrf_pg.listener import envelope
-from djcrf_pg.listener.failures import FAILED, HANDLER, NEVER_SEEN, PAUSE, Failure
+from djcrf_pg.listener.failures import HANDLER, PAUSE, Failure, resync_event
 from djcrf_pg.listener.numbering import Tail
 from djcrf_pg.observations import EnvelopeUnreadable, MessagesMissing, ObserverFailed, emit
 from djcrf_pg.observer import membership
@@ -169,9 +169,7 @@ class Handling:
         """
         failed, state.failed, state.failed_at = state.failed, {}, time.monotonic()
         for group, failures in failed.items():
-            body = {"reason": FAILED, "model": self._observer.model_cls._meta.label}
-            now = datetime.now(UTC).isoformat()
-            event = envelope.Event(envelope.RESYNC, body, failures[-1].change_id, NEVER_SEEN, now)
+            event = resync_event(self._observer, failures[-1].change_id)
             if await self._handle_resync(event, **{**kwargs, "group": group}):
                 membership.keeper(self._consumer.channel_layer).record(self._observer, failures)
 

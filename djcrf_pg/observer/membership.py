@@ -326,11 +326,10 @@ class Keeper:
             xid=0,
             committed_at=datetime.now(UTC).isoformat(),
         ).encode()
-        group = observer.resync_group()
+        control = Control.of(observer)
         limits = {"max_events": settings.ENVELOPE_EVENTS, "max_bytes": settings.ENVELOPE_BYTES}
-        control = Control(group, observer.message_type, observer.address)
-        for message in pack(control, group, [event], term=0, **limits):
-            await self.layer.group_send(group, message)
+        for message in pack(control, control.group, [event], term=0, **limits):
+            await self.layer.group_send(control.group, message)
 
     async def _tell_of_failures(self) -> None:
         """Record what handlers failed on; and have a consumer told that was told of others too short a time ago.
@@ -344,8 +343,7 @@ class Keeper:
         for consumer in self.consumers:
             for state in subscriptions_of(consumer).values():
                 if state.failed and state.failed_at + PAUSE <= time.monotonic():
-                    observer = state.observer
-                    control = Control(observer.resync_group(), observer.message_type, observer.address)
+                    control = Control.of(state.observer)
                     await self.layer.send(consumer.channel_name, message_of(control, control.group, [], term=0))
 
     # Expiry.

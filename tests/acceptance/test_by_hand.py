@@ -1,7 +1,6 @@
 """Signals sent by hand and receivers called by hand: which events a client receives."""
 
 import threading
-from typing import Any
 
 import psycopg
 import pytest
@@ -10,23 +9,10 @@ from django.db import connection, connections, transaction
 from django.db.models.signals import post_delete, post_save
 
 from tests.acceptance.board import Board
+from tests.acceptance.rows import Interrupted, row, task
 from tests.servers import PgParams
 from tests.testapp.consumers import BoardConsumer
 from tests.testapp.models import Task
-
-
-class Interrupted(Exception):
-    """Rolls a block back."""
-
-
-def task(title: str = "a", **values: Any) -> Task:
-    return Task.objects.create(title=title, **values)
-
-
-def row(task: Task) -> dict[str, Any]:
-    """What TaskSerializer makes of a task."""
-    names = ("id", "title", "status", "points", "body")
-    return {**{name: getattr(task, name) for name in names}, "project": task.project_id}
 
 
 def test_post_save_sent_by_hand_is_a_touch(board: Board):

@@ -1,7 +1,6 @@
 """``djcrf_pg.touch``: which events a client receives."""
 
 from collections.abc import Callable
-from typing import Any
 
 import psycopg
 import pytest
@@ -10,26 +9,13 @@ from django.db import connections, transaction
 
 import djcrf_pg
 from tests.acceptance.board import Board
+from tests.acceptance.rows import Interrupted, row, task
 from tests.acceptance.test_models import Zoo, zoo
 from tests.servers import AsgiServer, PgParams
 from tests.testapp.models import Document, Label, Remote, Task
 from tests.zoo.models import Amphibian, Car, FastCar, Membership, Person, Seat, Swimmer, Taxi, Team
 
 __all__ = ["zoo"]
-
-
-class Interrupted(Exception):
-    """Rolls a block back."""
-
-
-def task(title: str = "a", **values: Any) -> Task:
-    return Task.objects.create(title=title, **values)
-
-
-def row(task: Task) -> dict[str, Any]:
-    """What TaskSerializer makes of a task."""
-    names = ("id", "title", "status", "points", "body")
-    return {**{name: getattr(task, name) for name in names}, "project": task.project_id}
 
 
 def test_a_touched_row_is_an_update_of_the_row_as_it_is_in_the_database(board: Board):
