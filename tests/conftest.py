@@ -1,6 +1,7 @@
 """Fixtures of all tests. See `tests.servers` for what stands behind them."""
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import ExitStack
@@ -25,15 +26,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
     # `timeout 60 pytest` and the like: end in order, and the servers with us.
     signal.signal(signal.SIGTERM, interrupt)
+    if servers.DSN in os.environ and hasattr(config, "workerinput"):
+        raise pytest.UsageError(f"{servers.DSN} names one server, which workers cannot share: -n 0")
 
 
 def pytest_report_header() -> str:
-    if params := servers.postgres_from_environment():
-        return f"PostgreSQL: {params.host}:{params.port} ({servers.DSN})"
-    version = servers.postgres_version()
-    if version == servers.DEBIAN:
-        return "PostgreSQL: Debian's"
-    return f"PostgreSQL: {version}, {'container' if servers.docker_answers() else 'embedded'}"
+    try:
+        return servers.describe()
+    except RuntimeError as error:  # the tests of tests/unit need none
+        return f"PostgreSQL: none. {error}"
 
 
 def pytest_unconfigure() -> None:
@@ -64,6 +65,11 @@ def pg() -> PgParams:
         address = {key: value for key, value in params.django().items() if key != "NAME"}
         connections[alias].settings_dict.update(address)
     return params
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings_xdist_suffix() -> None:
+    """Leaves the names of the test databases as they are: each worker has a server of its own."""
 
 
 @pytest.fixture(scope="session")

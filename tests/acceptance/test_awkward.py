@@ -1,5 +1,6 @@
 """Tables and sizes that other designs stumble over."""
 
+import pytest
 from django.db import connection
 
 from tests.acceptance.board import Board
@@ -29,6 +30,7 @@ def test_a_text_of_a_megabyte_and_multibyte_text(board: Board):
     assert [body["text"] for _, body in told] == texts
 
 
+@pytest.mark.slow
 def test_ten_thousand_wide_rows_in_one_statement_arrive_in_order(board: Board):
     # The layer of the server is the default one: its channels hold 100 messages.
     board.subscribe("full")

@@ -30,6 +30,7 @@ def listen(transactional_db: None, start_command: Callable[..., ManagePy]) -> Ca
     return lambda **options: start_command("djcrf_pg", "listen", **options).wait_for(LEADS)
 
 
+@pytest.mark.slow
 def test_what_is_over_the_capacity_is_a_resync(
     layers: dict[str, object],
     listen: Callable[..., None],
@@ -89,6 +90,7 @@ def test_a_single_message_that_was_lost_is_missed(
     assert len(resyncs) == 1, "once is enough, though a roll names it too"
 
 
+@pytest.mark.slow
 def test_nobody_is_told_to_load_again_for_nothing(
     redis_url: str,
     listen: Callable[..., None],

@@ -114,6 +114,7 @@ def test_what_fails_only_because_of_what_its_batch_shares_is_no_failure(
     assert not Failure.objects.exists()
 
 
+@pytest.mark.slow
 def test_failures_are_shown_sent_again_and_forgotten(
     server: AsgiServer, subscribe: Callable[..., Any], run_command: Callable[..., str]
 ) -> None:

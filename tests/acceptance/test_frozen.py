@@ -53,6 +53,7 @@ def serve(redis_url: str, start_asgi_server: Callable[..., AsgiServer]) -> AsgiS
     return start_asgi_server(redis=redis_url, settings={"EMBEDDED": False})
 
 
+@pytest.mark.slow
 def test_a_frozen_socket_is_noticed_by_the_leader_itself(transactional_db, proxy, listen, serve, open_board):
     leader = listen(proxy.params)
     board = open_board(serve)
@@ -68,6 +69,7 @@ def test_a_frozen_socket_is_noticed_by_the_leader_itself(transactional_db, proxy
     assert after.pk in created(board)
 
 
+@pytest.mark.slow
 def test_a_standby_takes_over_from_a_leader_whose_socket_is_frozen(
     transactional_db, proxy, listen, serve, open_board, test_pg
 ):
@@ -91,6 +93,7 @@ def test_a_standby_takes_over_from_a_leader_whose_socket_is_frozen(
     leader.wait_for(STANDS_BY, after=thawed)
 
 
+@pytest.mark.slow
 def test_a_stopped_leader_is_fenced_and_disturbs_nobody_when_it_continues(
     transactional_db, listen, serve, open_board, test_pg
 ):
@@ -140,6 +143,7 @@ def test_a_leader_that_stopped_in_the_middle_of_a_question_is_fenced(transaction
         standby.wait_for(LEADS)
 
 
+@pytest.mark.slow
 def test_an_idle_leader_is_left_alone(transactional_db, listen, serve, open_board, test_pg):
     leader, standby = listen(), listen(state=STANDS_BY)
     board = open_board(serve)

@@ -169,6 +169,7 @@ def test_sockets_that_a_redis_took_with_it_are_closed_and_others_open(
     assert ("create", {"pk": task.pk}) in again.told("tasks")
 
 
+@pytest.mark.slow
 def test_a_server_that_is_slow_has_lost_nothing(transactional_db, start_redis, start_asgi_server, open_board, test_pg):
     import signal
 
@@ -189,6 +190,7 @@ def test_a_server_that_is_slow_has_lost_nothing(transactional_db, start_redis, s
     assert len(asgi.output.split("may have lost messages and groups")) == 2
 
 
+@pytest.mark.slow
 def test_memberships_are_renewed_before_they_expire(
     transactional_db, start_redis, start_asgi_server, open_board, test_pg
 ):

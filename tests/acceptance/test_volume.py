@@ -23,7 +23,7 @@ ROWS, TRANSACTIONS, TIMEOUT = (1_000_000, 100_000, 900) if LONG else (60_000, 6_
 #: MiB that the listener may take.
 FLAT = 200
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
 
 def peak(process: ManagePy) -> int:

@@ -10,8 +10,6 @@ from tests.processes import wait_until
 from tests.project import SETTINGS, Project
 from tests.servers import ManagePy
 
-pytestmark = pytest.mark.slow
-
 EVENTS = ("insert", "update", "delete", "truncate")
 BOOKS = {("shelf_book", f"djcrf_pg_{event}") for event in EVENTS}
 JOINS = {("shelf_book_authors", f"djcrf_pg_{event}") for event in EVENTS}
@@ -201,6 +199,7 @@ CATALOG = """
     UNION ALL SELECT 'type', oid::regtype::text FROM pg_type
     UNION ALL SELECT 'depend', pg_describe_object(classid, objid, objsubid)
         || ' on ' || pg_describe_object(refclassid, refobjid, refobjsubid) FROM pg_depend
+        WHERE deptype <> 'p' -- pinned by PostgreSQL 14, and on nothing
     UNION ALL SELECT 'comment', pg_describe_object(classoid, objoid, objsubid) FROM pg_description
     UNION ALL SELECT 'migration', app || '.' || name FROM django_migrations
 """

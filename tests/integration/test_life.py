@@ -34,7 +34,7 @@ from tests.processes import wait_until
 from tests.project import create_database, drop_database
 from tests.servers import AsgiServer, ManagePy, PgParams, app_env
 
-pytestmark = [pytest.mark.processes, pytest.mark.slow]
+pytestmark = pytest.mark.processes
 
 #: Each step, and what the table is called after it.
 STEPS = {

@@ -7,8 +7,6 @@ import pytest
 from tests.integration.test_commands import BOOKS, EVENTS, JOINS
 from tests.project import CONSUMERS, MODELS, SETTINGS, Project, create_database
 
-pytestmark = pytest.mark.slow
-
 OFF = {"AUTO_INSTALL": False}
 SECRET = {"AUTO_INSTALL": False, "EXCLUDE": {"shelf.Book": ["secret"]}}
 

@@ -4,6 +4,7 @@ import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -218,9 +219,11 @@ def test_everything_may_live_in_another_schema(
 
 
 def test_on_another_vendor_nothing_is_made(
-    django_db_setup: None, django_db_blocker: DjangoDbBlocker, capsys: pytest.CaptureFixture[str]
+    django_db_setup: None, django_db_blocker: DjangoDbBlocker, tmp_path: Path
 ) -> None:
-    with database({"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}, django_db_blocker) as sqlite:
+    # A file, as Django does not close a connection to a database in memory.
+    settings = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "lite.sqlite")}
+    with database(settings, django_db_blocker) as sqlite:
         migrate("djcrf_pg")
         assert not [name for name in sqlite.introspection.table_names() if name.startswith("djcrf")]
         migrate("djcrf_pg", "zero")

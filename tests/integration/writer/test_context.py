@@ -203,17 +203,17 @@ def test_it_ends_in_a_transaction_that_knows_it_from_a_statement_of_its_own(log:
 def test_savepoints_change_nothing(log: Log):
     with djcrf_pg.context(at="outer"):
         create("1")
-        around = transaction.savepoint()
+        around = connection.savepoint()
         with djcrf_pg.context(at="inner"):
             create("rolled back with the block")
             transaction.savepoint_rollback(around)
             create("2")
-            inside = transaction.savepoint()
+            inside = connection.savepoint()
             create("rolled back")
             transaction.savepoint_rollback(inside)
             create("3")
         create("4")
-    before = transaction.savepoint()
+    before = connection.savepoint()
     with djcrf_pg.context(at="other"):
         create("5")
     create("6")
@@ -231,7 +231,7 @@ def test_savepoints_change_nothing(log: Log):
 def test_a_reset_that_was_rolled_back_is_sent_again(log: Log):
     with djcrf_pg.context(**ONE):
         create("1")
-    before = transaction.savepoint()
+    before = connection.savepoint()
     create("2")
     transaction.savepoint_rollback(before)
     create("3")
@@ -265,7 +265,7 @@ def test_what_the_connection_was_opened_with_comes_back(log: Log, other: Callabl
 def test_an_aborted_transaction_says_what_it_says_without(log: Log):
     connection.ensure_connection()
     with djcrf_pg.context(**ONE), connection.cursor() as cursor:
-        before = transaction.savepoint()
+        before = connection.savepoint()
         with pytest.raises(DatabaseError, match=r'^relation "nowhere" does not exist\nLINE \d: DELETE FROM nowhere\n'):
             cursor.execute("DELETE FROM nowhere")
         with pytest.raises(DatabaseError, match="current transaction is aborted"):

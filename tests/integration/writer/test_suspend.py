@@ -87,9 +87,9 @@ def test_blocks_nest_and_the_inner_one_adds(log: Log):
 
 
 def test_rollbacks_inside_and_around_change_nothing(log: Log):
-    around = transaction.savepoint()
+    around = connection.savepoint()
     with djcrf_pg.suspend(Task):
-        inside = transaction.savepoint()
+        inside = connection.savepoint()
         with djcrf_pg.suspend(Project):
             create("1")
         transaction.savepoint_rollback(inside)
@@ -106,7 +106,7 @@ def test_rollbacks_inside_and_around_change_nothing(log: Log):
     assert log.ops() == "I"
     with djcrf_pg.suspend(Task):
         create("6")
-        around = transaction.savepoint()
+        around = connection.savepoint()
     with suppress(DatabaseError), transaction.atomic():
         transaction.savepoint_rollback(around)  # went away with the block
     assert setting() == ""
