@@ -1,18 +1,24 @@
 # Two commands on a machine that has only python3 and make:
 #   make demo    the example application, on a PostgreSQL of its own
-#   make test    every test, on a real PostgreSQL
-# The rest is for working on the code.
+#   make test    what proves the main job, on a real PostgreSQL
+# The rest is for working on the code. PYTHON makes the environment VENV, with the newest Django that it admits or DJANGO:
+#   make test VENV=.venv-5.2 PYTHON=python3.13 DJANGO=5.2
 
 PYTHON ?= python3
 VENV ?= .venv
+DJANGO ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test long coverage bench model oracle demo lint format types wheel clean
+.PHONY: help venv test test-all compat long coverage bench model oracle demo lint format types wheel clean
 
 help:
 	@echo 'make demo      install and serve the example application'
-	@echo 'make test      run every test (ARGS="-k name" for some; DJCRF_PG_TEST_DSN for a server of yours)'
+	@echo 'make test      run the tests that prove the main job, on one PostgreSQL: minutes'
+	@echo '               (ARGS="-k name" for some; DJCRF_PG_TEST_POSTGRES=14...18 or DJCRF_PG_TEST_DSN for another server)'
+	@echo 'make test-all  run every test: also the slow ones, browsers, packages, an older PostgreSQL'
+	@echo 'make compat    run what depends on PostgreSQL on each version, with the oldest and the newest Python and'
+	@echo '               Django here, and write docs/reference/compatibility.md'
 	@echo 'make long      the tests of volume with the numbers that the documentation names: some minutes'
 	@echo 'make coverage  run the tests, report the branches they miss, and fail below 95 %'
 	@echo 'make bench     speed beside the peers, as ratios measured in turns: a quarter of an hour'
@@ -27,15 +33,21 @@ help:
 venv: $(VENV)/.installed-test $(VENV)/.installed-lint
 
 test: $(VENV)/.installed-test
-	VENV='$(VENV)' sh scripts/test.sh $(ARGS)
+	VENV='$(VENV)' sh scripts/test.sh main $(ARGS)
+
+test-all: $(VENV)/.installed-test
+	VENV='$(VENV)' sh scripts/test.sh all $(ARGS)
+
+compat:
+	scripts/compat.sh $(ARGS)
 
 long: $(VENV)/.installed-test
 	DJCRF_PG_TEST_LONG=1 $(BIN)/pytest tests/acceptance/test_volume.py $(ARGS)
 
-# Each of the two runs has only its part; the report of both decides by `fail_under`.
+# Each run has only its part; the report of all decides by `fail_under`.
 coverage: $(VENV)/.installed-test
 	$(BIN)/coverage erase
-	VENV='$(VENV)' sh scripts/test.sh --cov --cov-append --cov-report= --cov-fail-under=0 $(ARGS)
+	VENV='$(VENV)' sh scripts/test.sh all --cov --cov-append --cov-report= --cov-fail-under=0 $(ARGS)
 	$(BIN)/coverage report
 
 # Without a peer the rest is still measured; the results say which is missing.
@@ -70,7 +82,7 @@ wheel: $(VENV)/.installed-lint
 	$(BIN)/python scripts/check_wheel.py dist/*.whl
 
 clean:
-	rm -rf '$(VENV)' build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf '$(VENV)' .venv-* .postgres build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 # mypy reads the Django settings and with them every installed app: its environment needs what the tests need.
 $(VENV)/.installed-lint: EXTRAS = test,lint
@@ -79,5 +91,5 @@ $(VENV)/.installed-bench: EXTRAS = bench
 $(VENV)/.installed-demo: EXTRAS = demo,redis
 $(VENV)/.installed-%: pyproject.toml scripts/venv.sh
 	PYTHON='$(PYTHON)' sh scripts/venv.sh '$(VENV)'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]' $(if $(DJANGO),'Django==$(DJANGO).*')
 	@touch '$@'

@@ -1,54 +1,74 @@
 #!/bin/sh
-# Runs the tests on a real PostgreSQL; arguments go to pytest.
+# Runs tests on a real PostgreSQL: test.sh main|database|all [ARGUMENTS OF PYTEST]. tests/README.md says what is in each.
 #
-#   DJCRF_PG_TEST_DSN=...                that server, once (its user may create databases)
-#   DJCRF_PG_TEST_POSTGRES=16|18|debian  that one only: a version from Docker or embedded, or Debian's server
-#   neither                              everything on 18, what touches the database again on 16, and what needs
-#                                        extensions, which the embedded server lacks, on Debian's where it is
+#   main      what proves the main job, on one version of PostgreSQL
+#   database  what depends on the version of PostgreSQL
+#   all       everything, and what depends on it again on an older version
+#
+#   DJCRF_PG_TEST_DSN=...                  on that server (its user may create databases)
+#   DJCRF_PG_TEST_POSTGRES=14...18|debian  on that version, from Docker or embedded, or on Debian's server
+#   neither                                on 18
 #
 # tests/servers.py chooses between Docker and the embedded server.
 set -eu
 
+what=$1
+shift
 pytest=${VENV:-.venv}/bin/pytest
 
-if [ -n "${DJCRF_PG_TEST_DSN:-}" ] || [ -n "${DJCRF_PG_TEST_POSTGRES:-}" ]; then
-    exec "$pytest" "$@"
+# Tests wait for processes for a third of their time: one worker more than there are processors. A worker takes a file
+# at a time, the first folder first, which has the long ones. Each starts a server of its own, so they cannot share one.
+if [ -n "${DJCRF_PG_TEST_DSN:-}" ]; then
+    workers=0
+else
+    workers=$(($(getconf _NPROCESSORS_ONLN) + 1))
+    [ "$workers" -le 8 ] || workers=8
 fi
 
-# Two at a time, for most of the time the tests wait for processes. Beside what starts most of them, and then the older
-# version without what is the same on each, goes the rest.
-some() {
-    label=$1 version=$2
-    shift 2
-    echo "== PostgreSQL $label"
-    status=0
-    DJCRF_PG_TEST_POSTGRES=$version "$pytest" -p no:cacheprovider "$@" || status=$?
-    # Exit code 5 is "no test was chosen", which a -k that names a few tests brings about.
-    [ "$status" = 0 ] || [ "$status" = 5 ]
-}
-
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-(
-    failed=0
-    some "18: the rest" 18 tests --ignore=tests/acceptance --ignore=tests/oracle "$@" || failed=1
-    some "18: packages" 18 --ds=tests.packages.settings tests/packages "$@" || failed=1
-    if ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then
-        some "of Debian: what needs extensions" debian tests/integration -m extensions "$@" || failed=1
-        some "of Debian: packages that need extensions" debian --ds=tests.packages.settings tests/packages \
-            -m extensions "$@" || failed=1
-    fi
-    exit "$failed"
-) >"$log" 2>&1 &
-rest=$!
+# Such a machine is busy, and a test that waits for longer is no failure yet.
+export DJCRF_PG_TEST_TIMEOUT="${DJCRF_PG_TEST_TIMEOUT:-60}"
 
 code=0
-some "18: acceptance" 18 tests/acceptance tests/oracle "$@" || code=1
-# Of the ways from end to end, those on which it depends what the server does.
-ends=tests/acceptance
-some "16: what touches the database" 16 tests/integration tests/migration \
-    "$ends/test_changes.py" "$ends/test_faults.py" "$ends/test_many_to_many.py" "$ends/test_models.py" \
-    -m "not browser and not slow and not processes" "$@" || code=1
-wait "$rest" || code=1
-cat "$log"
+run() {
+    printf '\n== %s\n' "$1"
+    shift
+    status=0
+    "$pytest" -n "$workers" --dist loadfile --no-loadscope-reorder "$@" || status=$?
+    # Exit code 5 is "no test was chosen", which a -k that names a few tests brings about.
+    [ "$status" = 0 ] || [ "$status" = 5 ] || code=1
+}
+
+on() {
+    DJCRF_PG_TEST_POSTGRES=$1
+    export DJCRF_PG_TEST_POSTGRES
+}
+
+database() {
+    run "what depends on PostgreSQL" tests/integration tests/migration tests/acceptance -m "not processes" "$@"
+}
+
+case $what in
+main) run "the main job" tests -m "not slow and not browser" "$@" ;;
+database) database "$@" ;;
+all)
+    given=${DJCRF_PG_TEST_DSN:-}${DJCRF_PG_TEST_POSTGRES:-}
+    run "everything" tests "$@"
+    run "packages that projects have" --ds tests.packages.settings tests/packages "$@"
+    if [ -z "$given" ]; then
+        on 16
+        database "$@"
+        if ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then
+            on debian
+            run "what needs extensions" tests/integration -m extensions "$@"
+            run "packages that need extensions" --ds tests.packages.settings tests/packages -m extensions "$@"
+        else
+            printf '\n== left out: what needs extensions, without a server of Debian (apt-get install postgresql)\n'
+        fi
+    fi
+    ;;
+*)
+    echo "test.sh: main, database or all, not '$what'" >&2
+    exit 2
+    ;;
+esac
 exit "$code"

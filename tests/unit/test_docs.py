@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 
 from benchmarks import report
 from djcrf_pg import conf, exceptions, observations
+from tests import servers
 
 ROOT = Path(__file__).parent.parent.parent
 README = ROOT / "README.md"
@@ -186,3 +187,12 @@ def test_the_packages_that_the_tests_run_are_on_their_page_with_a_version_that_i
     rows = re.findall(r"^\| \[([\w-]+)\]\(\S+\) \| (\S+) \|", page, re.MULTILINE)
     assert [name for name, _ in rows] == sorted(required)
     assert all(version in required[name].specifier for name, version in rows)
+
+
+def test_everything_passed_on_each_version_that_the_page_names() -> None:
+    lines = (DOCS / "reference" / "compatibility.md").read_text("utf-8").splitlines()
+    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    runs = [dict(zip(head, row, strict=True)) for row in rows]
+    assert {run["PostgreSQL"].partition(".")[0] for run in runs} == set(servers.VERSIONS)
+    assert {run["failed"] for run in runs} == {"0"}
+    assert all(int(run["passed"]) > 500 for run in runs)
