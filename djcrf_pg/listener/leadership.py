@@ -162,7 +162,8 @@ class Leadership:
         # The rest of a window does not change: the next piece comes while events are made of this one.
         self._ahead = None if piece.position.target is None else asyncio.create_task(self._read(piece.position))
         if piece.changes:
-            await self._deliver(self._tell(piece.changes))
+            cut = self._position.target is not None or piece.position.target is not None
+            await self._deliver(self._tell(piece.changes, cut=cut))
             self._unsaved = True
         await self._send_failed()
         self._position = piece.position
@@ -212,9 +213,9 @@ class Leadership:
         async with self._beating():
             await sending
 
-    async def _tell(self, changes: list[Change]) -> None:
-        """Make events of changes and send them."""
-        await self._send(await self._occurrences(changes))
+    async def _tell(self, changes: list[Change], *, cut: bool) -> None:
+        """Make events of changes and send them; of a window that is larger than a read, they may be a piece."""
+        await self._send(await self._occurrences(changes, cut))
 
     async def _send(self, told: list[Occurrence]) -> None:
         sending: asyncio.Task[None] | None = None
@@ -232,13 +233,13 @@ class Leadership:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
 
-    async def _occurrences(self, changes: list[Change]) -> list[Occurrence]:
+    async def _occurrences(self, changes: list[Change], cut: bool) -> list[Occurrence]:
         refreshed: set[int] = set()
         lenient = False
         silent = await self._silent(changes)
         while True:
-            router = await self._catalog.router_for({change.relation for change in changes})
-            find = partial(router.occurrences, changes, silent=silent, lenient=lenient)
+            router = await self._catalog.router_for({change.relation for change in changes} | refreshed)
+            find = partial(router.occurrences, changes, silent=silent, lenient=lenient, cut=cut)
             try:
                 return await self._with_database(find, partial(find, forgiving=True))
             except StaleRelation as error:

@@ -7,19 +7,28 @@ such a way that nobody observes get triggers by ``parents=["desk__place"]``.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from django.core.exceptions import ObjectDoesNotExist
+from django.db import InterfaceError, OperationalError, connections
 from django.db.models import Model, QuerySet
 
-from djcrf_pg.changelog.net import RowChange
+from djcrf_pg import sql
+from djcrf_pg.changelog.net import Image, RowChange
 from djcrf_pg.instances import make
-from djcrf_pg.registry import Observed, alias_of
+from djcrf_pg.registry import Observed, alias_of, family_of
 
 #: Foreign keys in a row that are followed from an instance.
 _DEEPEST = 8
+
+#: So many answers of the log are remembered from piece to piece of a window.
+_MOST = 50_000
+
+#: A column of a model's own table; and a row by its transaction and the text of such a column.
+Column = tuple[type[Model], str]
+Key = tuple[int, str]
 
 #: From the row of a table to the attributes that it holds, as they were.
 Read = Callable[[type[Model], RowChange], dict[str, Any]]
@@ -61,6 +70,37 @@ class Parents:
         """Whether there are any."""
         return bool(self._rows)
 
+    def complete(self, rows: Iterable[tuple[type[Model], RowChange]], elsewhere: "Elsewhere") -> None:
+        """Take in what these rows refer to and the log has in other pieces of the window, level by level.
+
+        Args:
+            rows: Those of a piece, each with the model of its table.
+            elsewhere: Asks the log.
+        """
+        for _ in range(_DEEPEST):
+            wanted: dict[Column, dict[Key, None]] = {}
+            for model, row in rows:
+                for column, key in _references(model, row):
+                    wanted.setdefault(column, {})[row.xid, key] = None
+            rows = []
+            for (parent, name), keys in wanted.items():
+                here = self._keys(parent._meta.db_table, name)
+                for row in elsewhere.find(parent._meta.db_table, name, [key for key in keys if key not in here]):
+                    self.add(parent._meta.db_table, row)
+                    rows.append((parent, row))
+            if not rows:
+                return
+
+    def _keys(self, table: str, column: str) -> set[Key]:
+        """The rows of a table that are here already."""
+        return {
+            (xid, key)
+            for (xid, name), rows in self._rows.items()
+            if name == table
+            for row in rows
+            if (key := _text((row.old or {}).get(column))) is not None
+        }
+
     def preset(self, instance: Model | None, xid: int) -> None:
         """Set the relations of an instance to what its transaction has deleted."""
         if instance is None or xid not in self._xids:
@@ -79,7 +119,13 @@ class Parents:
             made = self._made[place] = {}
             for values in self._values(xid, model):
                 if attname in values and values.keys() >= {field.attname for field in model._meta.pk_fields}:
-                    made[values[attname]] = make(model, alias_of(model, self._aliases), values)
+                    try:
+                        made[values[attname]] = make(model, alias_of(model, self._aliases), values)
+                    except (OperationalError, InterfaceError):
+                        raise
+                    except Exception:
+                        # Code of the model's own. The event is not about this row: who asks for it gets DoesNotExist.
+                        continue
             # Not before they are all there: a table may refer to itself.
             for instance in made.values():
                 self.preset(instance, xid)
@@ -99,6 +145,89 @@ class Parents:
             yield {
                 field.attname: values[field.attname] for field in model._meta.concrete_fields if field.attname in values
             }
+
+
+class Elsewhere:
+    """Rows that transactions of a window have deleted, in whichever piece of it they are.
+
+    Args:
+        alias: The database of the log.
+        tables: The oids of each table whose rows may be asked for: its own, and those of its partitions.
+        parse: From an oid and the text of an image to the image.
+    """
+
+    def __init__(self, alias: str, tables: Mapping[str, Collection[int]], parse: Callable[[int, str], Image]) -> None:
+        self._alias = alias
+        self._tables = tables
+        self._parse = parse
+        self._emptied: dict[int, set[int]] = {}
+        self._known: dict[tuple[str, str, Key], RowChange | None] = {}
+
+    def forget(self) -> None:
+        """Forget what was found: a window is over."""
+        self._emptied.clear()
+        self._known.clear()
+
+    def emptied(self, xids: Collection[int]) -> set[int]:
+        """The tables, by oid, that transactions have deleted rows of.
+
+        Raises:
+            OperationalError, InterfaceError: The database is gone.
+        """
+        if len(self._emptied) > _MOST:
+            self._emptied.clear()
+        if unknown := [xid for xid in xids if xid not in self._emptied]:
+            self._emptied |= {xid: set() for xid in unknown}
+            for xid, oid in self._ask("emptied", list(map(str, unknown))):
+                self._emptied[int(xid)].add(oid)
+        return set().union(*(self._emptied[xid] for xid in xids))
+
+    def find(self, table: str, column: str, keys: Collection[Key]) -> list[RowChange]:
+        """Return rows of a table by the texts of a column; where nothing of it was deleted, nothing is asked.
+
+        Raises:
+            OperationalError, InterfaceError: The database is gone.
+        """
+        oids = self._tables.get(table, ())
+        self.emptied({xid for xid, _ in keys})
+        keys = [key for key in keys if not self._emptied[key[0]].isdisjoint(oids)]
+        if len(self._known) > _MOST:
+            self._known.clear()
+        if unknown := [key for key in keys if (table, column, key) not in self._known]:
+            self._known |= dict.fromkeys((table, column, key) for key in unknown)
+            xids, texts = [str(xid) for xid, _ in unknown], [text for _, text in unknown]
+            for xid, text, id, oid, old, context, at in self._ask("deleted", xids, texts, column, list(oids)):
+                row = RowChange(id, int(xid), oid, self._parse(oid, old), None, context, at)
+                self._known[table, column, (row.xid, text)] = row
+        found = (self._known[table, column, key] for key in keys)
+        return [row for row in found if row is not None]
+
+    def _ask(self, query: str, *arguments: Any) -> Iterable[tuple[Any, ...]]:
+        with connections[self._alias].cursor() as cursor:
+            cursor.execute(sql.texts("djcrf_pg.listener", "parents.sql")[query], arguments)
+            yield from cursor.fetchall()
+
+
+def _references(model: type[Model], row: RowChange) -> Iterator[tuple[Column, str]]:
+    """What the foreign keys in a row's images refer to, by its text."""
+    for field in foreign_keys(model):
+        target = field.target_field
+        for image in (row.old, row.new):
+            key = _text((image or {}).get(field.column))
+            if key is None:
+                continue
+            for part in family_of(field.remote_field.model):
+                # Parents and children by inheritance share their key.
+                column = target if part is target.model else part._meta.pk if target.primary_key else None
+                if column is not None and column.column is not None:
+                    yield (part, column.column), key
+
+
+def _text(value: Any) -> str | None:
+    """A value of an image as ``->>`` gives it."""
+    if value is None or isinstance(value, str):
+        return value
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def rescue(instance: Model | None, depth: int = 0) -> None:

@@ -16,7 +16,7 @@ from djcrf_pg.changelog.net import UNREADABLE, Image, RowChange, by_key, net
 from djcrf_pg.instances import as_of_now, make, runs_code
 from djcrf_pg.listener.inheritance import Heirs
 from djcrf_pg.listener.occurrence import Occurrence
-from djcrf_pg.listener.parents import Parents, foreign_keys
+from djcrf_pg.listener.parents import Elsewhere, Parents, foreign_keys
 from djcrf_pg.listener.routes import Audience, Link, Route
 from djcrf_pg.observations import RowUnreadable, emit
 from djcrf_pg.registry import Observed, alias_of, family_of
@@ -62,16 +62,28 @@ class Router:
         self.lost = lost
         self._raw = {oid: raw_columns(relation) for oid, relation in relations.items()}
         self._hydrators: dict[tuple[type[Model], int], Hydrator] = {}
-        self._lenient = self._forgiving = False
+        self._lenient = self._forgiving = self._cut = False
         self._everybody: dict[int, Audience] = {}
         self._audiences: dict[int, Audience] = {}
         self._deaf: set[int] = set()
         self._emptied: set[tuple[int, int]] = set()
-        # The tables that foreign keys of others lead to, and those that their models inherit from.
-        keys = (field for route in routes.values() for field in foreign_keys(route.model))
-        referred = {part._meta.db_table for field in keys for part in family_of(field.remote_field.model)}
+        # The tables that foreign keys of others lead to, with those that their models inherit from; and the others.
+        ways = {
+            oid: {
+                part._meta.db_table for key in foreign_keys(route.model) for part in family_of(key.remote_field.model)
+            }
+            for oid, route in routes.items()
+        }
+        referred = set().union(*ways.values())
         self._referred = {oid for oid, route in routes.items() if route.model._meta.db_table in referred}
         self._needs: dict[Observed, tuple[bool, bool]] = {}
+        tables = {routes[oid].model._meta.db_table: oid for oid in self._referred}
+        self._referring = {oid for oid, way in ways.items() if not way.isdisjoint(tables)}
+        self._elsewhere = Elsewhere(
+            aliases[0],
+            {table: [each.oid for each in relations.values() if each.root == oid] for table, oid in tables.items()},
+            lambda oid, text: parse(text, self._raw[oid]),
+        )
 
     def occurrences(
         self,
@@ -80,6 +92,7 @@ class Router:
         silent: Collection[Observed] = (),
         lenient: bool = False,
         forgiving: bool = False,
+        cut: bool = False,
     ) -> list[Occurrence]:
         """Find out who hears of changes, and make the instances.
 
@@ -90,6 +103,7 @@ class Router:
             silent: Observers that nobody hears; they are told resyncs alone.
             lenient: Defer fields whose value does not fit, instead of raising.
             forgiving: Go on where the database is gone that owners are loaded from, instead of raising.
+            cut: They are a piece of a window that is larger than a read.
 
         Returns:
             What there is to tell, in order.
@@ -99,7 +113,9 @@ class Router:
             OperationalError, InterfaceError: The database is gone that owners of join rows, parents, or code of a
                 model that makes an instance ask.
         """
-        self._lenient, self._forgiving = lenient, forgiving
+        self._lenient, self._forgiving, self._cut = lenient, forgiving, cut
+        if not cut:
+            self._elsewhere.forget()
         changes = list(changes)
         with self._assembled(changes, silent):
             found = self._find([row for change in changes if (row := self._row(change)) is not None])
@@ -203,7 +219,8 @@ class Router:
                     continue
                 for _, part in by_key(row, self._key):
                     found += self._guarded(row, partial(self._own, part, every), resyncs)
-        for row in net(rows, self._key):
+        told = net(rows, self._key)
+        for row in told:
             audience = self._audiences[row.relation]
             if row.resync is not None:
                 self._resync(row, row.resync, resyncs)
@@ -229,11 +246,32 @@ class Router:
                 self._report(last, ", ".join(observer.label for observer in observers), error)
                 for observer in observers:
                     resyncs.setdefault((last.xid, observer), Occurrence(last, observer, resync=UNREADABLE))
+        if self._cut:
+            self._complete(parents, told)
         if parents:
             for occurrence in found:
                 for instance in (occurrence.old, occurrence.new):
                     parents.preset(instance, occurrence.change.xid)
         return [*found, *resyncs.values()]
+
+    def _complete(self, parents: Parents, rows: Iterable[RowChange]) -> None:
+        """Have parents from other pieces of the window; where they cannot be had, user code gets ``DoesNotExist``."""
+        # What is inserted refers to what is there.
+        referring = [
+            (self._routes[row.relation].model, row)
+            for row in rows
+            if row.old is not None and row.relation in self._referring and row.relation not in self._deaf
+        ]
+        try:
+            for oid in self._elsewhere.emptied({row.xid for _, row in referring}):
+                if oid not in self._relations and not self._lenient:
+                    raise StaleRelation(oid)
+            parents.complete(referring, self._elsewhere)
+        except StaleRelation:
+            raise
+        except Exception as error:
+            self._raise_if_gone(error)
+            self._report(referring[0][1], "parents that the same transaction has deleted", error)
 
     def _as_it_was(self, model: type[Model], row: RowChange) -> dict[str, Any]:
         """The attributes of a deleted row; what cannot be read is left out, for it is not what the event is about."""

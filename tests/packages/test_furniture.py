@@ -7,9 +7,11 @@ import pytest
 from django.db import connection, transaction
 from django.db.models import Model
 
+import djcrf_pg
+from djcrf_pg.conf import get_settings
 from djcrf_pg.models import Failure
 from tests.packages.furniture.consumers import ReadingConsumer
-from tests.packages.furniture.models import Desk, Owner, Place, Reading
+from tests.packages.furniture.models import Desk, Guarded, Owner, Place, Reading
 from tests.subscriber import Subscriber
 
 
@@ -111,3 +113,43 @@ def test_a_row_of_another_transaction_is_not_taken_for_the_parent(
     Desk.objects.create(label="pine", place=Place.objects.create(name="hall")).delete()
     other.delete()
     assert [event["body"]["desk"] for event in client.events(2)] == ["oak", "oak"]
+
+
+@pytest.mark.parametrize("delete", [by_the_orm, by_sql])
+def test_parents_are_found_in_other_pieces_of_a_window(
+    delete: Callable[[Place], None], transactional_db: None, subscriber: Callable[..., Subscriber]
+) -> None:
+    """One transaction deletes more than a read takes, and the parents are in the last read, or in the first."""
+    city = Place.objects.create(name="city")
+    desks = [
+        Desk.objects.create(label=f"oak {number}", place=Place.objects.create(name=f"room {number}", around=city))
+        for number in range(3)
+    ]
+    many = get_settings().BATCH_SIZE + 10
+    with djcrf_pg.suspend(Reading):
+        ids = [reading.pk for reading in Reading.objects.bulk_create(Reading(desk=desks[n % 3]) for n in range(many))]
+    client = subscriber("readings")
+    client.subscribe("deep")
+    delete(city)
+    events = client.events(many)
+    assert [(event["action"], event["body"]) for event in events] == [
+        ("delete", {"id": pk, "desk": f"oak {place % 3}", "place": f"room {place % 3}"}) for place, pk in enumerate(ids)
+    ]
+    assert not Failure.objects.exists()
+
+
+def test_a_parent_whose_model_refuses_it_is_missing_alone(subscriber: Callable[..., Subscriber]) -> None:
+    sound, spoiled = Guarded.objects.create(), Guarded.objects.create()
+    with djcrf_pg.suspend(Reading):
+        readings = [Reading.objects.create(guarded=guarded) for guarded in (sound, spoiled)]
+    Guarded.objects.filter(pk=spoiled.pk).update(spoiled=True)
+    ids = [reading.pk for reading in readings]
+    client = subscriber("readings")
+    client.subscribe("guarded")
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("DELETE FROM furniture_reading")
+        cursor.execute("DELETE FROM furniture_guarded")
+    assert [(event["action"], event["body"]) for event in client.events(2)] == [
+        ("delete", {"id": ids[0], "guarded": False}),
+        ("delete", {"id": ids[1], "guarded": "missing"}),
+    ]

@@ -6,7 +6,7 @@ from djangochannelsrestframework.observer import model_observer
 from rest_framework.serializers import ModelSerializer
 
 from tests.packages.consumers import TellingConsumer
-from tests.packages.furniture.models import Desk, Place, Reading
+from tests.packages.furniture.models import Desk, Guarded, Place, Reading
 
 
 class PlaceSerializer(ModelSerializer[Place]):
@@ -62,6 +62,18 @@ class ReadingConsumer(TellingConsumer):
     async def nested(self, message: Any, **kwargs: Any) -> None:
         """A nested serializer."""
         await self.tell("nested", message, **kwargs)
+
+    @model_observer(Reading, parents=["guarded"])
+    async def guarded(self, message: Any, **kwargs: Any) -> None:
+        """Has a parent that may refuse to be made."""
+        await self.tell("guarded", message, **kwargs)
+
+    @guarded.serializer
+    def guarded(self, instance: Reading, action: Any, **kwargs: Any) -> Any:
+        try:
+            return {"id": instance.pk, "guarded": instance.guarded and instance.guarded.spoiled}
+        except Guarded.DoesNotExist:
+            return {"id": instance.pk, "guarded": "missing"}
 
     @model_observer(Reading)
     async def owned(self, message: Any, **kwargs: Any) -> None:

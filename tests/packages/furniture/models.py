@@ -1,5 +1,7 @@
 """Readings at desks in places, and who owns them."""
 
+from typing import Any
+
 from django.db import models
 
 
@@ -37,11 +39,26 @@ class Owner(models.Model):
         return self.name
 
 
+class Guarded(models.Model):
+    """Refuses to be made, once it is spoiled."""
+
+    spoiled = models.BooleanField(default=False)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.spoiled:
+            raise ValueError("spoiled")
+
+    def __str__(self) -> str:
+        return f"guarded {self.pk}"
+
+
 class Reading(models.Model):
     """What is observed."""
 
     desk = models.ForeignKey(Desk, models.CASCADE, null=True)
     owner = models.ForeignKey(Owner, models.CASCADE, null=True)
+    guarded = models.ForeignKey(Guarded, models.CASCADE, null=True)
 
     def __str__(self) -> str:
         return f"reading {self.pk}"
