@@ -1,0 +1,240 @@
+"""From a release to this version and back, while others write and processes of both versions run.
+
+`tests/releases` has the wheels of the releases. A process of one runs with the wheel's modules before ours.
+"""
+
+import asyncio
+import itertools
+import os
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.client import Client
+from tests.processes import ROOT, meanwhile, wait_until
+from tests.project import Project
+from tests.servers import AsgiServer, PgParams
+from tests.subscriber import Subscriber
+
+RELEASES = sorted((ROOT / "tests" / "releases").glob("*.whl"))
+
+#: What a lock is waited for, in seconds: `migrate` gives up after it, so nobody waits behind it for longer.
+LOCK_TIMEOUT = 2.0
+
+#: Writers, each without a pause between its statements.
+WRITERS = 3
+
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
+
+CONSUMERS = """
+from djangochannelsrestframework.decorators import action
+from djangochannelsrestframework.generics import GenericAsyncAPIConsumer
+from djangochannelsrestframework.observer import model_observer
+
+from shelf.models import Book
+
+class BookConsumer(GenericAsyncAPIConsumer):
+    @model_observer(Book)
+    async def books(self, message, action=None, **kwargs):
+        await self.send_json({"action": action, "body": message})
+
+    @books.serializer
+    def books(self, instance, action, **kwargs):
+        return {"pk": instance.pk, "title": instance.title}
+
+    @action()
+    async def subscribe(self, request_id, **kwargs):
+        await self.books.subscribe(request_id=request_id)
+        return {}, 201
+"""
+
+ASGI = """
+from django.core.asgi import get_asgi_application
+
+http = get_asgi_application()
+
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.urls import path
+from shelf.consumers import BookConsumer
+
+application = ProtocolTypeRouter({"http": http, "websocket": URLRouter([path("ws/books/", BookConsumer.as_asgi())])})
+"""
+
+
+class Deployed(Project):
+    """A project whose processes run with this version, or with a release.
+
+    Attributes:
+        release: The folder with the release's modules; None is this version.
+        redis: The channel layer's server.
+    """
+
+    release: Path | None = None
+    redis: str
+
+    def env(self, settings: Mapping[str, Any] | None = None) -> dict[str, str | None]:
+        """As the project's; the modules of the working directory do not come first."""
+        path = os.pathsep.join(map(str, filter(None, [self.release, self.folder, ROOT])))
+        env = super().env({"LOCK_TIMEOUT": LOCK_TIMEOUT, **(settings or {})})
+        return {**env, "PYTHONSAFEPATH": "1", "PYTHONPATH": path, "DJCRF_PG_TEST_REDIS": self.redis}
+
+
+class Reader(Subscriber):
+    """A subscriber that knows which rows it has heard of."""
+
+    def has(self, keys: list[int]) -> None:
+        """Wait until the creates of these rows have come."""
+        self.runner.run(self._has(set(keys)))
+
+    async def _has(self, missing: set[int]) -> None:
+        while missing:
+            event = await self.client.event()
+            assert event["action"] in {"create", "update"}, event
+            missing.discard(event["body"]["pk"])
+
+
+class Writers:
+    """Writes rows for as long as it lasts, and measures what a write waits.
+
+    Attributes:
+        written: The keys of what was committed.
+        longest: The longest that a statement took, in seconds.
+        errors: What statements failed with.
+    """
+
+    def __init__(self, pg: PgParams) -> None:
+        self.pg = pg
+        self.written: list[int] = []
+        self.longest = 0.0
+        self.errors: list[str] = []
+        self._keys = itertools.count(1)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Write during the block."""
+        with ExitStack() as stack:
+            for _ in range(WRITERS):
+                stack.enter_context(meanwhile(self._work))
+            yield
+
+    def more(self, count: int) -> list[int]:
+        """Wait for so many more rows, whose writing begins now, and return their keys."""
+        first, before = next(self._keys), len(self.written)
+        wait_until(lambda: len(self.written) >= before + count + WRITERS or self.errors)
+        return [key for key in self.written[before:] if key > first]
+
+    def _work(self, done: threading.Event) -> None:
+        with psycopg.connect(self.pg.dsn(), autocommit=True) as connection:
+            while not done.is_set():
+                key = next(self._keys)
+                for statement in (
+                    "INSERT INTO shelf_book (id, title, secret) VALUES (%s, 'a', '')",
+                    "UPDATE shelf_book SET title = 'b' WHERE id = %s",
+                ):
+                    begun = time.monotonic()
+                    try:
+                        connection.execute(statement, [key])
+                    except psycopg.Error as error:
+                        self.errors.append(str(error))
+                        return
+                    self.longest = max(self.longest, time.monotonic() - begun)
+                self.written.append(key)
+
+
+@pytest.fixture(params=RELEASES, ids=lambda path: path.name.split("-")[1])
+def release(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The modules of a release."""
+    folder = tmp_path / "release"
+    with zipfile.ZipFile(request.param) as wheel:
+        wheel.extractall(folder)
+    return folder
+
+
+@pytest.fixture
+def deployed(tmp_path: Path, pg: PgParams, redis_url: str) -> Iterator[Deployed]:
+    with Deployed(tmp_path / "project", pg, "djcrf_upgrade") as project:
+        project.redis = redis_url
+        project.write("shelf/consumers.py", CONSUMERS)
+        project.write("shelf_asgi.py", ASGI)
+        yield project
+
+
+@pytest.fixture
+def serve(deployed: Deployed, processes_stack: ExitStack) -> Callable[[], AsgiServer]:
+    """Starts a server with the version that is deployed now."""
+
+    def start() -> AsgiServer:
+        server = AsgiServer(deployed.env(), application="shelf_asgi:application")
+        return processes_stack.enter_context(server)
+
+    return start
+
+
+@pytest.fixture
+def reader(runner: asyncio.Runner) -> Iterator[Callable[[AsgiServer], Reader]]:
+    """Subscribes at a server."""
+    with ExitStack() as stack:
+
+        def start(server: AsgiServer) -> Reader:
+            client = runner.run(Client.open(server.consumer_url("books")))
+            stack.callback(lambda: runner.run(client.close()))
+            subscribed = Reader(runner, client)
+            subscribed.subscribe("books")
+            return subscribed
+
+        yield start
+
+
+def version(deployed: Deployed) -> str:
+    """The version that the project's processes run."""
+    code = "import djcrf_pg; print(djcrf_pg.__file__)"
+    return deployed.manage("shell", "--no-imports", "-c", code).stdout.strip()
+
+
+def test_a_release_is_upgraded_under_writes_and_back(
+    deployed: Deployed, release: Path, serve: Callable[[], AsgiServer], reader: Callable[[AsgiServer], Reader]
+) -> None:
+    deployed.release = release
+    assert str(release) in version(deployed)
+    deployed.manage("migrate", "--verbosity", "0")
+    writers = Writers(deployed.pg)
+    with writers.at_work():
+        writers.more(100)  # the log has rows before anybody reads it
+        old_server = serve()
+        old = reader(old_server)
+        old.has(writers.more(100))
+
+        deployed.release = None
+        deployed.manage("migrate", "--verbosity", "0")
+        old.has(writers.more(100))
+        new_server = serve()
+        new = reader(new_server)
+        both = writers.more(100)
+        old.has(both)
+        new.has(both)
+        old_server.stop()
+        new.has(writers.more(100))
+
+        # Back: the old processes first, on what this version has made, then the migration.
+        deployed.release = release
+        old_server = serve()
+        old = reader(old_server)
+        both = writers.more(100)
+        old.has(both)
+        new.has(both)
+        new_server.stop()
+        old.has(writers.more(100))
+        deployed.release = None
+        deployed.manage("migrate", "djcrf_pg", "0001", "--verbosity", "0")
+        deployed.release = release
+        assert deployed.manage("djcrf_pg", "status").returncode == 0
+        old.has(writers.more(100))
+    assert not writers.errors
+    assert writers.longest < LOCK_TIMEOUT
