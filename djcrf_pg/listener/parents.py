@@ -16,6 +16,7 @@ from django.db import InterfaceError, OperationalError, connections
 from django.db.models import Model, QuerySet
 
 from djcrf_pg import sql
+from djcrf_pg.capture.catalog import schema_of_log
 from djcrf_pg.changelog.net import Image, RowChange
 from djcrf_pg.instances import make
 from djcrf_pg.registry import Observed, alias_of, family_of
@@ -160,6 +161,7 @@ class Elsewhere:
         self._alias = alias
         self._tables = tables
         self._parse = parse
+        self._schema: str | None = None
         self._emptied: dict[int, set[int]] = {}
         self._known: dict[tuple[str, str, Key], RowChange | None] = {}
 
@@ -203,8 +205,12 @@ class Elsewhere:
         return [row for row in found if row is not None]
 
     def _ask(self, query: str, *arguments: Any) -> Iterable[tuple[Any, ...]]:
-        with connections[self._alias].cursor() as cursor:
-            cursor.execute(sql.texts("djcrf_pg.listener", "parents.sql")[query], arguments)
+        connection = connections[self._alias]
+        if self._schema is None:
+            self._schema = schema_of_log(connection)
+        queries = sql.queries("djcrf_pg.listener", "parents.sql", schema=self._schema or "")
+        with connection.cursor() as cursor:
+            cursor.execute(queries[query], arguments)
             yield from cursor.fetchall()
 
 

@@ -20,7 +20,9 @@ def furnished(transactional_db: None) -> tuple[Place, list[Reading]]:
     """Two readings at a desk in a room of a city."""
     city = Place.objects.create(name="city")
     desk = Desk.objects.create(label="oak", place=Place.objects.create(name="room", around=city))
-    return city, [Reading.objects.create(desk=desk) for _ in range(2)]
+    # What a listener says of these later would find them gone.
+    with djcrf_pg.suspend(Reading):
+        return city, [Reading.objects.create(desk=desk) for _ in range(2)]
 
 
 def by_the_orm(city: Place) -> None:
