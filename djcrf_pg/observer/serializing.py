@@ -14,14 +14,17 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Container, Iterator
+from datetime import date, time, timedelta
+from decimal import Decimal
 from itertools import pairwise
 from types import FunctionType
 from typing import Any
+from uuid import UUID
 from weakref import WeakKeyDictionary
 
 from django.db.models import Model
-from rest_framework.fields import Field
-from rest_framework.serializers import BaseSerializer, ModelSerializer, SerializerMetaclass
+from rest_framework.fields import Field, SerializerMethodField
+from rest_framework.serializers import BaseSerializer, ModelSerializer, Serializer, SerializerMetaclass
 
 from djcrf_pg.registry import BATCH
 
@@ -37,6 +40,15 @@ _VALIDATION = {"validate", "run_validation", "run_validators", "to_internal_valu
 
 #: What REST framework calls for each instance, with the value, and not when the serializer is made.
 _PER_INSTANCE = {"to_representation", "get_attribute"}
+
+#: What REST framework stores on each serializer and field; a class may declare it, and has another value.
+_STORED = {*vars(Serializer()), "fields"}
+
+#: Builtins that reach a method's variables without naming them.
+_SEE_ALL = {"locals", "vars", "eval", "exec"}
+
+#: Defaults of fields that have no state. Objects are copied with their field, functions and classes are not.
+_PLAIN = (str, bytes, int, float, Decimal, date, time, timedelta, UUID, type(None), FunctionType, type)
 
 _reusable: "WeakKeyDictionary[SerializerClass, bool]" = WeakKeyDictionary()
 
@@ -80,25 +92,25 @@ def _has_stateless_fields(serializer_class: SerializerClass) -> bool:
     except Exception:
         # What is wrong with it, the event tells.
         return False
-    return all(_is_stateless(type(part)) and _is_plain(part.default) for part in parts)
-
-
-def _is_plain(default: Any) -> bool:
-    """Whether the default of a field is no object with a state of its own: those are copied with the field."""
-    return not callable(default) or isinstance(default, FunctionType | type)
+    return all(
+        _is_stateless(type(part))
+        and isinstance(part.default, _PLAIN)
+        and (not isinstance(part, SerializerMethodField) or _is_given(type(part.parent), part.method_name or "", set()))
+        for part in parts
+    )
 
 
 def _parts(field: Any) -> Iterator["Field[Any, Any, Any, Any]"]:
     """A field, or a serializer, and what is in it."""
     yield field
-    inner = [getattr(field, name, None) for name in ("child", "child_relation")]
+    inner = [getattr(field, name, None) for name in ("child", "child_relation", "pk_field")]
     for part in [*getattr(field, "fields", {}).values(), *(part for part in inner if part is not None)]:
         yield from _parts(part)
 
 
 def _is_stateless(cls: type) -> bool:
     """Whether the classes that a class is made of have nothing that could remember."""
-    if not isinstance(cls, SerializerMetaclass) and type(cls) is not type:
+    if type(cls) not in (SerializerMetaclass, type):
         return False
     return all(
         _is_their_own(base) or all(_is_harmless(cls, name, value) for name, value in vars(base).items())
@@ -107,13 +119,25 @@ def _is_stateless(cls: type) -> bool:
 
 
 def _is_their_own(cls: type) -> bool:
-    """Whether a class is REST framework's or Python's: by its module, where it must be found.
+    """Whether a class is REST framework's or Python's: by its module, where it must be found, with its own functions.
 
     One that ``type()`` makes of a serializer says that it is of the module of its metaclass.
     """
-    if cls.__module__.partition(".")[0] not in ("rest_framework", "builtins", "typing"):
+    if not _is_their_module(cls.__module__):
         return False
-    return getattr(sys.modules.get(cls.__module__), cls.__name__, None) is cls
+    if getattr(sys.modules.get(cls.__module__), cls.__name__, None) is not cls:
+        return False
+    functions = (value.fget if isinstance(value, property) else value for value in vars(cls).values())
+    # Somebody may have put in another one, with the names of the first.
+    return all(
+        _is_their_module(function.__globals__["__name__"])
+        for function in functions
+        if isinstance(function, FunctionType)
+    )
+
+
+def _is_their_module(name: str) -> bool:
+    return name.partition(".")[0] in ("rest_framework", "builtins", "typing")
 
 
 def _is_harmless(cls: type, name: str, value: Any) -> bool:
@@ -135,7 +159,7 @@ def _uses_nothing(cls: type, method: Any, seen: set[Any]) -> bool:
         return True
     seen.add(method)
     me = method.__code__.co_varnames[0]
-    if me in method.__code__.co_cellvars:
+    if me in method.__code__.co_cellvars or not _SEE_ALL.isdisjoint(method.__code__.co_names):
         return False
     for instruction, following in pairwise(dis.get_instructions(method)):
         if not _names(instruction.argval, me) or instruction.opname == "LOAD_CONST":
@@ -156,7 +180,7 @@ def _names(argument: Any, name: str) -> bool:
 def _is_given(cls: type, name: str, seen: set[Any]) -> bool:
     """Whether an attribute comes from the class, and is data or a method that uses nothing."""
     base = next((base for base in cls.__mro__ if name in vars(base)), None)
-    if base is None or _is_their_own(base):
+    if base is None or _is_their_own(base) or name in _STORED:
         return False
     value = vars(base)[name]
     if isinstance(value, FunctionType | staticmethod):

@@ -10,6 +10,7 @@ from django.urls import path
 from hypothesis import given
 from hypothesis import strategies as st
 from rest_framework import serializers
+from rest_framework.serializers import SerializerMetaclass
 
 from djcrf_pg.checks import check_serializers
 from djcrf_pg.observer import model_observer
@@ -207,6 +208,74 @@ class WithData(serializers.ModelSerializer[Task]):
         return {**super().data, "more": self.instance.title if isinstance(self.instance, Task) else ""}
 
 
+class Collects(serializers.JSONField):
+    """A field that changes what it is given."""
+
+    def to_representation(self, value: Any) -> Any:
+        """One more each time."""
+        value.append(len(value))
+        return list(value)
+
+
+class WithMutableDefault(serializers.ModelSerializer[Task]):
+    """Has one, of an attribute that no task has; its default is copied with the field."""
+
+    collected = Collects(source="nothing.at_all", default=[], read_only=False)
+
+
+class WithKeyField(serializers.ModelSerializer[Task]):
+    """A relation whose keys a field represents that remembers."""
+
+    key: Any = serializers.PrimaryKeyRelatedField(source="project", pk_field=LastField(), read_only=True)
+
+
+class HidingMeta(SerializerMetaclass):
+    """A metaclass that hides a field once the serializer is made."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Without the body of a private row."""
+        made = super().__call__(*args, **kwargs)
+        if getattr(made.instance, "status", None) == PRIVATE:
+            made.fields.pop("body", None)
+        return made
+
+
+class MadeByMeta(serializers.ModelSerializer[Task], metaclass=HidingMeta):
+    """Has it."""
+
+
+class NamesItsMethod(serializers.ModelSerializer[Task]):
+    """A method for a body, under a name that else is one of validation."""
+
+    named = serializers.SerializerMethodField(method_name="validate_named")
+
+    def validate_named(self, task: Task) -> str:
+        """The title of the first instance."""
+        found: str = self.__dict__.setdefault("_named", task.title)
+        return found
+
+
+class Looks(serializers.ModelSerializer[Task]):
+    """A method that gets hold of the serializer without naming it."""
+
+    seen = serializers.SerializerMethodField()
+
+    def get_seen(self, task: Task) -> str:
+        """The title of the first instance."""
+        return str(locals()["self"].__dict__.setdefault("_seen", task.title))
+
+
+class Declares(serializers.ModelSerializer[Task]):
+    """What the class declares is another thing on an instance."""
+
+    _context: Any = None
+    declared = serializers.SerializerMethodField()
+
+    def get_declared(self, task: Task) -> str:
+        """The title of the first instance."""
+        return str(self._context.setdefault("declared", task.title))
+
+
 class Patched(serializers.ModelSerializer[Task]):
     """A method that is no function of Python's own."""
 
@@ -216,7 +285,7 @@ class Patched(serializers.ModelSerializer[Task]):
 
 STATEFUL: list[type[Any]] = [
     *(HidesInGetFields, HidesInInit, Remembers, Stores, StoresElsewhere, StoresInAWrapper, Closure, WithNested),
-    *(WithField, WithDefault, WithData),
+    *(WithField, WithDefault, WithData, WithMutableDefault, WithKeyField, MadeByMeta, NamesItsMethod, Looks, Declares),
 ]
 
 
@@ -365,6 +434,39 @@ def test_a_class_made_of_type_is_not_taken_for_rest_frameworks_own() -> None:
     made = type("ModelSerializer", (serializers.ModelSerializer,), parts)
     assert made.__module__ == "rest_framework.serializers"
     assert not is_reusable(made)
+
+
+def hide_in_get_fields(self: Any) -> Any:
+    """In place of REST framework's."""
+    return {"title": serializers.CharField()}
+
+
+def hide_in_data(self: Any) -> Any:
+    """In place of REST framework's."""
+    return {"title": self.instance.title}
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "value"),
+    [
+        (serializers.ModelSerializer, "get_fields", hide_in_get_fields),
+        (serializers.Serializer, "data", property(hide_in_data)),
+    ],
+)
+def test_what_is_put_into_rest_frameworks_classes_is_not_its_own(
+    owner: Any, name: str, value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Made(serializers.ModelSerializer[Project]):
+        class Meta:
+            model = Project
+            fields = ("id", "name")
+
+    class MadeBefore(Made):
+        pass
+
+    assert is_reusable(MadeBefore)
+    monkeypatch.setattr(owner, name, value)
+    assert not is_reusable(Made)
 
 
 def test_those_who_know_better_say_so(batch: dict[Any, Any]) -> None:
