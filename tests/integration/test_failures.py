@@ -1,0 +1,47 @@
+"""Failures in the database: what is kept of them, and the rows that are to be sent again."""
+
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from djcrf_pg.changelog.reader import Connection
+from djcrf_pg.listener.connection import connect
+from djcrf_pg.listener.failures import FAILED, Asked, Failure, again, record
+from djcrf_pg.observer import model_observer
+from tests.testapp.models import Task
+
+pytestmark = pytest.mark.django_db
+
+
+async def handler(self: Any, message: Any, **kwargs: Any) -> None:
+    """The handler of an observer."""
+
+
+@pytest.fixture
+async def asyncpg(db: None) -> AsyncIterator[Connection]:
+    """A connection as the listener has it; what the test has written goes with it."""
+    session = await connect("default", "test")
+    yield session
+    await session.execute("TRUNCATE djcrf_pg_failure")
+    await session.close()
+
+
+async def test_a_key_that_is_too_long_for_an_index_is_not_kept(asyncpg: Connection) -> None:
+    observer = model_observer(Task)(handler)
+    keys = [f'["{secrets.token_hex(4_000)}"]', '["1"]']
+    failures = [Failure.of(observer, "handler", key, number, ValueError("no")) for number, key in enumerate(keys)]
+    await record(asyncpg, failures, told=True)
+    rows = await asyncpg.fetch("SELECT pk, times FROM djcrf_pg_failure ORDER BY pk")
+    assert [tuple(row) for row in rows] == [("", 1), ('["1"]', 1)]
+
+
+def test_a_row_that_cannot_be_loaded_again_is_a_resync(caplog: pytest.LogCaptureFixture) -> None:
+    observer = model_observer(Task)(handler)
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE testapp_task RENAME TO gone")
+    (occurrence,) = again([Asked(1, observer, '["7"]', 3)], ["default"])
+    assert (occurrence.resync, occurrence.change.id) == (FAILED, 3)
+    assert 'testapp.Task ["7"], which is to be sent again' in caplog.text
