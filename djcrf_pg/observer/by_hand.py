@@ -14,7 +14,7 @@ from django.db.models import Model
 from django.db.models.signals import post_save
 from djangochannelsrestframework.observer.model_observer import Action
 
-from djcrf_pg.observations import CallNotNeeded, TouchFailed, emit
+from djcrf_pg.observations import CallNotNeeded, TouchFailed, emit, text_of
 from djcrf_pg.writer.touch import touch
 
 _said: set[tuple[str, Action]] = set()
@@ -69,4 +69,4 @@ def answer(instance: Any, action: Action, call: str, using: str | None = None) -
         with nullcontext() if is_alone else transaction.atomic(using=connection.alias):
             touch(instance, using=connection.alias)
     except Exception as error:
-        emit(TouchFailed(call=call, pk=getattr(instance, "pk", None), error=repr(error)), error)
+        emit(TouchFailed(call=call, pk=getattr(instance, "pk", None), error=text_of(error)), error)
