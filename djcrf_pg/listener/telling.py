@@ -6,6 +6,7 @@ for whatever it raises: a ``SystemExit`` or a ``CancelledError`` would end the l
 
 import json
 from collections.abc import Iterable, Sequence
+from contextvars import copy_context
 from typing import Any
 
 from django.core.exceptions import ObjectDoesNotExist
@@ -58,7 +59,8 @@ def events(occurrences: Iterable[Occurrence], *, forgiving: bool = False) -> tup
             if control is None:
                 control = controls[observer] = Control.of(observer)
             try:
-                made = _tried_twice(occurrence, control, forgiving)
+                # In a context of its own: a language or a time zone that it activates is not for the rest.
+                made = copy_context().run(_tried_twice, occurrence, control, forgiving)
             except BaseException as error:
                 if _is_of_the_database(error):
                     connections.close_all()
@@ -86,7 +88,8 @@ def _tried_twice(occurrence: Occurrence, control: Control, forgiving: bool) -> l
             raise
         is_missing = isinstance(_cause(error), ObjectDoesNotExist)
         # A serializer that stopped half-way is of no use to the others either.
-        BATCH.set({})
+        if (shared := BATCH.get()) is not None:
+            shared.clear()
     token = BATCH.set(None)
     try:
         if is_missing:
