@@ -5,7 +5,8 @@ serializer does all instances of a batch, if it is proven that none of its state
 is narrow: every class of its tree is REST framework's own, or has nothing but ``Meta``, declared fields, data,
 validation, and methods that use nothing of the serializer but each other. A method that stores something on ``self``,
 or reads what another may have stored there, ends the proof, and so does whatever is not known: ``__init__``,
-``get_fields``, properties. Then each event has a serializer of its own, as in a view.
+``get_fields``, properties, metaclasses, defaults that can change. Then each event has a serializer of its own, as in a
+view.
 """
 
 import ast
