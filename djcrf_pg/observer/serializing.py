@@ -14,7 +14,7 @@ import dis
 import inspect
 import sys
 import textwrap
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from datetime import date, time, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -25,7 +25,7 @@ from weakref import WeakKeyDictionary
 
 from django.db.models import Model
 from rest_framework.fields import Field, SerializerMethodField
-from rest_framework.serializers import BaseSerializer, ModelSerializer, Serializer, SerializerMetaclass
+from rest_framework.serializers import BaseSerializer, ModelSerializer, SerializerMetaclass
 
 from djcrf_pg.registry import BATCH
 
@@ -42,11 +42,8 @@ _VALIDATION = {"validate", "run_validation", "run_validators", "to_internal_valu
 #: What REST framework calls for each instance, with the value, and not when the serializer is made.
 _PER_INSTANCE = {"to_representation", "get_attribute"}
 
-#: What REST framework stores on each serializer and field; a class may declare it, and has another value.
-_STORED = {*vars(Serializer()), "fields"}
-
-#: Builtins that reach a method's variables without naming them.
-_SEE_ALL = {"locals", "vars", "eval", "exec"}
+#: Names by which code reaches a method's variables without naming them, or a serializer from its methods.
+_SEE_ALL = {"locals", "vars", "eval", "exec", "__self__"}
 
 #: Defaults of fields that have no state. Objects are copied with their field, functions and classes are not.
 _PLAIN = (str, bytes, int, float, Decimal, date, time, timedelta, UUID, type(None), FunctionType, type)
@@ -83,20 +80,20 @@ def represent(serializer_class: SerializerClass, instance: Model, reuse: bool | 
 def is_reusable(serializer_class: SerializerClass) -> bool:
     """Whether it is proven that one serializer of a class can do many instances."""
     if serializer_class not in _reusable:
-        _reusable[serializer_class] = _is_stateless(serializer_class) and _has_stateless_fields(serializer_class)
+        _reusable[serializer_class] = _is_proven(serializer_class)
     return _reusable[serializer_class]
 
 
-def _has_stateless_fields(serializer_class: SerializerClass) -> bool:
+def _is_proven(serializer_class: SerializerClass) -> bool:
     try:
         parts = list(_parts(serializer_class(context=context())))
     except Exception:
         # What is wrong with it, the event tells.
         return False
     return all(
-        _is_stateless(type(part))
+        _is_stateless(part)
         and isinstance(part.default, _PLAIN)
-        and (not isinstance(part, SerializerMethodField) or _is_given(type(part.parent), part.method_name or "", set()))
+        and (not isinstance(part, SerializerMethodField) or _is_given(part.parent, part.method_name or "", set()))
         for part in parts
     )
 
@@ -109,12 +106,13 @@ def _parts(field: Any) -> Iterator["Field[Any, Any, Any, Any]"]:
         yield from _parts(part)
 
 
-def _is_stateless(cls: type) -> bool:
-    """Whether the classes that a class is made of have nothing that could remember."""
+def _is_stateless(part: Any) -> bool:
+    """Whether the classes that a serializer or a field is made of have nothing that could remember."""
+    cls = type(part)
     if type(cls) not in (SerializerMetaclass, type):
         return False
     return all(
-        _is_their_own(base) or all(_is_harmless(cls, name, value) for name, value in vars(base).items())
+        _is_their_own(base) or all(_is_harmless(part, name, value) for name, value in vars(base).items())
         for base in cls.__mro__
     )
 
@@ -141,16 +139,16 @@ def _is_their_module(name: str) -> bool:
     return name.partition(".")[0] in ("rest_framework", "builtins", "typing")
 
 
-def _is_harmless(cls: type, name: str, value: Any) -> bool:
+def _is_harmless(part: Any, name: str, value: Any) -> bool:
     if name in _PYTHONS or name in _VALIDATION or name.startswith("validate_"):
         return True
     if name in _PER_INSTANCE or (name.startswith("get_") and not hasattr(ModelSerializer, name)):
-        return _uses_nothing(cls, value, set())
+        return _uses_nothing(part, value, set())
     # Data is the same for a serializer made afresh. A class is data too: Meta above all.
     return isinstance(value, type) or not (callable(value) or hasattr(type(value), "__get__"))
 
 
-def _uses_nothing(cls: type, method: Any, seen: set[Any]) -> bool:
+def _uses_nothing(part: Any, method: Any, seen: set[Any]) -> bool:
     """Whether a method uses nothing of its serializer but data of the class, and methods of which the same is true."""
     if isinstance(method, staticmethod):
         return True
@@ -159,16 +157,45 @@ def _uses_nothing(cls: type, method: Any, seen: set[Any]) -> bool:
     if method in seen:
         return True
     seen.add(method)
-    me = method.__code__.co_varnames[0]
-    if me in method.__code__.co_cellvars or not _SEE_ALL.isdisjoint(method.__code__.co_names):
+    code = method.__code__
+    me = code.co_varnames[0]
+    if me in code.co_cellvars or not _SEE_ALL.isdisjoint(code.co_names):
         return False
-    for instruction, following in pairwise(dis.get_instructions(method)):
+    instructions = list(dis.get_instructions(method))
+    if not {"super", "__class__"}.isdisjoint((*code.co_names, *code.co_freevars)) and not _asks_the_next(instructions):
+        return False
+    for instruction, following in pairwise(instructions):
         if not _names(instruction.argval, me) or instruction.opname == "LOAD_CONST":
             continue
         plain = instruction.argval == me and instruction.opname.startswith("LOAD_FAST")
+        if plain and following.opname == "LOAD_SUPER_ATTR":
+            continue
         if not plain or following.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
             return False
-        if not _is_given(cls, following.argval, seen):
+        if not _is_given(part, following.argval, seen):
+            return False
+    return True
+
+
+def _asks_the_next(instructions: Sequence[dis.Instruction]) -> bool:
+    """Whether a method has ``super()`` for nothing but what is called for each instance; the next one is looked at too.
+
+    Since Python 3.12 ``super().name`` is one instruction, after the class and the instance; before, neither is named.
+    """
+    for number, instruction in enumerate(instructions):
+        if instruction.argval not in ("super", "__class__") or instruction.opname == "COPY_FREE_VARS":
+            continue
+        rest = [each for each in instructions[number + 1 : number + 4] if each.opname != "PRECALL"]
+        match [each.opname for each in rest]:
+            case ["CALL", "LOAD_METHOD" | "LOAD_ATTR", *_]:
+                name = rest[1].argval
+            case ["LOAD_DEREF", _, "LOAD_SUPER_ATTR"]:
+                name = rest[2].argval
+            case [_, "LOAD_SUPER_ATTR", *_] if instruction.argval == "__class__":
+                name = rest[1].argval
+            case _:
+                return False
+        if name not in _PER_INSTANCE:
             return False
     return True
 
@@ -178,14 +205,15 @@ def _names(argument: Any, name: str) -> bool:
     return argument == name or (isinstance(argument, tuple) and name in argument)
 
 
-def _is_given(cls: type, name: str, seen: set[Any]) -> bool:
+def _is_given(part: Any, name: str, seen: set[Any]) -> bool:
     """Whether an attribute comes from the class, and is data or a method that uses nothing."""
-    base = next((base for base in cls.__mro__ if name in vars(base)), None)
-    if base is None or _is_their_own(base) or name in _STORED:
+    base = next((base for base in type(part).__mro__ if name in vars(base)), None)
+    # The class may declare what REST framework stores on each instance: that is another thing there.
+    if base is None or _is_their_own(base) or name in vars(part):
         return False
     value = vars(base)[name]
     if isinstance(value, FunctionType | staticmethod):
-        return _uses_nothing(cls, value, seen)
+        return _uses_nothing(part, value, seen)
     # Not what could be changed through the serializer: that is of the class, but whoever fills it in may read it back.
     return isinstance(value, str | bytes | int | float | tuple | frozenset | type(None))
 

@@ -276,6 +276,69 @@ class Declares(serializers.ModelSerializer[Task]):
         return str(self._context.setdefault("declared", task.title))
 
 
+class Chosen(serializers.ChoiceField):
+    """The same in a field."""
+
+    grouped_choices: Any = None
+
+    def to_representation(self, value: Any) -> str:
+        """The first value."""
+        return str(self.grouped_choices.setdefault("first", value))
+
+
+class WithChosen(serializers.ModelSerializer[Task]):
+    """Has one."""
+
+    chosen = Chosen(source="title", choices=[])
+
+
+class AsksByMethod(serializers.ModelSerializer[Task]):
+    """A method that gets hold of the serializer by way of another one."""
+
+    asked = serializers.SerializerMethodField()
+
+    def get_asked(self, task: Task) -> str:
+        """The title of the first instance."""
+        method: Any = self.get_nothing
+        return str(method.__self__.__dict__.setdefault("_asked", task.title))
+
+    def get_nothing(self) -> None:
+        """A helper."""
+
+
+class AsksSuper(serializers.ModelSerializer[Task]):
+    """A method that gets hold of the context without naming the serializer."""
+
+    asked_super = serializers.SerializerMethodField()
+
+    def get_asked_super(self, task: Task) -> str:
+        """The title of the first instance."""
+        return str(super().context.setdefault("asked", task.title))
+
+
+def asked_outside(self: Any, task: Task) -> str:
+    """The title of the first instance; defined outside of the class."""
+    return str(super(AsksOutside, self).context.setdefault("outside", task.title))
+
+
+class AsksOutside(serializers.ModelSerializer[Task]):
+    """The same with a function that was defined elsewhere."""
+
+    outside = serializers.SerializerMethodField()
+    get_outside = asked_outside
+
+
+class KeepsSuper(serializers.ModelSerializer[Task]):
+    """The same, in two steps."""
+
+    kept_super = serializers.SerializerMethodField()
+
+    def get_kept_super(self, task: Task) -> str:
+        """The title of the first instance."""
+        parent = super()
+        return str(parent.context.setdefault("kept", task.title))
+
+
 class Patched(serializers.ModelSerializer[Task]):
     """A method that is no function of Python's own."""
 
@@ -286,6 +349,7 @@ class Patched(serializers.ModelSerializer[Task]):
 STATEFUL: list[type[Any]] = [
     *(HidesInGetFields, HidesInInit, Remembers, Stores, StoresElsewhere, StoresInAWrapper, Closure, WithNested),
     *(WithField, WithDefault, WithData, WithMutableDefault, WithKeyField, MadeByMeta, NamesItsMethod, Looks, Declares),
+    *(WithChosen, AsksByMethod, AsksSuper, AsksOutside, KeepsSuper),
 ]
 
 
@@ -366,7 +430,15 @@ class WithShouting(serializers.ModelSerializer[Task]):
         fields = ("id", "title")
 
 
-STATELESS = [Plain, Deep, WithDepth, WithShouting, PlainProject]
+class Extends(PlainProject):
+    """The usual way to add to a body."""
+
+    def to_representation(self, instance: Project) -> Any:
+        """With the length of the name."""
+        return {**super().to_representation(instance), "length": len(instance.name)}
+
+
+STATELESS = [Plain, Deep, WithDepth, WithShouting, PlainProject, Extends]
 
 
 @pytest.mark.parametrize("serializer_class", STATELESS)
@@ -374,7 +446,7 @@ def test_one_serializer_serves_a_batch_where_it_can_remember_nothing(
     serializer_class: Any, batch: dict[Any, Any]
 ) -> None:
     assert is_reusable(serializer_class)
-    instance = Project(pk=1, name="p") if serializer_class is PlainProject else task(1)
+    instance = Project(pk=1, name="p") if issubclass(serializer_class, PlainProject) else task(1)
     made = [represent(serializer_class, instance) for _ in range(3)]
     assert [type(kept) for kept in batch.values()] == [serializer_class]
     assert made == [serializer_class(instance, context=context()).data] * 3
