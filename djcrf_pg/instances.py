@@ -15,7 +15,7 @@ from django.db.models.expressions import Col
 from django.db.models.signals import post_init, pre_init
 from django.db.models.sql import Query
 
-from djcrf_pg.observations import DefaultsGiven, emit
+from djcrf_pg.observations import DefaultsGiven, emit, text_of
 from djcrf_pg.registry import excluded_columns, family_of, own_columns
 
 #: Models that could not be made with deferred fields; True for those that recurse, with which it is not tried again.
@@ -82,7 +82,7 @@ def _report(model: type[Model], values: Mapping[str, Any], error: Exception) -> 
     recurses = isinstance(error, RecursionError)
     if model not in _eager:
         missing = [field.name for field in model._meta.concrete_fields if field.attname not in values]
-        emit(DefaultsGiven(model=model._meta.label, fields=", ".join(missing), error=repr(error)))
+        emit(DefaultsGiven(model=model._meta.label, fields=", ".join(missing), error=text_of(error)))
     _eager[model] = _eager.get(model, False) or recurses
 
 

@@ -302,7 +302,8 @@ def log_sink(observation: Observation, error: BaseException | None) -> None:
     An error of the same way through the code that comes again within a minute is a line without one: a serializer that
     fails for each of 100 000 rows is 100 000 lines, and not as many tracebacks.
     """
-    logger.log(observation.level, "%s", observation, exc_info=error if error and _is_news(observation, error) else None)
+    is_written = error is not None and _is_news(observation, error)
+    logger.log(observation.level, "%s", observation, exc_info=error if is_written else None)
 
 
 def _is_news(observation: Observation, error: BaseException) -> bool:
@@ -314,6 +315,14 @@ def _is_news(observation: Observation, error: BaseException) -> bool:
         _written.clear()
     _written[what] = now
     return True
+
+
+def text_of(error: BaseException) -> str:
+    """The ``repr()`` of an error that code of the project's has raised, which may have one of its own that fails."""
+    try:
+        return repr(error)
+    except Exception:
+        return f"<{type(error).__module__}.{type(error).__qualname__}, whose repr() raises>"
 
 
 _sinks: list[Sink] = [log_sink]

@@ -106,14 +106,17 @@ class Registry:
 
     def __init__(self) -> None:
         self._observers: list[weakref.ref[Any]] = []
-        self._lock = threading.Lock()
+        # The garbage collector may let go of an observer at any moment, also while its thread holds the lock.
+        self._lock = threading.RLock()
         self.version = 0
         self._newest: tuple[int, dict[str, weakref.ref[Any]]] = (0, {})
 
     def add(self, observer: Observed) -> None:
         """Remember an observer."""
+        reference = weakref.ref(observer, self._forget)
         with self._lock:
-            self._observers.append(weakref.ref(observer, self._forget))
+            # A new list, as in _forget, which may come in between: what it has let go of by then is skipped.
+            self._observers = [*self._observers, reference]
             self.version += 1
 
     def renamed(self) -> None:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 from django.core.exceptions import ValidationError
+from django.db import InterfaceError, OperationalError
 from django.db.models import Model
 
 from djcrf_pg import sql
@@ -26,7 +27,7 @@ from djcrf_pg.instances import find
 from djcrf_pg.listener.envelope import RESYNC, Event
 from djcrf_pg.listener.numbering import Control
 from djcrf_pg.listener.occurrence import Bundle, Destination, Occurrence, Outgoing
-from djcrf_pg.observations import FailuresUnrecorded, emit
+from djcrf_pg.observations import FailuresUnrecorded, RowUnreadable, emit, text_of
 from djcrf_pg.registry import Observed, alias_of, registry
 
 #: The reason of the resync.
@@ -44,6 +45,9 @@ NEVER_SEEN = 2**63 - 1
 #: Rows of a part of an observer that are kept one by one, and characters of a traceback.
 _ROWS, _TEXT = 1_000, 20_000
 
+#: Bytes of a key that is kept. It is in an index, whose entries have 2704 (PostgreSQL manual, 64.1).
+_KEY = 2_000
+
 #: The migration has not run yet, or the role lacks a right. That is reported when failures are recorded.
 _NO_TABLE = (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError)
 
@@ -59,7 +63,7 @@ class Failure:
         address: The same, as messages have it.
         part: What raised: :data:`GROUPS`, :data:`SERIALIZER` or :data:`HANDLER`.
         model: The label of the observed model.
-        pk: The key of the row, see :func:`key_text`.
+        pk: The key of the row, see :func:`key_text`; an empty text where it is not known, or longer than :data:`_KEY`.
         change_id: The change.
         error: What was raised.
         traceback: Where.
@@ -78,9 +82,11 @@ class Failure:
     def of(cls, observer: Observed, part: str, pk: str, change_id: int, error: BaseException) -> "Failure":
         """Describe an error of a part of an observer."""
         text = "".join(traceback.format_exception(error))
-        texts = (_clean(part) for part in (repr(error)[:_TEXT], text[-_TEXT:]))
-        label = observer.model_cls._meta.label
-        return cls(observer.identity, observer.address, part, label, _clean(pk), change_id, *texts)
+        texts = (_clean(part) for part in (text_of(error)[:_TEXT], text[-_TEXT:]))
+        label, key = observer.model_cls._meta.label, _clean(pk)
+        if len(key.encode()) > _KEY:
+            key = ""
+        return cls(observer.identity, observer.address, part, label, key, change_id, *texts)
 
 
 class Failed(NamedTuple):
@@ -230,7 +236,7 @@ def again(asked: Iterable[Asked], aliases: Sequence[str]) -> list[Occurrence]:
     """Rows that failed, as they are now, to be sent as updates. Runs in the listener's thread.
 
     Of a row that is gone nobody knows the groups, and where there are more rows than are kept not even those: the
-    observer's subscribers load again.
+    observer's subscribers load again. So they do where the row cannot be loaded, as when its table is gone.
 
     Args:
         asked: The rows.
@@ -248,10 +254,15 @@ def again(asked: Iterable[Asked], aliases: Sequence[str]) -> list[Occurrence]:
 def _instance(row: Asked, aliases: Sequence[str]) -> Model | None:
     model = row.observer.model_cls
     try:
-        key = key_values(model, row.pk)
+        return find(model, alias_of(model, aliases), key_values(model, row.pk))
     except (ValueError, ValidationError):
         return None  # the model has another key by now
-    return find(model, alias_of(model, aliases), key)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as error:
+        what = f"{model._meta.label} {row.pk}, which is to be sent again"
+        emit(RowUnreadable(alias=aliases[0], what=what, change_id=row.change_id, error=text_of(error)), error)
+        return None
 
 
 def resync_event(observer: Observed, change_id: int) -> Event:

@@ -187,8 +187,12 @@ def _number(name: str, text: str, alias: str) -> int:
 
 
 def _session_name(name: str, role: str) -> str:
-    """An ``application_name``, which has 63 bytes; the role is never what is cut off."""
-    return f"{name[:30]} {role} {socket.gethostname()}:{os.getpid()}"[:63]
+    """An ``application_name``, which has 63 bytes; the role is never what is cut off.
+
+    In ASCII: of anything else the server makes question marks, or since PostgreSQL 16 four characters for each byte.
+    """
+    text = f"{name[:30]} {role} {socket.gethostname()}:{os.getpid()}"
+    return text.encode("ascii", "replace").decode()[:63]
 
 
 def _session_settings(options: str, alias: str) -> dict[str, str]:

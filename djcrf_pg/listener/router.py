@@ -18,7 +18,7 @@ from djcrf_pg.listener.inheritance import Heirs
 from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.listener.parents import Elsewhere, Parents, foreign_keys
 from djcrf_pg.listener.routes import Audience, Link, Route
-from djcrf_pg.observations import RowUnreadable, emit
+from djcrf_pg.observations import RowUnreadable, emit, text_of
 from djcrf_pg.registry import Observed, alias_of, family_of
 
 #: What stands in the log for changes that are not told row by row.
@@ -320,7 +320,7 @@ class Router:
             resyncs.setdefault((row.xid, observer), Occurrence(row, observer, resync=reason))
 
     def _report(self, row: RowChange, what: str, error: Exception) -> None:
-        emit(RowUnreadable(alias=self._aliases[0], what=what, change_id=row.id, error=repr(error)), error)
+        emit(RowUnreadable(alias=self._aliases[0], what=what, change_id=row.id, error=text_of(error)), error)
 
     def _own(self, row: RowChange, observers: Iterable[Observed]) -> Iterable[Occurrence]:
         """The row for the observers of models that it holds all of.

@@ -29,6 +29,7 @@ from djcrf_pg.observations import (
     StandingBy,
     Stopped,
     emit,
+    text_of,
 )
 
 T = TypeVar("T")
@@ -165,6 +166,11 @@ class Listener:
         def tidy_work() -> T:
             try:
                 return work()
+            except Exception:
+                raise
+            except BaseException as error:
+                # A SystemExit or a CancelledError of user code's would end the task that waits for the thread.
+                raise RuntimeError(f"code in the listener's thread raised {text_of(error)}") from error
             finally:
                 for connection in connections.all(initialized_only=True):
                     if connection.connection is not None and not _is_to_be_kept(connection):

@@ -1,10 +1,12 @@
 """Occurrences to encoded events: groups and serializers, which are user code and may query.
 
-One failing observer harms no other, and what it fails on is no hole: see :mod:`djcrf_pg.listener.failures`.
+One failing observer harms no other, and what it fails on is no hole: see :mod:`djcrf_pg.listener.failures`. That holds
+for whatever it raises: a ``SystemExit`` or a ``CancelledError`` would end the listener's task.
 """
 
 import json
 from collections.abc import Iterable, Sequence
+from contextvars import copy_context
 from typing import Any
 
 from django.core.exceptions import ObjectDoesNotExist
@@ -18,7 +20,7 @@ from djcrf_pg.listener.failures import GROUPS, SERIALIZER, Failed, Failure, key_
 from djcrf_pg.listener.numbering import Control
 from djcrf_pg.listener.occurrence import Bundle, Destination, Occurrence, Outgoing
 from djcrf_pg.listener.parents import hint, rescue
-from djcrf_pg.observations import ObserverFailed, emit
+from djcrf_pg.observations import ObserverFailed, emit, text_of
 from djcrf_pg.registry import BATCH, Observed
 
 #: Levels of lists and objects that a writer's context may have.
@@ -57,8 +59,9 @@ def events(occurrences: Iterable[Occurrence], *, forgiving: bool = False) -> tup
             if control is None:
                 control = controls[observer] = Control.of(observer)
             try:
-                made = _tried_twice(occurrence, control, forgiving)
-            except Exception as error:
+                # In a context of its own: a language or a time zone that it activates is not for the rest.
+                made = copy_context().run(_tried_twice, occurrence, control, forgiving)
+            except BaseException as error:
                 if _is_of_the_database(error):
                     connections.close_all()
                     if not forgiving:
@@ -80,12 +83,13 @@ def _tried_twice(occurrence: Occurrence, control: Control, forgiving: bool) -> l
     """Make the events of an occurrence, all or none; the second time without what the batch shares."""
     try:
         return list(_events(occurrence, control))
-    except Exception as error:
+    except BaseException as error:
         if _is_of_the_database(error) and not forgiving:
             raise
         is_missing = isinstance(_cause(error), ObjectDoesNotExist)
         # A serializer that stopped half-way is of no use to the others either.
-        BATCH.set({})
+        if (shared := BATCH.get()) is not None:
+            shared.clear()
     token = BATCH.set(None)
     try:
         if is_missing:
@@ -96,12 +100,13 @@ def _tried_twice(occurrence: Occurrence, control: Control, forgiving: bool) -> l
         BATCH.reset(token)
 
 
-def _cause(error: Exception) -> BaseException:
+def _cause(error: BaseException) -> BaseException:
     """What user code raised."""
-    return error.__cause__ or error if isinstance(error, _BodyFailed) else error
+    # Not by its truth: an error may have a length.
+    return error.__cause__ if isinstance(error, _BodyFailed) and error.__cause__ is not None else error
 
 
-def _is_of_the_database(error: Exception) -> bool:
+def _is_of_the_database(error: BaseException) -> bool:
     return isinstance(_cause(error), OperationalError | InterfaceError)
 
 
@@ -134,7 +139,7 @@ def _events(occurrence: Occurrence, control: Control) -> Iterable[tuple[Destinat
         if groups and instance is not None:
             try:
                 event = _encode(occurrence, action.value, _body(occurrence, instance, action))
-            except Exception as error:
+            except BaseException as error:
                 raise _BodyFailed([group for _, _, concerned in parts for group in concerned]) from error
             for group in groups:
                 yield Destination(group, control), event
@@ -210,7 +215,7 @@ def _key(instance: Model) -> Any:
     return keys[0] if len(keys) == 1 else tuple(keys)
 
 
-def _failed(occurrence: Occurrence, error: Exception) -> Failed:
+def _failed(occurrence: Occurrence, error: BaseException) -> Failed:
     """Report a failure to operators, and describe it."""
     observer, cause = occurrence.observer, _cause(error)
     if (note := hint(observer, cause)) is not None:
@@ -222,7 +227,7 @@ def _failed(occurrence: Occurrence, error: Exception) -> Failed:
             model=observer.model_cls._meta.label,
             pk=None if instance is None else _key(instance),
             change_id=occurrence.change.id,
-            error=repr(cause),
+            error=text_of(cause),
         ),
         cause,
     )

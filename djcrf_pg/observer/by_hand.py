@@ -14,7 +14,7 @@ from django.db.models import Model
 from django.db.models.signals import post_save
 from djangochannelsrestframework.observer.model_observer import Action
 
-from djcrf_pg.observations import CallNotNeeded, TouchFailed, emit
+from djcrf_pg.observations import CallNotNeeded, TouchFailed, emit, text_of
 from djcrf_pg.writer.touch import touch
 
 _said: set[tuple[str, Action]] = set()
@@ -61,7 +61,7 @@ def answer(instance: Any, action: Action, call: str, using: str | None = None) -
             emit(CallNotNeeded(call=call, action=action.value))
         return
     try:
-        connection = connections[using or router.db_for_write(type(instance), instance=instance)]
+        connection = connections[using or router.db_for_write(instance.__class__, instance=instance)]
         if connection.in_atomic_block and connection.needs_rollback:
             return
         # A savepoint, so that what goes wrong here does not end a transaction of the project's.
@@ -69,4 +69,12 @@ def answer(instance: Any, action: Action, call: str, using: str | None = None) -
         with nullcontext() if is_alone else transaction.atomic(using=connection.alias):
             touch(instance, using=connection.alias)
     except Exception as error:
-        emit(TouchFailed(call=call, pk=getattr(instance, "pk", None), error=repr(error)), error)
+        emit(TouchFailed(call=call, pk=_pk(instance), error=text_of(error)), error)
+
+
+def _pk(instance: Any) -> Any:
+    """The key of whatever it is, for the log; a lazy object may raise as soon as it is asked for anything."""
+    try:
+        return instance.pk
+    except Exception:
+        return None

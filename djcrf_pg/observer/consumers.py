@@ -52,8 +52,9 @@ def equip(consumer: Any, observer: str, *, replies: bool = False) -> None:
         )
     if not hasattr(consumer, "_observer_group_to_request_id"):
         consumer._observer_group_to_request_id = defaultdict(lambda: defaultdict(set))
-    if not hasattr(consumer, "groups"):
-        consumer.groups = set()
+    if "groups" not in vars(consumer):
+        # What the class declares is that of all its consumers.
+        consumer.groups = set(getattr(consumer, "groups", None) or ())
     for name in ("add_group", "remove_group"):
         if not hasattr(consumer, name):
             setattr(consumer, name, MethodType(getattr(AsyncAPIConsumer, name), consumer))

@@ -15,7 +15,7 @@ from djcrf_pg.instances import runs_code
 from djcrf_pg.listener import envelope
 from djcrf_pg.listener.failures import HANDLER, PAUSE, Failure, resync_event
 from djcrf_pg.listener.numbering import Tail
-from djcrf_pg.observations import EnvelopeUnreadable, MessagesMissing, ObserverFailed, emit
+from djcrf_pg.observations import EnvelopeUnreadable, MessagesMissing, ObserverFailed, emit, text_of
 from djcrf_pg.observer import membership
 from djcrf_pg.observer.consumers import reply
 from djcrf_pg.observer.subscriptions import Subscriptions
@@ -179,7 +179,7 @@ class Handling:
             model=self._observer.model_cls._meta.label,
             pk=event.body.get("pk") if isinstance(event.body, dict) else None,
             change_id=event.change_id,
-            error=repr(error),
+            error=text_of(error),
         )
         emit(failure, error)
 

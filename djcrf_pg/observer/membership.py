@@ -337,9 +337,12 @@ class Keeper:
         The message is empty: whatever it receives, it looks whether that is due.
         """
         for alias, failures in list(self._failures.items()):
+            count = len(failures)  # more may come meanwhile
             with contextlib.suppress(*CONNECTION_ERRORS):  # they are recorded with the next look
-                await runtime(alias).gate.record(failures)
-                del self._failures[alias]
+                await runtime(alias).gate.record(failures[:count])
+                del failures[:count]
+                if not failures:
+                    del self._failures[alias]
         for consumer in self.consumers:
             for state in subscriptions_of(consumer).values():
                 if state.failed and state.failed_at + PAUSE <= time.monotonic():

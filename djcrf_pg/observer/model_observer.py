@@ -97,6 +97,7 @@ class ModelObserver(DCRFModelObserver):
     ) -> None:
         self.trigger_driven = False
         self._home = f"{func.__module__}.{func.__qualname__}"
+        self._is_named = False
         self.every_change = every_change
         self._fields = None if fields is None else frozenset(fields)
         self._skip_unchanged = skip_unchanged
@@ -112,6 +113,9 @@ class ModelObserver(DCRFModelObserver):
     def __set_name__(self, owner: type, name: str) -> None:
         """Look at the class that has the observer; it may be a mixin, and no consumer yet."""
         refuse_synchronous(owner, self.label)
+        if self._is_named:
+            return  # Another class has it too; a process that knows the first alone has to call it the same.
+        self._is_named = True
         self._home = f"{owner.__module__}.{owner.__qualname__}.{name}"
         self.__dict__.pop("address", None)
         registry.renamed()

@@ -5,7 +5,8 @@ serializer does all instances of a batch, if it is proven that none of its state
 is narrow: every class of its tree is REST framework's own, or has nothing but ``Meta``, declared fields, data,
 validation, and methods that use nothing of the serializer but each other. A method that stores something on ``self``,
 or reads what another may have stored there, ends the proof, and so does whatever is not known: ``__init__``,
-``get_fields``, properties. Then each event has a serializer of its own, as in a view.
+``get_fields``, properties, metaclasses, defaults that can change. Then each event has a serializer of its own, as in a
+view.
 """
 
 import ast
@@ -13,14 +14,17 @@ import dis
 import inspect
 import sys
 import textwrap
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
+from datetime import date, time, timedelta
+from decimal import Decimal
 from itertools import pairwise
 from types import FunctionType
 from typing import Any
+from uuid import UUID
 from weakref import WeakKeyDictionary
 
 from django.db.models import Model
-from rest_framework.fields import Field
+from rest_framework.fields import Field, SerializerMethodField
 from rest_framework.serializers import BaseSerializer, ModelSerializer, SerializerMetaclass
 
 from djcrf_pg.registry import BATCH
@@ -37,6 +41,12 @@ _VALIDATION = {"validate", "run_validation", "run_validators", "to_internal_valu
 
 #: What REST framework calls for each instance, with the value, and not when the serializer is made.
 _PER_INSTANCE = {"to_representation", "get_attribute"}
+
+#: Names by which code reaches a method's variables without naming them, or a serializer from its methods.
+_SEE_ALL = {"locals", "vars", "eval", "exec", "__self__"}
+
+#: Defaults of fields that have no state. Objects are copied with their field, functions and classes are not.
+_PLAIN = (str, bytes, int, float, Decimal, date, time, timedelta, UUID, type(None), FunctionType, type)
 
 _reusable: "WeakKeyDictionary[SerializerClass, bool]" = WeakKeyDictionary()
 
@@ -70,62 +80,75 @@ def represent(serializer_class: SerializerClass, instance: Model, reuse: bool | 
 def is_reusable(serializer_class: SerializerClass) -> bool:
     """Whether it is proven that one serializer of a class can do many instances."""
     if serializer_class not in _reusable:
-        _reusable[serializer_class] = _is_stateless(serializer_class) and _has_stateless_fields(serializer_class)
+        _reusable[serializer_class] = _is_proven(serializer_class)
     return _reusable[serializer_class]
 
 
-def _has_stateless_fields(serializer_class: SerializerClass) -> bool:
+def _is_proven(serializer_class: SerializerClass) -> bool:
     try:
         parts = list(_parts(serializer_class(context=context())))
     except Exception:
         # What is wrong with it, the event tells.
         return False
-    return all(_is_stateless(type(part)) and _is_plain(part.default) for part in parts)
-
-
-def _is_plain(default: Any) -> bool:
-    """Whether the default of a field is no object with a state of its own: those are copied with the field."""
-    return not callable(default) or isinstance(default, FunctionType | type)
+    return all(
+        _is_stateless(part)
+        and isinstance(part.default, _PLAIN)
+        and (not isinstance(part, SerializerMethodField) or _is_given(part.parent, part.method_name or "", set()))
+        for part in parts
+    )
 
 
 def _parts(field: Any) -> Iterator["Field[Any, Any, Any, Any]"]:
     """A field, or a serializer, and what is in it."""
     yield field
-    inner = [getattr(field, name, None) for name in ("child", "child_relation")]
+    inner = [getattr(field, name, None) for name in ("child", "child_relation", "pk_field")]
     for part in [*getattr(field, "fields", {}).values(), *(part for part in inner if part is not None)]:
         yield from _parts(part)
 
 
-def _is_stateless(cls: type) -> bool:
-    """Whether the classes that a class is made of have nothing that could remember."""
-    if not isinstance(cls, SerializerMetaclass) and type(cls) is not type:
+def _is_stateless(part: Any) -> bool:
+    """Whether the classes that a serializer or a field is made of have nothing that could remember."""
+    cls = type(part)
+    if type(cls) not in (SerializerMetaclass, type):
         return False
     return all(
-        _is_their_own(base) or all(_is_harmless(cls, name, value) for name, value in vars(base).items())
+        _is_their_own(base) or all(_is_harmless(part, name, value) for name, value in vars(base).items())
         for base in cls.__mro__
     )
 
 
 def _is_their_own(cls: type) -> bool:
-    """Whether a class is REST framework's or Python's: by its module, where it must be found.
+    """Whether a class is REST framework's or Python's: by its module, where it must be found, with its own functions.
 
     One that ``type()`` makes of a serializer says that it is of the module of its metaclass.
     """
-    if cls.__module__.partition(".")[0] not in ("rest_framework", "builtins", "typing"):
+    if not _is_their_module(cls.__module__):
         return False
-    return getattr(sys.modules.get(cls.__module__), cls.__name__, None) is cls
+    if getattr(sys.modules.get(cls.__module__), cls.__name__, None) is not cls:
+        return False
+    functions = (value.fget if isinstance(value, property) else value for value in vars(cls).values())
+    # Somebody may have put in another one, with the names of the first.
+    return all(
+        _is_their_module(function.__globals__["__name__"])
+        for function in functions
+        if isinstance(function, FunctionType)
+    )
 
 
-def _is_harmless(cls: type, name: str, value: Any) -> bool:
+def _is_their_module(name: str) -> bool:
+    return name.partition(".")[0] in ("rest_framework", "builtins", "typing")
+
+
+def _is_harmless(part: Any, name: str, value: Any) -> bool:
     if name in _PYTHONS or name in _VALIDATION or name.startswith("validate_"):
         return True
     if name in _PER_INSTANCE or (name.startswith("get_") and not hasattr(ModelSerializer, name)):
-        return _uses_nothing(cls, value, set())
+        return _uses_nothing(part, value, set())
     # Data is the same for a serializer made afresh. A class is data too: Meta above all.
     return isinstance(value, type) or not (callable(value) or hasattr(type(value), "__get__"))
 
 
-def _uses_nothing(cls: type, method: Any, seen: set[Any]) -> bool:
+def _uses_nothing(part: Any, method: Any, seen: set[Any]) -> bool:
     """Whether a method uses nothing of its serializer but data of the class, and methods of which the same is true."""
     if isinstance(method, staticmethod):
         return True
@@ -134,16 +157,45 @@ def _uses_nothing(cls: type, method: Any, seen: set[Any]) -> bool:
     if method in seen:
         return True
     seen.add(method)
-    me = method.__code__.co_varnames[0]
-    if me in method.__code__.co_cellvars:
+    code = method.__code__
+    me = code.co_varnames[0]
+    if me in code.co_cellvars or not _SEE_ALL.isdisjoint(code.co_names):
         return False
-    for instruction, following in pairwise(dis.get_instructions(method)):
+    instructions = list(dis.get_instructions(method))
+    if not {"super", "__class__"}.isdisjoint((*code.co_names, *code.co_freevars)) and not _asks_the_next(instructions):
+        return False
+    for instruction, following in pairwise(instructions):
         if not _names(instruction.argval, me) or instruction.opname == "LOAD_CONST":
             continue
         plain = instruction.argval == me and instruction.opname.startswith("LOAD_FAST")
+        if plain and following.opname == "LOAD_SUPER_ATTR":
+            continue
         if not plain or following.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
             return False
-        if not _is_given(cls, following.argval, seen):
+        if not _is_given(part, following.argval, seen):
+            return False
+    return True
+
+
+def _asks_the_next(instructions: Sequence[dis.Instruction]) -> bool:
+    """Whether a method has ``super()`` for nothing but what is called for each instance; the next one is looked at too.
+
+    Since Python 3.12 ``super().name`` is one instruction, after the class and the instance; before, neither is named.
+    """
+    for number, instruction in enumerate(instructions):
+        if instruction.argval not in ("super", "__class__") or instruction.opname == "COPY_FREE_VARS":
+            continue
+        rest = [each for each in instructions[number + 1 : number + 4] if each.opname != "PRECALL"]
+        match [each.opname for each in rest]:
+            case ["CALL", "LOAD_METHOD" | "LOAD_ATTR", *_]:
+                name = rest[1].argval
+            case ["LOAD_DEREF", _, "LOAD_SUPER_ATTR"]:
+                name = rest[2].argval
+            case [_, "LOAD_SUPER_ATTR", *_] if instruction.argval == "__class__":
+                name = rest[1].argval
+            case _:
+                return False
+        if name not in _PER_INSTANCE:
             return False
     return True
 
@@ -153,14 +205,15 @@ def _names(argument: Any, name: str) -> bool:
     return argument == name or (isinstance(argument, tuple) and name in argument)
 
 
-def _is_given(cls: type, name: str, seen: set[Any]) -> bool:
+def _is_given(part: Any, name: str, seen: set[Any]) -> bool:
     """Whether an attribute comes from the class, and is data or a method that uses nothing."""
-    base = next((base for base in cls.__mro__ if name in vars(base)), None)
-    if base is None or _is_their_own(base):
+    base = next((base for base in type(part).__mro__ if name in vars(base)), None)
+    # The class may declare what REST framework stores on each instance: that is another thing there.
+    if base is None or _is_their_own(base) or name in vars(part):
         return False
     value = vars(base)[name]
     if isinstance(value, FunctionType | staticmethod):
-        return _uses_nothing(cls, value, seen)
+        return _uses_nothing(part, value, seen)
     # Not what could be changed through the serializer: that is of the class, but whoever fills it in may read it back.
     return isinstance(value, str | bytes | int | float | tuple | frozenset | type(None))
 

@@ -85,9 +85,11 @@ def _queryset(rows: Model | QuerySet[Any], using: str | None) -> QuerySet[Any]:
             f"djcrf_pg.touch: this {rows._meta.label} has no primary key, so it is no row yet. Save it first; its "
             f"observers are told of that."
         )
+    # Not type(): `request.user` is a lazy object that stands for the instance.
+    model: type[Model] = rows.__class__
+    alias = using or router.db_for_write(model, instance=rows)
     # Not by a manager, which may hide the row.
-    alias = using or router.db_for_write(type(rows), instance=rows)
-    return QuerySet(type(rows)).using(alias).filter(pk=rows.pk)
+    return QuerySet(model).using(alias).filter(pk=rows.pk)
 
 
 def _function(connection: Any) -> str | None:

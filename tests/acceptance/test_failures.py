@@ -105,6 +105,28 @@ def test_a_handler_that_raises_is_called_once_more_with_what_it_was_given_and_th
     assert failure.error == f"RuntimeError(\"cannot handle {{'pk': {task.pk}}}\")"
 
 
+@pytest.mark.parametrize("part", ["bodied", "grouped"])
+@pytest.mark.parametrize(
+    ("title", "error"),
+    [
+        ("exit", "SystemExit('cannot do this')"),
+        ("cancelled", "CancelledError('cannot do this')"),
+        ("unprintable", "<tests.testapp.failing.Unprintable, whose repr() raises>"),
+        ("empty", "Empty('cannot do this')"),
+    ],
+)
+def test_whatever_is_raised_is_kept_and_the_listener_goes_on(
+    title: str, error: str, part: str, server: AsgiServer, subscribe: Callable[..., Any]
+) -> None:
+    client = subscribe(part)
+    Label.objects.create(name=f"broken {part}")
+    task = Task.objects.create(title=title, status="red", points=1)
+    assert resync(client) == (RESYNC, 205, part)
+    assert others(client) == []
+    (failure,) = Failure.objects.all()
+    assert (failure.key, failure.error) == (json.dumps([str(task.pk)]), error)
+
+
 def test_what_fails_only_because_of_what_its_batch_shares_is_no_failure(
     server: AsgiServer, subscribe: Callable[..., Any]
 ) -> None:

@@ -1,5 +1,6 @@
 """Consumers whose groups, serializers and handlers raise: where a title says so, or as long as a label is there."""
 
+import asyncio
 from typing import Any
 
 from djangochannelsrestframework.observer import model_observer
@@ -9,9 +10,36 @@ from tests.testapp.models import Label, Task
 from tests.testapp.twins import TwinConsumer
 
 
+class Unprintable(Exception):
+    """It has neither a text nor a repr()."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+class Empty(Exception):
+    """It is false."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+#: What is raised for a task of this title.
+RAISED: dict[str, BaseException] = {
+    "exit": SystemExit("cannot do this"),
+    "cancelled": asyncio.CancelledError("cannot do this"),
+    "unprintable": Unprintable(),
+    "empty": Empty("cannot do this"),
+}
+
+
 def fail_while_broken(task: Task, part: str) -> None:
     """Raise for tasks with points, as long as there is a label that says so: deleting it is the fix."""
     if task.points and Label.objects.filter(name=f"broken {part}").exists():
+        if task.title in RAISED:
+            raise RAISED[task.title]
         raise RuntimeError("cannot do this")
 
 

@@ -404,4 +404,9 @@ def test_the_application_name_says_whose_session_it_is_in_63_bytes() -> None:
     assert session(application_name="shop")["application_name"].startswith("shop listener ")
     gate = asyncpg_arguments(parameters(), "gate")["server_settings"]["application_name"]
     assert gate == session()["application_name"].replace(" listener ", " gate ")
-    assert len(session(application_name="x" * 100)["application_name"].encode()) <= 63
+    for name in ("x" * 100, "ж" * 100):
+        found = session(application_name=name)
+        for role, setting in (("listener", "application_name"), ("leader", "djcrf_pg.leader")):
+            assert len(found[setting].encode()) <= 63
+            assert found[setting].isascii()
+            assert f" {role} " in found[setting]

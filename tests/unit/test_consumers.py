@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 from channels.generic.websocket import AsyncWebsocketConsumer, JsonWebsocketConsumer
+from channels.layers import InMemoryChannelLayer
 from django.test import override_settings
 
 from djcrf_pg.discovery import discover
 from djcrf_pg.exceptions import ConfigurationError, ObserverError
 from djcrf_pg.observer import model_observer
+from djcrf_pg.observer.consumers import equip
 from tests.testapp.models import Task
 
 SYNCHRONOUS = r"test_consumers\.\S+: Late is a SyncConsumer, which cannot await .* AsyncAPIConsumer"
@@ -68,3 +70,15 @@ async def test_a_consumer_that_could_not_send_a_resync_is_refused_when_it_subscr
 
     with pytest.raises(ObserverError, match=r"Text subscribes to .*Mixin\.tasks with a request_id.*\.resync, or"):
         await Text().tasks.subscribe(request_id=1)
+
+
+async def test_the_groups_that_a_class_declares_are_not_those_of_one_consumer() -> None:
+    class Lobby(Mixin, AsyncWebsocketConsumer):
+        groups: Any = {"lobby"}  # noqa: RUF012
+
+    first, second = Lobby(), Lobby()
+    for number, consumer in enumerate((first, second)):
+        consumer.channel_layer, consumer.channel_name = InMemoryChannelLayer(), f"channel{number}"
+        equip(consumer, "an observer")
+    await first.add_group("mine")
+    assert (set(first.groups), set(second.groups), Lobby.groups) == ({"lobby", "mine"}, {"lobby"}, {"lobby"})

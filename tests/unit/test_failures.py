@@ -1,5 +1,6 @@
 """When subscribers are told of failures, and how a row is named."""
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from djcrf_pg.changelog.net import RowChange
 from djcrf_pg.listener.failures import PAUSE, Failure, Failures, key_text, key_values
 from djcrf_pg.listener.occurrence import Outgoing
+from djcrf_pg.listener.service import Listener
 from djcrf_pg.observer import model_observer
 from tests.testapp.models import Document, Task
 from tests.zoo.models import Passport, Seat, Unique
@@ -58,6 +60,15 @@ def test_observers_wait_each_for_itself() -> None:
 def test_a_row_is_found_by_the_text_of_its_key(instance: Any) -> None:
     values = key_values(type(instance), key_text(instance))
     assert values == {field.attname: getattr(instance, field.attname) for field in instance._meta.pk_fields}
+
+
+@pytest.mark.parametrize("kind", [asyncio.CancelledError, SystemExit, GeneratorExit])
+async def test_what_ends_a_task_does_not_end_the_one_that_waits_for_the_thread(kind: type[BaseException]) -> None:
+    def work() -> None:
+        raise kind
+
+    with pytest.raises(RuntimeError, match=kind.__name__):
+        await Listener("default").in_thread(work)
 
 
 def test_what_postgresql_takes_for_no_text_is_told_all_the_same() -> None:

@@ -546,6 +546,13 @@ def test_of_one_identity_the_newest_is_told_of_changes() -> None:
     assert former.makes_the_same(later)
 
 
+def test_an_observer_that_another_class_has_too_keeps_its_identity() -> None:
+    observer = define("shared")
+    before = observer.identity, observer.address
+    type("Other", (), {"told": observer})
+    assert (observer.identity, observer.address) == before
+
+
 def test_another_word_or_another_form_is_not_the_same() -> None:
     observer = define("one")
     assert not observer.makes_the_same(define("other"))

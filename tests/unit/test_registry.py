@@ -1,11 +1,15 @@
 """Which tables ``OBSERVE`` brings, by itself and as an observer would need it."""
 
+import gc
+import threading
+from typing import Any
+
 import pytest
 from django.test import override_settings
 
 from djcrf_pg.exceptions import ConfigurationError
 from djcrf_pg.observer import model_observer
-from djcrf_pg.registry import named_by, observed_tables, registry
+from djcrf_pg.registry import Registry, named_by, observed_tables, registry
 from tests.zoo.models import Car, Person, Team
 
 
@@ -59,3 +63,35 @@ def test_each_table_of_an_observer_comes_with_the_entry_that_is_said_to_bring_it
         assert table in named_by(entry)
     with override_settings(DJCRF_PG={"OBSERVE": list(dict.fromkeys(needed.values()))}):
         assert {table._meta.db_table for table in needed} <= registry.tables("default").keys()
+
+
+class Cyclic:
+    """What the garbage collector alone lets go of, as a class of consumers and its observers."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.me = self
+
+
+def test_the_garbage_collector_may_come_while_an_observer_is_added() -> None:
+    known: Any = Registry()
+    kept: list[Cyclic] = []
+
+    def define() -> None:
+        for number in range(200):
+            known.add(Cyclic(f"garbage {number}"))
+            kept.append(Cyclic(f"kept {number}"))
+            known.add(kept[-1])
+            list(known)
+
+    thresholds = gc.get_threshold()
+    defining = threading.Thread(target=define, daemon=True)
+    gc.set_threshold(1)
+    try:
+        defining.start()
+        defining.join(30)
+    finally:
+        gc.set_threshold(*thresholds)
+    assert not defining.is_alive()
+    gc.collect()
+    assert [observer.address for observer in known] == [observer.address for observer in kept]

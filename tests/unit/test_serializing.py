@@ -10,6 +10,7 @@ from django.urls import path
 from hypothesis import given
 from hypothesis import strategies as st
 from rest_framework import serializers
+from rest_framework.serializers import SerializerMetaclass
 
 from djcrf_pg.checks import check_serializers
 from djcrf_pg.observer import model_observer
@@ -207,6 +208,137 @@ class WithData(serializers.ModelSerializer[Task]):
         return {**super().data, "more": self.instance.title if isinstance(self.instance, Task) else ""}
 
 
+class Collects(serializers.JSONField):
+    """A field that changes what it is given."""
+
+    def to_representation(self, value: Any) -> Any:
+        """One more each time."""
+        value.append(len(value))
+        return list(value)
+
+
+class WithMutableDefault(serializers.ModelSerializer[Task]):
+    """Has one, of an attribute that no task has; its default is copied with the field."""
+
+    collected = Collects(source="nothing.at_all", default=[], read_only=False)
+
+
+class WithKeyField(serializers.ModelSerializer[Task]):
+    """A relation whose keys a field represents that remembers."""
+
+    key: Any = serializers.PrimaryKeyRelatedField(source="project", pk_field=LastField(), read_only=True)
+
+
+class HidingMeta(SerializerMetaclass):
+    """A metaclass that hides a field once the serializer is made."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Without the body of a private row."""
+        made = super().__call__(*args, **kwargs)
+        if getattr(made.instance, "status", None) == PRIVATE:
+            made.fields.pop("body", None)
+        return made
+
+
+class MadeByMeta(serializers.ModelSerializer[Task], metaclass=HidingMeta):
+    """Has it."""
+
+
+class NamesItsMethod(serializers.ModelSerializer[Task]):
+    """A method for a body, under a name that else is one of validation."""
+
+    named = serializers.SerializerMethodField(method_name="validate_named")
+
+    def validate_named(self, task: Task) -> str:
+        """The title of the first instance."""
+        found: str = self.__dict__.setdefault("_named", task.title)
+        return found
+
+
+class Looks(serializers.ModelSerializer[Task]):
+    """A method that gets hold of the serializer without naming it."""
+
+    seen = serializers.SerializerMethodField()
+
+    def get_seen(self, task: Task) -> str:
+        """The title of the first instance."""
+        return str(locals()["self"].__dict__.setdefault("_seen", task.title))
+
+
+class Declares(serializers.ModelSerializer[Task]):
+    """What the class declares is another thing on an instance."""
+
+    _context: Any = None
+    declared = serializers.SerializerMethodField()
+
+    def get_declared(self, task: Task) -> str:
+        """The title of the first instance."""
+        return str(self._context.setdefault("declared", task.title))
+
+
+class Chosen(serializers.ChoiceField):
+    """The same in a field."""
+
+    grouped_choices: Any = None
+
+    def to_representation(self, value: Any) -> str:
+        """The first value."""
+        return str(self.grouped_choices.setdefault("first", value))
+
+
+class WithChosen(serializers.ModelSerializer[Task]):
+    """Has one."""
+
+    chosen = Chosen(source="title", choices=[])
+
+
+class AsksByMethod(serializers.ModelSerializer[Task]):
+    """A method that gets hold of the serializer by way of another one."""
+
+    asked = serializers.SerializerMethodField()
+
+    def get_asked(self, task: Task) -> str:
+        """The title of the first instance."""
+        method: Any = self.get_nothing
+        return str(method.__self__.__dict__.setdefault("_asked", task.title))
+
+    def get_nothing(self) -> None:
+        """A helper."""
+
+
+class AsksSuper(serializers.ModelSerializer[Task]):
+    """A method that gets hold of the context without naming the serializer."""
+
+    asked_super = serializers.SerializerMethodField()
+
+    def get_asked_super(self, task: Task) -> str:
+        """The title of the first instance."""
+        return str(super().context.setdefault("asked", task.title))
+
+
+def asked_outside(self: Any, task: Task) -> str:
+    """The title of the first instance; defined outside of the class."""
+    return str(super(AsksOutside, self).context.setdefault("outside", task.title))
+
+
+class AsksOutside(serializers.ModelSerializer[Task]):
+    """The same with a function that was defined elsewhere."""
+
+    outside = serializers.SerializerMethodField()
+    get_outside = asked_outside
+
+
+class KeepsSuper(serializers.ModelSerializer[Task]):
+    """The same, in two steps."""
+
+    kept_super = serializers.SerializerMethodField()
+
+    def get_kept_super(self, task: Task) -> str:
+        """The title of the first instance."""
+        parent = super()
+        return str(parent.context.setdefault("kept", task.title))
+
+
 class Patched(serializers.ModelSerializer[Task]):
     """A method that is no function of Python's own."""
 
@@ -216,7 +348,8 @@ class Patched(serializers.ModelSerializer[Task]):
 
 STATEFUL: list[type[Any]] = [
     *(HidesInGetFields, HidesInInit, Remembers, Stores, StoresElsewhere, StoresInAWrapper, Closure, WithNested),
-    *(WithField, WithDefault, WithData),
+    *(WithField, WithDefault, WithData, WithMutableDefault, WithKeyField, MadeByMeta, NamesItsMethod, Looks, Declares),
+    *(WithChosen, AsksByMethod, AsksSuper, AsksOutside, KeepsSuper),
 ]
 
 
@@ -297,7 +430,15 @@ class WithShouting(serializers.ModelSerializer[Task]):
         fields = ("id", "title")
 
 
-STATELESS = [Plain, Deep, WithDepth, WithShouting, PlainProject]
+class Extends(PlainProject):
+    """The usual way to add to a body."""
+
+    def to_representation(self, instance: Project) -> Any:
+        """With the length of the name."""
+        return {**super().to_representation(instance), "length": len(instance.name)}
+
+
+STATELESS = [Plain, Deep, WithDepth, WithShouting, PlainProject, Extends]
 
 
 @pytest.mark.parametrize("serializer_class", STATELESS)
@@ -305,7 +446,7 @@ def test_one_serializer_serves_a_batch_where_it_can_remember_nothing(
     serializer_class: Any, batch: dict[Any, Any]
 ) -> None:
     assert is_reusable(serializer_class)
-    instance = Project(pk=1, name="p") if serializer_class is PlainProject else task(1)
+    instance = Project(pk=1, name="p") if issubclass(serializer_class, PlainProject) else task(1)
     made = [represent(serializer_class, instance) for _ in range(3)]
     assert [type(kept) for kept in batch.values()] == [serializer_class]
     assert made == [serializer_class(instance, context=context()).data] * 3
@@ -365,6 +506,39 @@ def test_a_class_made_of_type_is_not_taken_for_rest_frameworks_own() -> None:
     made = type("ModelSerializer", (serializers.ModelSerializer,), parts)
     assert made.__module__ == "rest_framework.serializers"
     assert not is_reusable(made)
+
+
+def hide_in_get_fields(self: Any) -> Any:
+    """In place of REST framework's."""
+    return {"title": serializers.CharField()}
+
+
+def hide_in_data(self: Any) -> Any:
+    """In place of REST framework's."""
+    return {"title": self.instance.title}
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "value"),
+    [
+        (serializers.ModelSerializer, "get_fields", hide_in_get_fields),
+        (serializers.Serializer, "data", property(hide_in_data)),
+    ],
+)
+def test_what_is_put_into_rest_frameworks_classes_is_not_its_own(
+    owner: Any, name: str, value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Made(serializers.ModelSerializer[Project]):
+        class Meta:
+            model = Project
+            fields = ("id", "name")
+
+    class MadeBefore(Made):
+        pass
+
+    assert is_reusable(MadeBefore)
+    monkeypatch.setattr(owner, name, value)
+    assert not is_reusable(Made)
 
 
 def test_those_who_know_better_say_so(batch: dict[Any, Any]) -> None:

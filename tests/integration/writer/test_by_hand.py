@@ -8,6 +8,7 @@ from django.core.management import call_command
 from django.db import DatabaseError, ProgrammingError, connection, transaction
 from django.db.models.signals import post_save
 from django.test.utils import CaptureQueriesContext
+from django.utils.functional import SimpleLazyObject
 
 import djcrf_pg
 from djcrf_pg.observations import CallNotNeeded, Observation, TouchFailed, add_sink
@@ -103,6 +104,21 @@ class Fails:
 
     def db_for_write(self, model: Any, **hints: Any) -> str:
         raise ZeroDivisionError
+
+
+def test_a_lazy_object_is_what_it_stands_for(log: Log, observations: list[Observation]):
+    task = create()
+    log.take()
+    sent(SimpleLazyObject(lambda: task))
+    assert (log.ops(), observations) == ("U", [])
+
+
+def test_a_lazy_object_that_is_not_ready_is_observed_and_not_raised(log: Log, observations: list[Observation]):
+    def fail() -> Any:
+        raise ValueError("accessed before it is ready")
+
+    sent(SimpleLazyObject(fail))
+    assert [type(each) for each in observations] == [TouchFailed]
 
 
 @pytest.mark.parametrize("instance", [None, object(), Task(title="unsaved"), Task])

@@ -8,6 +8,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django.core.management import call_command
 from django.db import DatabaseError, connection, connections, models, transaction
 from django.test.utils import CaptureQueriesContext, isolate_apps
+from django.utils.functional import SimpleLazyObject
 
 import djcrf_pg
 from djcrf_pg.exceptions import TouchError
@@ -117,6 +118,13 @@ def test_parents_that_nobody_observes_are_left_out(log: Log):
     observe("testapp_parent")
     djcrf_pg.touch(child)
     assert keys(log) == [{"id": child.pk}]
+
+
+def test_a_lazy_object_is_what_it_stands_for(log: Log):
+    task = create()
+    log.take()
+    djcrf_pg.touch(SimpleLazyObject(lambda: task))  # type: ignore[arg-type]
+    assert keys(log) == [{"id": task.pk}]
 
 
 def test_querysets_of_every_kind(log: Log):
