@@ -40,6 +40,9 @@ SELECT pg_current_snapshot()::text
 -- The columns of tables as the driver would see their types: a domain is its base type.
 SELECT c.oid, CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid ELSE c.oid END AS root,
        format('%I.%I', n.nspname, c.relname) AS name, a.attname AS column,
+       EXISTS (
+           SELECT FROM pg_index WHERE indrelid = c.oid AND indisprimary AND NOT indimmediate
+       ) AS deferrable,
        coalesce(base.oid, t.oid) AS type, coalesce(base.typname, t.typname) AS type_name,
        coalesce(base.typtype, t.typtype)::text AS kind, a.attgenerated = 'v' AS virtual,
        element.oid AS element, element.typname AS element_name, element.typtype::text AS element_kind
