@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -75,6 +75,39 @@ def net(changes: Iterable[RowChange], key_of: Callable[[int, Image], Key]) -> li
             rows.setdefault((change.xid, change.relation, key), []).append(part)
     found = (path[0] if len(path) == 1 else _ends(path) for path in rows.values())
     return [row for row in found if row.old is not None or row.new is not None or row.resync]
+
+
+def set_aside_unordered(
+    changes: Iterable[RowChange], key_of: Callable[[int, Image], Key], deferrable: Collection[int], *, cut: bool
+) -> None:
+    """Make changes a resync whose order the log does not say, because the primary key is deferrable.
+
+    Whoever inserts a key then does not wait for the transaction that deletes it until its own commit, so the ids of the
+    two say nothing. Only this is in doubt: a key that one transaction makes, with a lower id than that of another's
+    delete. The delete may be of the row that was made, or of the one before it. The other way round is certain: who
+    deletes what another made has waited for it, so a delete with a lower id was first.
+
+    Args:
+        changes: In the order of their ids; those in doubt become a resync.
+        key_of: The primary key in an image of a relation.
+        deferrable: The relations with such a key.
+        cut: They are a piece of a window: who made a key that is deleted may stand in another piece.
+    """
+    makers: dict[tuple[int, Key], list[RowChange]] = {}
+    for change in changes:
+        if change.relation not in deferrable or change.resync is not None or change.touched:
+            continue
+        doubtful: list[RowChange] = []
+        for key, part in by_key(change, key_of):
+            place = (change.relation, key)
+            if part.new is None:
+                others = [maker for maker in makers.get(place, ()) if maker.xid != change.xid]
+                if others or cut:
+                    doubtful += [*others, change]
+            elif part.old is None:
+                makers.setdefault(place, []).append(change)
+        for each in doubtful:
+            each.old, each.new, each.resync = None, None, UNORDERED
 
 
 def by_key(change: RowChange, key_of: Callable[[int, Image], Key]) -> Sequence[tuple[Key, RowChange]]:

@@ -2,7 +2,8 @@
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncpg
@@ -20,6 +21,16 @@ PIECE_BYTES = 8 * 1024 * 1024
 _KEYS = 50_000
 
 _CURSOR = "leader"
+
+#: What comes back with each try for the same rows: text that has no equivalent in UTF-8 and other data exceptions, a
+#: temp_file_limit or memory that does not suffice, a value over a limit, and damage (PostgreSQL manual, appendix A).
+_FAILS_AGAIN = (
+    asyncpg.DataError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ProgramLimitExceededError,
+    asyncpg.DataCorruptedError,
+    asyncpg.InternalServerError,
+)
 
 _WEIGHT = sql.load("djcrf_pg.changelog", "weight.sql")
 
@@ -133,7 +144,12 @@ class ChangeLog:
             if piece.position.target is None:
                 self._pieces = None
             return piece
-        rows = await self.connection.fetch(self._sql["read"], str(position.last), limit, PIECE_BYTES)
+        try:
+            rows = await self.connection.fetch(self._sql["read"], str(position.last), limit, PIECE_BYTES)
+        except _FAILS_AGAIN:
+            # In pieces, what can be read of the window is; the rest is unreadable.
+            target = Snapshot.parse(await self.connection.fetchval(self._sql["now"]))
+            return await self.read(Position(position.last, target), limit, mass)
         snapshot, found = Snapshot.parse(rows[0]["snapshot"]), rows[0]["found"] or 0
         self._process = self._process or rows[0]["process"]
         if rows[0]["process"] != self._process:
@@ -158,8 +174,9 @@ class ChangeLog:
         texts = sql.texts("djcrf_pg.changelog", "pieces.sql")
         window = Window()
         if mass is not None:
-            rows = await self.connection.fetch(sql.render(texts["crowds"], window=part, most=str(mass)))
-            window.mass = {(int(row["xid"]), row["relation"]): row["count"] for row in rows}
+            with suppress(*_FAILS_AGAIN):  # row by row, then
+                rows = await self.connection.fetch(sql.render(texts["crowds"], window=part, most=str(mass)))
+                window.mass = {(int(row["xid"]), row["relation"]): row["count"] for row in rows}
         if resumed:
             rows = await self.connection.fetch(sql.render(texts["nested"], window=part, after=after))
             window.nested = {(int(row["xid"]), row["relation"]): row["depth"] for row in rows}
@@ -167,9 +184,13 @@ class ChangeLog:
         relations = ",".join(str(relation) for _, relation in window.mass)
         if await self.connection.fetchval(_IS_OPEN):
             await self.connection.execute(texts["close"])
-        places = {"window": part, "weight": _WEIGHT, "after": after, "xids": xids, "relations": relations}
-        await self.connection.execute(sql.render(texts["declare"], **places))
-        return _Pieces(self.connection, self._sql["images"], position, window)
+        places = {"window": part, "xids": xids, "relations": relations}
+        kept = True
+        try:
+            await self.connection.execute(sql.render(texts["declare"], **places, weight=_WEIGHT, after=after))
+        except _FAILS_AGAIN:
+            kept = False
+        return _Pieces(self.connection, self._sql, position, window, None if kept else places)
 
     async def take(self) -> Taken:
         """Begin a new term, and load the cursor that the former one left.
@@ -273,12 +294,22 @@ class _Pieces:
         window: What its pieces have in common.
     """
 
-    def __init__(self, connection: Asks, images: str, position: Position, window: Window) -> None:
+    def __init__(
+        self,
+        connection: Asks,
+        queries: Mapping[str, str],
+        position: Position,
+        window: Window,
+        places: Mapping[str, str] | None,
+    ) -> None:
         self.position = position
         self.window = window
         self._connection = connection
-        self._images = images
+        self._sql = queries
+        # Of the query for keys, where the server keeps none.
+        self._places = places
         self._keys: deque[asyncpg.Record] = deque()
+        self._count = _KEYS
         self._more = True
 
     async def read(self, limit: int) -> Piece:
@@ -287,22 +318,45 @@ class _Pieces:
         assert target is not None
         texts = sql.texts("djcrf_pg.changelog", "pieces.sql")
         while self._more and len(self._keys) <= limit:
-            keys = await self._connection.fetch(sql.render(texts["fetch"], count=str(_KEYS)))
+            try:
+                keys = await self._connection.fetch(self._next_keys(texts))
+            except _FAILS_AGAIN:
+                if self._places is None or self._count == 1:
+                    raise
+                self._count //= 2
+                continue
             self._keys.extend(keys)
-            self._more = len(keys) == _KEYS
+            self._more = len(keys) == self._count
         chosen: list[asyncpg.Record] = []
         size = 0
         while self._keys and len(chosen) < limit and (not chosen or size < PIECE_BYTES):
             chosen.append(self._keys.popleft())
             size += chosen[-1]["bytes"]
-        ids = [key["id"] for key in chosen]
-        rows = await self._connection.fetch(self._images, [key["xid"] for key in chosen], ids)
+        rows = await self._images(chosen)
         if self._keys:
-            self.position = Position(self.position.last, target, ids[-1])
+            self.position = Position(self.position.last, target, chosen[-1]["id"])
         else:
-            await self._connection.execute(texts["close"])
+            if self._places is None:
+                await self._connection.execute(texts["close"])
             self.position = Position(target)
         return Piece(self.window.fold([_change(row) for row in rows]), self.position, target)
+
+    def _next_keys(self, texts: Mapping[str, str]) -> str:
+        if self._places is None:
+            return sql.render(texts["fetch"], count=str(self._count))
+        after = self._keys[-1]["id"] if self._keys else self.position.after_id or 0
+        return sql.render(texts["keys"], **self._places, after=str(after), count=str(self._count))
+
+    async def _images(self, keys: Sequence[asyncpg.Record]) -> list[asyncpg.Record]:
+        """Rows by their keys; one that cannot be read, not even alone, is unreadable."""
+        arguments = [key["xid"] for key in keys], [key["id"] for key in keys]
+        try:
+            return await self._connection.fetch(self._sql["images"], *arguments)
+        except _FAILS_AGAIN:
+            if len(keys) == 1:
+                return await self._connection.fetch(self._sql["unreadable"], *arguments)
+        half = len(keys) // 2
+        return [*await self._images(keys[:half]), *await self._images(keys[half:])]
 
 
 def _change(fields: Iterable[Any]) -> Change:

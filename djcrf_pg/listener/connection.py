@@ -62,6 +62,8 @@ async def connect(alias: str, role: str = "listener") -> Connection:
         async with asyncio.timeout(arguments["timeout"]):
             if await is_shared(connection, lambda: _open(arguments, session["application_name"])):
                 raise ConfigurationError(_refusal(alias, name, arguments))
+            if connection.get_server_version() >= (17,):
+                session["transaction_timeout"] = "0"
             await connection.execute(_SET, list(session), list(session.values()))
             if assumed := django.settings_dict.get("OPTIONS", {}).get("assume_role"):
                 await connection.execute(f"SET ROLE {django.ops.quote_name(assumed)}")

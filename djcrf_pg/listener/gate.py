@@ -98,7 +98,8 @@ class Gate:
         self._session: Session | None = None
         self._asking = asyncio.Lock()
         self._next: _Round | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def probe(self, tables: Iterable[str], keys: Iterable[int] = ()) -> Probe:
         """Ask about tables, and be heard of first.
@@ -113,7 +114,9 @@ class Gate:
         quote = connections[self._alias].ops.quote_name
         if self._next is None:
             self._next = _Round()
-            self._task = asyncio.create_task(self._ask(self._next), name=f"djcrf_pg gate {self._alias}")
+            task = asyncio.create_task(self._ask(self._next), name=f"djcrf_pg gate {self._alias}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         self._next.tables.update(map(quote, tables))
         self._next.keys.update(keys)
         return await asyncio.shield(self._next.answer)
@@ -124,6 +127,8 @@ class Gate:
                 self._next = None
                 answer = await self._query(sorted(turn.tables), turn.keys)
         except BaseException as error:
+            if self._next is turn:
+                self._next = None
             if not turn.answer.done():
                 turn.answer.set_exception(error if isinstance(error, Exception) else ConnectionError("stopped"))
                 turn.answer.exception()  # Whoever waits hears of it; nobody need.
@@ -151,6 +156,8 @@ class Gate:
         )
 
     async def _connected(self) -> Session:
+        if self._closed:
+            raise ConnectionError("stopped")
         if self._session is None or self._session.is_closed():
             self._session = await Session.open(self._alias, "gate")
             self._held, self._opened = set(), None
@@ -186,7 +193,8 @@ class Gate:
         """
         former = self._opened
         probe = await self.probe((), keys)
-        session = await self._connected()
+        async with self._asking:
+            session = await self._connected()
         patient = await session.fetchval(self._sql["patient"], former, interest.GRACE / 2)
         return probe.session, not patient
 
@@ -207,8 +215,16 @@ class Gate:
 
     async def close(self) -> None:
         """Close the connection."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        if self._session is not None:
-            await self._session.close()
+        self._closed = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._next is not None and not self._next.answer.done():
+            # Its task was cancelled before it began.
+            self._next.answer.set_exception(ConnectionError("stopped"))
+            self._next.answer.exception()
+        async with self._asking:
+            session, self._session = self._session, None
+        if session is not None:
+            await session.close()

@@ -12,15 +12,19 @@ from djcrf_pg.listener.connection import CONNECTION_ERRORS, connect
 
 Identity = tuple[Any, ...]
 
+#: Seconds that an alias has to answer.
+_PATIENCE = 5.0
+
 
 async def ask(alias: str) -> Identity | None:
     """The log that an alias reaches; None where it cannot be asked."""
     try:
         connection = await connect(alias, "identity")
         try:
-            return await _identity(connection)
+            async with asyncio.timeout(_PATIENCE):
+                return await _identity(connection)
         finally:
-            await connection.close(timeout=2)
+            connection.terminate()
     except (*CONNECTION_ERRORS, ConfigurationError):
         return None
 

@@ -7,6 +7,7 @@ connect where Django would not, nor with less protection.
 Services are looked up here. asyncpg reads a service file since 0.31, and then only beside a DSN.
 """
 
+import hashlib
 import os
 import re
 import socket
@@ -19,9 +20,10 @@ from urllib.parse import urlencode
 from djcrf_pg.exceptions import ConfigurationError
 
 #: Session settings of the listener. What a database or role sets for its own programs must not reach it: reads under
-#: SERIALIZABLE would make the users' transactions fail, a timeout would cancel a long backlog for ever. A generic plan
-#: made while the log is short must not scan it when it is long; and a lost peer must be noticed (PostgreSQL manual,
-#: 19.3.1 and 19.3.2; ignored on Unix sockets).
+#: SERIALIZABLE would make the users' transactions fail, a timeout would cancel a long backlog for ever, and with
+#: ``exit_on_error`` a standby would end each time it has waited. A generic plan made while the log is short must not
+#: scan it when it is long; and a lost peer must be noticed (PostgreSQL manual, 19.3.1 and 19.3.2; ignored on Unix
+#: sockets).
 _SESSION = {
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
@@ -29,12 +31,22 @@ _SESSION = {
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
+    "exit_on_error": "off",
+    "client_min_messages": "notice",
+    "max_parallel_workers_per_gather": "0",
     "enable_seqscan": "off",
     "jit": "off",
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",
 }
+
+#: What a window is sorted in, unless the options of the alias say otherwise: a sort that spills may be over
+#: ``temp_file_limit``.
+_WORK_MEM = "64MB"
+
+#: Of the names of sessions: the longest role, and the hexadecimal digits that stand for the rest of a long host name.
+_LONGEST_ROLE, _DIGEST = "listener", 10
 
 #: libpq's name to asyncpg's.
 _SAME = {
@@ -90,10 +102,11 @@ def asyncpg_arguments(parameters: Mapping[str, Any], role: str = "listener", ali
         if name not in _MEANINGLESS and value not in (None, "")
     }
     _refuse(given, alias)
-    session = {**_session_settings(given.get("options", ""), alias), **_SESSION}
+    session = {"work_mem": _WORK_MEM, **_session_settings(given.get("options", ""), alias), **_SESSION}
     name = given.get("application_name", "djcrf_pg")
     session["application_name"] = _session_name(name, role)
-    session["djcrf_pg.leader"] = _session_name(name, "leader")
+    # By these, sessions of this process are found that must be ended.
+    session |= {f"djcrf_pg.{each}": _session_name(name, each) for each in ("leader", "listener", "gate")}
     arguments: dict[str, Any] = {"server_settings": session}
     arguments |= {ours: given[theirs] for theirs, ours in _SAME.items() if theirs in given}
     if "host" in given:
@@ -187,12 +200,21 @@ def _number(name: str, text: str, alias: str) -> int:
 
 
 def _session_name(name: str, role: str) -> str:
-    """An ``application_name``, which has 63 bytes; the role is never what is cut off.
+    """An ``application_name``, which the server cuts at 63 bytes and keeps in ASCII (PostgreSQL manual, 19.8).
 
-    In ASCII: of anything else the server makes question marks, or since PostgreSQL 16 four characters for each byte.
+    It identifies the process, so nothing of it is cut there: a host name that does not fit is its beginning and a hash.
     """
-    text = f"{name[:30]} {role} {socket.gethostname()}:{os.getpid()}"
-    return text.encode("ascii", "replace").decode()[:63]
+    name, host, process = _ascii(name)[:30], _ascii(socket.gethostname()), str(os.getpid())
+    # The same for all roles.
+    room = 63 - len(f"{name} {_LONGEST_ROLE} :{process}")
+    if len(host) > room:
+        digest = hashlib.sha256(host.encode()).hexdigest()[:_DIGEST]
+        host = f"{host[: max(room - _DIGEST - 1, 0)]}~{digest}"
+    return f"{name} {role} {host}:{process}"
+
+
+def _ascii(text: str) -> str:
+    return re.sub(r"[^ -~]", "?", text)
 
 
 def _session_settings(options: str, alias: str) -> dict[str, str]:

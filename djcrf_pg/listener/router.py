@@ -12,7 +12,7 @@ from djcrf_pg.changelog import net as reasons
 from djcrf_pg.changelog.change import MASS, OVERFLOWN, TRUNCATED, UNORDERED, UNWRITABLE, Change
 from djcrf_pg.changelog.decode import Hydrator, Relation, StaleRelation, raw_columns
 from djcrf_pg.changelog.image import parse
-from djcrf_pg.changelog.net import UNREADABLE, Image, RowChange, by_key, net
+from djcrf_pg.changelog.net import UNREADABLE, Image, RowChange, by_key, net, set_aside_unordered
 from djcrf_pg.instances import as_of_now, make, runs_code
 from djcrf_pg.listener.inheritance import Heirs
 from djcrf_pg.listener.occurrence import Occurrence
@@ -60,6 +60,7 @@ class Router:
         self._routes = routes
         self._relations = relations
         self.lost = lost
+        self._deferrable = {relation.root for relation in relations.values() if relation.deferrable}
         self._raw = {oid: raw_columns(relation) for oid, relation in relations.items()}
         self._hydrators: dict[tuple[type[Model], int], Hydrator] = {}
         self._lenient = self._forgiving = self._cut = False
@@ -206,6 +207,8 @@ class Router:
 
     def _find(self, rows: list[RowChange]) -> list[Occurrence]:
         found: list[Occurrence] = []
+        if self._deferrable:
+            set_aside_unordered(rows, self._key, self._deferrable, cut=self._cut)
         heirs = Heirs(self._aliases, self._read)
         resyncs: dict[tuple[int, Observed], Occurrence] = {}
         touched: dict[tuple[int, Link, Any], RowChange] = {}

@@ -60,8 +60,13 @@ class Session:
             OSError, TimeoutError, asyncpg.PostgresError: The server cannot be reached, or refuses.
         """
         connection = await connect(alias, role)
-        # Behind a pooler in session mode it is not the one that asyncpg was told.
-        return cls(connection, alias, await server_process(connection))
+        try:
+            async with asyncio.timeout(PATIENCE):
+                # Behind a pooler in session mode it is not the one that asyncpg was told.
+                return cls(connection, alias, await server_process(connection))
+        except BaseException:
+            connection.terminate()
+            raise
 
     async def run(self, work: Callable[[Connection], Awaitable[T]], expected: float = 0.0) -> T:
         """Do something with the connection that ends with an answer of the server.

@@ -3,14 +3,15 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from django.db import connection, transaction
 
 from tests.acceptance.board import Board
 from tests.acceptance.test_cluster import LEADS
 from tests.client import Message
-from tests.servers import AsgiServer, ManagePy
-from tests.testapp.models import Task
+from tests.servers import AsgiServer, ManagePy, PgParams
+from tests.testapp.models import Awkward, Task
 
 pytestmark = pytest.mark.processes
 
@@ -110,3 +111,32 @@ def test_a_trigger_s_rows_and_its_statement_s_in_two_pieces_are_a_resync(
     # In one piece the images tell the order.
     write("UPDATE testapp_task SET points = 7 WHERE id = 1")
     assert board.told("full")[-1][1]["points"] == -7
+
+
+@pytest.fixture
+def deferrable(transactional_db: None) -> Iterator[None]:
+    """The key of a table is checked when a transaction ends."""
+    key = "ALTER TABLE testapp_awkward DROP CONSTRAINT testapp_awkward_pkey, ADD PRIMARY KEY (id)"
+    write(f"{key} DEFERRABLE INITIALLY DEFERRED")
+    yield
+    write("DELETE FROM testapp_awkward")
+    write(key)
+
+
+def test_a_row_made_before_another_transaction_deleted_its_key_is_a_resync(
+    deferrable: None, board: Board, listen: Callable[..., ManagePy], test_pg: PgParams
+) -> None:
+    """The log has the insert first, and the delete committed first."""
+    row = Awkward.objects.create(text="before")
+    leader = listen()
+    board.subscribe("awkward")
+    leader.terminate()
+    with psycopg.connect(test_pg.dsn()) as maker, psycopg.connect(test_pg.dsn()) as deleter:
+        maker.execute("INSERT INTO testapp_awkward SELECT * FROM testapp_awkward WHERE id = %s", [row.pk])
+        deleter.execute("DELETE FROM testapp_awkward WHERE id = %s", [row.pk])
+        deleter.commit()
+        maker.commit()
+    other = Awkward.objects.create(text="other")
+    listen()
+    assert resync(board, "awkward") == {"reason": "unordered", "model": "testapp.Awkward"}
+    assert [(action, body["id"]) for action, body in board.told("awkward")] == [("create", other.pk)]

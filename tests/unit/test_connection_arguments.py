@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -359,7 +360,7 @@ def test_what_a_service_says_is_refused_by_name_too(services: Path) -> None:
         ("-c search_path=a,b", {"search_path": "a,b"}),
         ("-csearch_path=a", {"search_path": "a"}),
         ("--search-path=a", {"search_path": "a"}),
-        ("-c work_mem=8MB  -c x.y=1", {"work_mem": "8MB", "x.y": "1"}),
+        ("-c temp_buffers=8MB  -c x.y=1", {"temp_buffers": "8MB", "x.y": "1"}),
         (r"-c search_path=a\ b,c", {"search_path": "a b,c"}),
         (r"-c x.y=back\\slash", {"x.y": r"back\slash"}),
         ("-c x.y=a=b", {"x.y": "a=b"}),
@@ -410,3 +411,21 @@ def test_the_application_name_says_whose_session_it_is_in_63_bytes() -> None:
             assert len(found[setting].encode()) <= 63
             assert found[setting].isascii()
             assert f" {role} " in found[setting]
+
+
+@pytest.mark.parametrize("name", ["shop", "x" * 100, "ü" * 100])
+def test_names_of_sessions_tell_processes_on_hosts_with_long_names_apart(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts = ["worker-" + "a" * 48 + end for end in ("1", "2")]
+    found = []
+    for host in hosts:
+        monkeypatch.setattr(socket, "gethostname", lambda host=host: host)
+        settings = session(application_name=name)
+        found.append(settings["application_name"])
+        assert settings["djcrf_pg.gate"] == found[-1].replace(" listener ", " gate ")
+        for each in (found[-1], settings["djcrf_pg.gate"], settings["djcrf_pg.leader"]):
+            assert each.isascii()
+            assert len(each) <= 63
+            assert each.endswith(f":{os.getpid()}")
+    assert found[0] != found[1]

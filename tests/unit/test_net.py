@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from djcrf_pg.changelog.net import Image, RowChange, net
+from djcrf_pg.changelog.net import UNORDERED, Image, RowChange, net, set_aside_unordered
 
 RELATION = 16_400
 XID = 700
@@ -342,3 +342,29 @@ def test_keys_may_be_composite(key: object) -> None:
     changes = [RowChange(1, XID, RELATION, None, {"a": 1, "b": "a"}, None, NOON)]
     (change,) = net(changes, lambda relation, image: (image["a"], image["b"]))
     assert change.new == {"a": 1, "b": "a"}
+
+
+@pytest.mark.parametrize(
+    ("writes", "cut", "doubtful"),
+    [
+        pytest.param([(None, 1, 7), (1, None, 8)], False, [0, 1], id="made-then-deleted-by-another"),
+        pytest.param([(None, 1, 7), (1, None, 7)], False, [], id="made-then-deleted-by-itself"),
+        pytest.param([(1, None, 8), (None, 1, 7)], False, [], id="deleted-then-made-by-another"),
+        pytest.param([(None, 1, 7), (2, None, 8)], False, [], id="different-keys"),
+        pytest.param([(2, 1, 7), (1, 3, 8)], False, [0, 1], id="keys-that-change"),
+        pytest.param([(1, None, 8)], True, [0], id="whose-maker-may-be-in-another-piece"),
+        pytest.param([(None, 1, 7), (1, 1, 8)], True, [], id="an-update-keeps-its-key"),
+    ],
+)
+def test_what_is_in_doubt_where_keys_are_deferrable(
+    writes: list[tuple[int | None, int | None, int]], cut: bool, doubtful: list[int]
+) -> None:
+    def image(key: int | None) -> Image | None:
+        return None if key is None else row(key)
+
+    log = Log()
+    for old, new, xid in writes:
+        log.write(image(old), image(new), xid=xid)
+    set_aside_unordered(log.changes, key_of, {RELATION}, cut=cut)
+    found = [place for place, change in enumerate(log.changes) if change.resync == UNORDERED]
+    assert found == doubtful

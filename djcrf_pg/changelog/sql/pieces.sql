@@ -27,6 +27,17 @@ WHERE change.id > /* :after */ AND NOT EXISTS (
 )
 ORDER BY change.id
 
+-- name: keys
+-- Where the server cannot keep them all: :count keys, of which it sorts no more at a time. Their weights are what is stored:
+-- no image is unpacked.
+SELECT xid::text AS xid, id, coalesce(pg_column_size(old), 0) + coalesce(pg_column_size(new), 0) AS bytes
+FROM (/* :window */) AS change
+WHERE id > /* :after */ AND NOT EXISTS (
+    SELECT FROM unnest('{/* :xids */}'::xid8[], '{/* :relations */}'::oid[]) AS mass (xid, relation)
+    WHERE mass.xid = change.xid AND mass.relation = change.relation
+)
+ORDER BY id LIMIT /* :count */
+
 -- name: fetch
 -- :count keys.
 FETCH /* :count */ FROM djcrf_pg_window

@@ -26,10 +26,23 @@ FROM unnest($1::text[]::xid8[], $2::bigint[]) AS key (xid, id)
 JOIN /* :schema */djcrf_pg_change AS change USING (xid, id)
 ORDER BY id
 
+-- name: unreadable
+-- As `images`, of rows whose images cannot be read.
+SELECT id, xid::text AS xid, relation::oid AS relation, 'R' AS op, depth, NULL AS old, NULL AS new, NULL AS context, at
+FROM unnest($1::text[]::xid8[], $2::bigint[]) AS key (xid, id)
+JOIN /* :schema */djcrf_pg_change AS change USING (xid, id)
+ORDER BY id
+
+-- name: now
+SELECT pg_current_snapshot()::text
+
 -- name: relations
 -- The columns of tables as the driver would see their types: a domain is its base type.
 SELECT c.oid, CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid ELSE c.oid END AS root,
        format('%I.%I', n.nspname, c.relname) AS name, a.attname AS column,
+       EXISTS (
+           SELECT FROM pg_index WHERE indrelid = c.oid AND indisprimary AND NOT indimmediate
+       ) AS deferrable,
        coalesce(base.oid, t.oid) AS type, coalesce(base.typname, t.typname) AS type_name,
        coalesce(base.typtype, t.typtype)::text AS kind, a.attgenerated = 'v' AS virtual,
        element.oid AS element, element.typname AS element_name, element.typtype::text AS element_kind

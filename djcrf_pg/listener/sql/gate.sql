@@ -28,9 +28,7 @@ SELECT coalesce(pg_postmaster_start_time() > $1::timestamptz, false)
 
 -- name: end_sessions
 -- $1 server processes that an event loop left behind when it was closed. A pid may belong to somebody else by
--- now: the application name of our own session, which has our host and process in it, tells.
+-- now: the application name, which has our host and process in it, tells.
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE pid = ANY ($1::int[])
-  AND application_name IN (
-      replace(current_setting('application_name'), ' gate ', ' listener '), current_setting('djcrf_pg.leader')
-  )
+  AND application_name IN (current_setting('djcrf_pg.listener'), current_setting('djcrf_pg.leader'))

@@ -7,7 +7,5 @@ SELECT state = 'active' AND wait_event_type IS DISTINCT FROM 'Client' FROM pg_st
 -- $1 our server process. A pid may belong to somebody else by now: the application name has our host and process in it.
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE pid = $1 AND application_name IN (
-    replace(current_setting('application_name'), ' watch ', ' listener '),
-    replace(current_setting('application_name'), ' watch ', ' gate '),
-    current_setting('djcrf_pg.leader')
+    current_setting('djcrf_pg.listener'), current_setting('djcrf_pg.gate'), current_setting('djcrf_pg.leader')
 )

@@ -1,0 +1,177 @@
+"""What a database or its text does to the leader's session, and what a frozen server does to the gate's."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import asyncpg as driver
+import psycopg
+import pytest
+from psycopg import sql
+
+from djcrf_pg.changelog.change import UNWRITABLE
+from djcrf_pg.changelog.cursor import BEGINNING, Position
+from djcrf_pg.changelog.reader import ChangeLog, Connection
+from djcrf_pg.listener import connection as connecting
+from djcrf_pg.listener import session as sessions
+from djcrf_pg.listener.connection import connect
+from djcrf_pg.listener.gate import Gate
+from djcrf_pg.listener.session import Session
+from tests.servers import ManagePy, PgParams, app_env, disconnect_all
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def limits(db: None, test_pg: PgParams) -> Iterator[dict[str, str]]:
+    """Settings of the database; those that the test puts in are taken out after it."""
+    given: dict[str, str] = {}
+    yield given
+    with test_pg.connect() as admin:
+        admin.execute(sql.SQL("ALTER DATABASE {} RESET ALL").format(sql.Identifier(test_pg.dbname)))
+    with test_pg.connect() as admin:
+        admin.execute("DELETE FROM testapp_project; TRUNCATE djcrf_pg_change, djcrf_pg_cursor")
+
+
+def limit(server: PgParams, **settings: str) -> None:
+    """Set what every new session of the database begins with."""
+    with server.connect() as admin:
+        for name, value in settings.items():
+            admin.execute(
+                sql.SQL("ALTER DATABASE {} SET {} = {}").format(
+                    sql.Identifier(server.dbname), sql.Identifier(name), sql.Literal(value)
+                )
+            )
+
+
+async def test_no_transaction_timeout_of_a_database_ends_a_long_wait(limits: dict[str, str], test_pg: PgParams) -> None:
+    connection = await connect("default", "test")
+    version = connection.get_server_version()
+    await connection.close()
+    if version < (17,):
+        pytest.skip("PostgreSQL has transaction_timeout since 17")
+    limit(test_pg, transaction_timeout="500ms")
+    connection = await connect("default", "test")
+    await connection.execute("SELECT pg_sleep(1)")
+    await connection.close()
+
+
+async def test_an_error_ends_no_session_of_ours_where_a_database_says_so(
+    limits: dict[str, str], test_pg: PgParams
+) -> None:
+    limit(test_pg, exit_on_error="on")
+    connection = await connect("default", "test")
+    with pytest.raises(driver.DivisionByZeroError):
+        await connection.execute("SELECT 1 / 0")
+    assert await connection.fetchval("SELECT 1") == 1
+    await connection.close()
+
+
+@pytest.mark.parametrize("ours", [None, "64kB"], ids=["pinned", "from-the-options"])
+async def test_a_window_is_read_without_temporary_files(
+    ours: str | None, limits: dict[str, str], test_pg: PgParams
+) -> None:
+    with test_pg.connect() as writer:
+        writer.execute("TRUNCATE djcrf_pg_change")
+        writer.execute(
+            "INSERT INTO testapp_project (name) SELECT repeat('x', 50) || i FROM generate_series(1, 5000) AS i"
+        )
+    limit(test_pg, temp_file_limit="0", work_mem="64kB")
+    connection = await connect("default", "test")
+    if ours is not None:
+        await connection.execute(f"SET work_mem = '{ours}'")
+    log = await ChangeLog.open(connection)
+    position, read = Position(BEGINNING), list[int]()
+    while True:
+        piece = await log.read(position, 700, 1_000_000)
+        read += [change.id for change in piece.changes]
+        position = piece.position
+        if position.target is None:
+            break
+    await connection.close()
+    assert len(read) == 5000
+    assert read == sorted(set(read))
+
+
+@pytest.fixture(params=["SQL_ASCII", "WIN1252"])
+async def encoded(
+    request: pytest.FixtureRequest, db: None, test_pg: PgParams
+) -> AsyncIterator[tuple[PgParams, Connection]]:
+    """A migrated database in another encoding, and a connection as the leader has it."""
+    server = test_pg.database(f"djcrf_pg_{request.param.lower()}")
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING {} LC_COLLATE 'C' LC_CTYPE 'C'")
+    drop = sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(server.dbname))
+    with test_pg.connect("postgres") as admin:
+        admin.execute(drop)
+        admin.execute(create.format(sql.Identifier(server.dbname), sql.Literal(request.param)))
+        ManagePy.run("migrate", "--verbosity", "0", env=app_env(dbname=server.dbname))
+        connection = await driver.connect(
+            host=server.host,
+            port=server.port,
+            user=server.user,
+            database=server.dbname,
+            password=server.password or None,
+        )
+        yield server, connection
+        await connection.close()
+        disconnect_all(server, server.dbname)
+        admin.execute(drop)
+
+
+@pytest.mark.slow
+async def test_a_byte_that_is_no_text_makes_its_row_unreadable_and_no_other(
+    encoded: tuple[PgParams, Connection],
+) -> None:
+    server, connection = encoded
+    encoding = await connection.fetchval("SHOW server_encoding")
+    log = await ChangeLog.open(connection)
+    start = (await log.read(Position(BEGINNING), 1000)).position
+    with psycopg.connect(server.dsn(), autocommit=True) as writer:
+        writer.execute(f"SET client_encoding = '{encoding}'".encode())
+        for value in (b"before", b"b\\x81d", b"after"):
+            writer.execute(b"INSERT INTO testapp_project (name) VALUES (E'" + value + b"')")
+    changes, position = [], start
+    while True:
+        piece = await log.read(position, 1000)
+        changes += piece.changes
+        position = piece.position
+        if position.target is None:
+            break
+    assert [change.op for change in changes] == ["I", UNWRITABLE, "I"]
+    assert [bool(change.new) for change in changes] == [True, False, True]
+    assert (await log.read(position, 1000)).changes == []
+
+
+async def test_a_session_that_cannot_be_opened_leaves_no_connection(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Connection] = []
+
+    async def record(*args: str) -> Connection:
+        made.append(await connecting.connect(*args))
+        return made[-1]
+
+    async def silent(connection: Connection) -> int:
+        await connection.execute("SELECT pg_sleep(60)")
+        return 0
+
+    monkeypatch.setattr(sessions, "connect", record)
+    monkeypatch.setattr(sessions, "server_process", silent)
+    monkeypatch.setattr(sessions, "PATIENCE", 0.2)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(5):
+            await Session.open("default", "test")
+    assert [connection.is_closed() for connection in made] == [True]
+
+
+async def test_a_gate_that_is_closed_leaves_no_question_and_no_session(db: None) -> None:
+    gate = Gate("default")
+    waiting = [asyncio.ensure_future(gate.probe(())), asyncio.ensure_future(gate.regain(()))]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    waiting.append(asyncio.ensure_future(gate.probe(())))
+    await asyncio.sleep(0)
+    await gate.close()
+    async with asyncio.timeout(5):
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [ConnectionError] * 3
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("djcrf_pg gate")]
+    with pytest.raises(ConnectionError):
+        await gate.probe(())
