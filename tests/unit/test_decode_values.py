@@ -245,15 +245,25 @@ def test_an_array_of_an_enum_is_the_text_that_the_driver_gives(image: str, text:
     assert decode(image, "_mood", 99_999, element=MOOD) == text
 
 
-def test_an_array_of_a_domain_keeps_the_digits_of_its_elements() -> None:
-    element = ColumnType(99_998, "cents", "d")
-    assert decode("[1.10, -0, 1e+20, true]", "_cents", 99_999, element=element) == "{1.10,-0,1e+20,t}"
+def test_an_array_keeps_the_digits_of_its_elements() -> None:
+    assert (
+        decode("[1.10, -0, 1e+20, true]", "_cents", 99_999, element=ColumnType(99_998, "cents")) == "{1.10,-0,1e+20,t}"
+    )
 
 
-@pytest.mark.parametrize("image", ['[{"a": 1}]', '["2026-01-02T03:04:05"]', "7"])
-def test_an_array_whose_text_json_does_not_tell_raises(image: str) -> None:
+@pytest.mark.parametrize(("image", "kind"), [('[{"a": 1}]', "c"), ('["P1D"]', "d"), ('[{"a": 1}]', "b"), ("7", "e")])
+def test_an_array_whose_text_json_does_not_tell_raises(image: str, kind: str) -> None:
     with pytest.raises(MISFITS):
-        decode(image, "_pair", 99_999, element=ColumnType(99_998, "pair", "c"))
+        decode(image, "_pair", 99_999, element=ColumnType(99_998, "pair", kind))
+
+
+@pytest.mark.parametrize("kind", ["c", "d"])
+def test_the_text_of_an_array_of_composites_or_domains_is_taken_as_it_is(kind: str) -> None:
+    assert decode('"{\\"(1,2)\\"}"', "_pair", 99_999, element=ColumnType(99_998, "pair", kind)) == '{"(1,2)"}'
+
+
+def test_text_of_arrays_of_geometries_is_read() -> None:
+    assert decode("{00AA:NULL}", "_geometry", 99_999, element=ColumnType(99_998, "geometry")) == ["00AA", None]
 
 
 @pytest.mark.parametrize(("name", "oid", "element"), [("int2vector", 22, 21), ("oidvector", 30, 26)])
