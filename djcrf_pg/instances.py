@@ -90,8 +90,8 @@ def _report(model: type[Model], values: Mapping[str, Any], error: Exception) -> 
 def sql_fields(model: type[Model], alias: str) -> "dict[str, Field[Any, Any]]":
     """The fields whose SELECT is SQL: a query gives something else than what is stored, and the log has what is stored.
 
-    Encrypted fields are such (they select ``pgp_sym_decrypt(column, …)``), and PostGIS's (``column::bytea``). What
-    counts is the SQL that they make, not how.
+    Encrypted fields are such (they select ``pgp_sym_decrypt(column, …)``); PostGIS's are not. What counts is the SQL
+    that they make, not how.
 
     Args:
         model: The model, whose own table it is.

@@ -21,8 +21,10 @@ from django.conf import settings
 from django.db import connections
 from django.db.backends.postgresql.psycopg_any import get_adapters_template
 from django.db.models import DEFERRED, Field, Model
+from psycopg import DataError, adapters
 from psycopg.adapt import Transformer
 from psycopg.pq import Format
+from psycopg.types.hstore import HstoreLoader
 
 from djcrf_pg.changelog.image import elements
 from djcrf_pg.changelog.net import Image
@@ -35,6 +37,12 @@ Convert = Callable[[Any], Any]
 
 #: Types whose values are JSON themselves.
 JSON = ("json", "jsonb")
+
+#: The element types of arrays that Django teaches the driver, on each connection.
+TAUGHT = ("hstore", "citext", "geometry", "geography", "raster")
+
+#: Arrays whose text is their elements with spaces between them.
+VECTORS = ("int2vector", "oidvector")
 
 #: The kind of a generated column that is not stored: a trigger sees null, so its field is deferred.
 VIRTUAL = "virtual"
@@ -114,6 +122,15 @@ def _bytea(value: str) -> bytes:
     return bytes.fromhex(value[2:])
 
 
+def _hstore(value: Any) -> dict[str, str | None]:
+    if isinstance(value, dict):
+        return value
+    try:
+        return HstoreLoader(0).load(_exactly(str)(value).encode())
+    except DataError as error:
+        raise ValueError(f"hstore expected, not {value!r:.60}") from error
+
+
 _INTERVAL = re.compile(
     r"P(?:(-?\d+)Y)?(?:(-?\d+)M)?(?:(-?\d+)W)?(?:(-?\d+)D)?"
     r"(?:T(?:(-?\d+)H)?(?:(-?\d+)M)?(?:(-?)(\d+)(?:\.(\d+))?S)?)?"
@@ -152,6 +169,7 @@ _PLAIN: dict[str, Convert] = {
     **dict.fromkeys(("text", "varchar", "bpchar", "name", "char", "citext"), _exactly(str)),
     **dict.fromkeys(("inet", "cidr", "macaddr", "macaddr8", "bit", "varbit", "xml"), _exactly(str)),
     **dict.fromkeys(("float4", "float8"), _float),
+    "hstore": _hstore,
     "oid": int,
     "numeric": _numeric,
     "uuid": UUID,
@@ -161,7 +179,6 @@ _PLAIN: dict[str, Convert] = {
     "timetz": time.fromisoformat,
     "timestamp": datetime.fromisoformat,
     "interval": _interval,
-    "hstore": _exactly(dict),
     # The raw text of the value, see image.parse.
     "jsonb": _exactly(str),
 }
@@ -190,6 +207,15 @@ class Decoders:
         The function raises ValueError or TypeError for a value that is none of the type's.
         """
         if column.element is not None:
+            if column.name in VECTORS:
+                return _vector_text
+            if is_text(column):
+                # What a domain is made of decides how its text is written, and that is not known here.
+                return _array_text if column.element.kind in ("b", "e", "r", "m") else _only_text
+            if column.element.name in TAUGHT:
+                # PostGIS's arrays have colons between their elements, which are hexadecimal.
+                colons = column.element.name in ("geometry", "geography")
+                return self._array_or_text(self.converter(column.element), ":" if colons else ",")
             if column.element.name in JSON:
                 return _json_array(self.converter(column.element), depth)
             return _array(self.converter(column.element))
@@ -202,6 +228,19 @@ class Decoders:
         if column.name == "json":
             return json.loads
         return self._fallback(column)
+
+    def _array_or_text(self, convert: Convert, delimiter: str) -> Convert:
+        """Older triggers write an array of an extension's type as JSON, newer ones as its text."""
+        load = self._driver.get_loader(adapters.types["text"].array_oid, Format.TEXT).load
+        read = _array(convert)
+
+        def convert_either(value: Any) -> Any:
+            if isinstance(value, str):
+                text = value if delimiter == "," else value.replace(delimiter, ",")
+                return read(load(text.encode()))
+            return read(value)
+
+        return convert_either
 
     def _fallback(self, column: ColumnType) -> Convert:
         load = self._driver.get_loader(column.oid, Format.TEXT).load
@@ -229,6 +268,64 @@ def _json_array(convert: Convert, depth: int) -> Convert:
         ]
 
     return convert_text
+
+
+def is_text(column: ColumnType) -> bool:
+    """Whether the driver does not know the array's type, and gives its text: arrays of enums or domains, say."""
+    if column.element is None:
+        return False
+    known = adapters.get_loader(column.oid, Format.TEXT) is not None or column.element.name in TAUGHT
+    return column.name in VECTORS or not known
+
+
+_QUOTED = re.compile(r'[\s"\\{},]|^$|^null$', re.IGNORECASE)
+_ESCAPED = re.compile(r'["\\]')
+
+
+def _read_text_array(value: str) -> Any:
+    """The JSON text of an array, numbers as the text that they are; or the array's own text."""
+    if not value.startswith(("[", '"')):
+        raise TypeError(f"array expected, not {value:.60}")
+    return json.loads(value, parse_int=str, parse_float=str)
+
+
+def _array_text(value: str) -> str:
+    """Write an array as PostgreSQL does.
+
+    Raises:
+        ValueError: An element has a cast to JSON, which does not tell its text.
+    """
+    found = _read_text_array(value)
+    return found if isinstance(found, str) else _braces(found)
+
+
+def _only_text(value: str) -> str:
+    return _exactly(str)(_read_text_array(value))  # type: ignore[no-any-return]
+
+
+def _braces(items: list[Any]) -> str:
+    return "{" + ",".join(map(_element_text, items)) + "}"
+
+
+def _element_text(item: Any) -> str:
+    if item is None:
+        return "NULL"
+    if isinstance(item, list):
+        return _braces(item)
+    if isinstance(item, bool):
+        return "t" if item else "f"
+    if not isinstance(item, str):
+        raise ValueError(f"the text of {item!r:.60} is not known")
+    return f'"{_ESCAPED.sub(_escape, item)}"' if _QUOTED.search(item) else item
+
+
+def _escape(match: "re.Match[str]") -> str:
+    return "\\" + match[0]
+
+
+def _vector_text(value: str) -> str:
+    found = _read_text_array(value)
+    return found if isinstance(found, str) else " ".join(map(_exactly(str), found))
 
 
 class _Column(NamedTuple):
@@ -370,8 +467,10 @@ class Hydrator:
 
 
 def raw_columns(relation: Relation) -> frozenset[str]:
-    """The columns whose JSON value must stay text, because Django or psycopg parses it."""
-    return frozenset(name for name, kind in relation.columns.items() if (kind.element or kind).name in JSON)
+    """The columns whose JSON value must stay text, because it is parsed, or made into the text of an array, later."""
+    return frozenset(
+        name for name, kind in relation.columns.items() if (kind.element or kind).name in JSON or is_text(kind)
+    )
 
 
 def relations_of(rows: list[Any]) -> dict[int, Relation]:

@@ -15,8 +15,8 @@ _scan_value: _Scan = scanner.make_scanner(_decoder)  # type: ignore[arg-type]
 
 
 def _integer(text: str) -> int | Decimal:
-    """Python reads integers of up to 4300 digits from text, and the database has longer ones."""
-    return int(text) if len(text) < 4300 else Decimal(text)
+    """Python reads integers of up to 4300 digits from text, and the database has longer ones; a float may be -0."""
+    return int(text) if len(text) < 4300 and text != "-0" else Decimal(text)
 
 
 _long_decoder = json.JSONDecoder(parse_float=Decimal, parse_int=_integer)
@@ -36,6 +36,8 @@ def parse(text: str, raw: Collection[str] = ()) -> dict[str, Any]:
     Returns:
         The columns' values.
     """
+    if "-0," in text or "-0}" in text or "-0]" in text:
+        return _parse(text, raw, _long_decoder, _scan_long_value)
     try:
         return _parse(text, raw, _decoder, _scan_value)
     except ValueError:

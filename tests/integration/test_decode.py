@@ -77,8 +77,7 @@ def same(ours: Any, theirs: Any) -> bool:
     if isinstance(ours, memoryview):
         return bytes(ours) == bytes(theirs)
     if isinstance(ours, float):
-        # JSON says -0 for negative zero, which is an integer, and integers have but one.
-        return ours == theirs or (math.isnan(ours) and math.isnan(theirs))
+        return repr(ours) == repr(theirs)
     # The repr tells 1.10 from 1.1, NaN from nothing, and one time zone from another.
     return repr(ours) == repr(theirs)
 

@@ -232,3 +232,60 @@ def test_relations_are_made_of_the_catalogs_rows() -> None:
     ]
     columns = {"a": INT4, "b": ColumnType(1007, "_int4", "b", INT4)}
     assert relations_of(rows) == {5: Relation(5, 4, "public.t", columns, deferrable=True)}
+
+
+# -- arrays that the driver gives as text --------------------------------------------------------------------
+
+MOOD = ColumnType(99_998, "mood", "e")
+
+
+@pytest.mark.parametrize(
+    ("image", "text"),
+    [
+        ('["a", "b c", null, "NULL", "", "q\\"\\\\"]', '{a,"b c",NULL,"NULL","","q\\"\\\\"}'),
+        ('[["a", "{"], ["b,", "d"]]', '{{a,"{"},{"b,",d}}'),
+        ("[]", "{}"),
+        ('"{a,b}"', "{a,b}"),
+    ],
+)
+def test_an_array_of_an_enum_is_the_text_that_the_driver_gives(image: str, text: str) -> None:
+    """Older triggers write JSON, newer ones the text itself."""
+    assert decode(image, "_mood", 99_999, element=MOOD) == text
+
+
+def test_an_array_keeps_the_digits_of_its_elements() -> None:
+    assert (
+        decode("[1.10, -0, 1e+20, true]", "_cents", 99_999, element=ColumnType(99_998, "cents")) == "{1.10,-0,1e+20,t}"
+    )
+
+
+@pytest.mark.parametrize(("image", "kind"), [('[{"a": 1}]', "c"), ('["P1D"]', "d"), ('[{"a": 1}]', "b"), ("7", "e")])
+def test_an_array_whose_text_json_does_not_tell_raises(image: str, kind: str) -> None:
+    with pytest.raises(MISFITS):
+        decode(image, "_pair", 99_999, element=ColumnType(99_998, "pair", kind))
+
+
+@pytest.mark.parametrize("kind", ["c", "d"])
+def test_the_text_of_an_array_of_composites_or_domains_is_taken_as_it_is(kind: str) -> None:
+    assert decode('"{\\"(1,2)\\"}"', "_pair", 99_999, element=ColumnType(99_998, "pair", kind)) == '{"(1,2)"}'
+
+
+def test_text_of_arrays_of_geometries_is_read() -> None:
+    assert decode("{00AA:NULL}", "_geometry", 99_999, element=ColumnType(99_998, "geometry")) == ["00AA", None]
+
+
+@pytest.mark.parametrize(("name", "oid", "element"), [("int2vector", 22, 21), ("oidvector", 30, 26)])
+def test_a_vector_is_its_text(name: str, oid: int, element: int) -> None:
+    assert decode("[1, 2]", name, oid, element=ColumnType(element, name)) == "1 2"
+    assert decode('"1 2"', name, oid, element=ColumnType(element, name)) == "1 2"
+
+
+def test_text_of_arrays_of_extensions_types_is_read() -> None:
+    assert decode('{a,"b c",NULL}', "_citext", 99_999, element=ColumnType(99_998, "citext")) == ["a", "b c", None]
+    value = '{"\\"a\\"=>\\"1\\", \\"b\\"=>NULL",NULL}'
+    assert decode(value, "_hstore", 99_999, element=ColumnType(99_998, "hstore")) == [{"a": "1", "b": None}, None]
+    assert decode('"a"=>"1"', "hstore") == {"a": "1"}
+
+
+def test_columns_that_become_the_text_of_an_array_are_raw() -> None:
+    assert raw_columns(Relation(1, 1, "t", {"m": ColumnType(99_999, "_mood", "b", MOOD)})) == {"m"}

@@ -109,3 +109,13 @@ def test_what_is_no_image_raises(text: str, raw: set[str]) -> None:
         pytest.skip("a JSON value, though no image; the log has no such thing")
     with pytest.raises((ValueError, IndexError, StopIteration)):
         parse(text, raw)
+
+
+@pytest.mark.parametrize("raw", [(), ("other",)])
+@pytest.mark.parametrize("text", ['{"a":-0}', '{"a":-0,"b":1}'])
+def test_negative_zero_keeps_its_sign(text: str, raw: tuple[str, ...]) -> None:
+    assert str(parse(text, raw)["a"]) == "-0"
+
+
+def test_negative_zero_keeps_its_sign_in_an_array() -> None:
+    assert [str(value) for value in parse('{"a":[1,-0]}')["a"]] == ["1", "-0"]
