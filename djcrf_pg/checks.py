@@ -128,6 +128,14 @@ def check_triggers(
                     hint=_mend(alias),
                     id="djcrf_pg.W005",
                 )
+            elif step.state == "unfit":
+                yield Warning(
+                    f"{step.table.name} (database {alias!r}) has a foreign table among its partitions or children, and "
+                    f"djcrf_pg triggers: each statement on it that changes a row of the foreign table fails (cannot "
+                    f"collect transition tuples from child foreign tables).",
+                    hint=f"Run `manage.py djcrf_pg install --database {alias}`, which drops these triggers.",
+                    id="djcrf_pg.W005",
+                )
         for name, what in others.items():
             yield Warning(
                 f"{name} (database {alias!r}) is {what}, and takes no djcrf_pg triggers: its changes are not captured.",

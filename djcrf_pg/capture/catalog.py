@@ -35,9 +35,10 @@ def identity(connection: Any) -> tuple[Any, ...]:
 
 
 def tables(connection: Any, wanted: Mapping[str, tuple[str, ...]]) -> list[Table]:
-    """Find tables, and the partitions of those that have some.
+    """Find tables, their partitions, and the tables that inherit from them.
 
-    Tables that do not exist are left out, and what :func:`unfit` names.
+    Tables that do not exist are left out, and so is the whole of one that :func:`unfit` names. A table that two names
+    bring leaves out the columns of both.
 
     Args:
         connection: A Django database connection.
@@ -46,18 +47,30 @@ def tables(connection: Any, wanted: Mapping[str, tuple[str, ...]]) -> list[Table
     names = {connection.ops.quote_name(name): excluded for name, excluded in wanted.items()}
     rows = _members(connection, names)
     bad = {name for name, _, _, kind in rows if kind not in _TABLES}
-    found = {oid: Table(oid, qualified, names[name]) for name, oid, qualified, _ in rows if name not in bad}
+    found: dict[int, Table] = {}
+    for name, oid, qualified, _ in rows:
+        if name not in bad:
+            excluded = {*names[name], *(found[oid].excluded if oid in found else ())}
+            found[oid] = Table(oid, qualified, tuple(sorted(excluded)))
     return list(found.values())
 
 
 def unfit(connection: Any, names: Iterable[str]) -> dict[str, str]:
     """What takes no triggers that see the changed rows, out of some ``db_table``: its qualified name to what it is.
 
-    A partition that is a foreign table spoils the whole: with triggers on the root, no row could be written to it
-    (PostgreSQL manual, 39.1, and ``CREATE TRIGGER``).
+    A foreign table among the partitions, or among the tables that inherit, spoils the whole. PostgreSQL collects no
+    transition tuples of it: while its parent has triggers that ask for them, each statement on the parent that changes
+    one of its rows fails (PostgreSQL manual, ``CREATE TRIGGER``).
     """
     rows = _members(connection, map(connection.ops.quote_name, names))
     return {qualified: _KINDS.get(kind, kind) for _, _, qualified, kind in rows if kind not in _TABLES}
+
+
+def spoiled(connection: Any, names: Iterable[str]) -> set[int]:
+    """The tables that must have no triggers, out of some ``db_table`` and their children, for :func:`unfit` ones."""
+    rows = _members(connection, map(connection.ops.quote_name, names))
+    bad = {name for name, _, _, kind in rows if kind not in _TABLES}
+    return {oid for name, oid, _, _ in rows if name in bad}
 
 
 def _members(connection: Any, quoted: Iterable[str]) -> list[tuple[str, int, str, str]]:

@@ -1,5 +1,6 @@
 """Bring the triggers of a database to the wanted state, table by table, and touch nothing else."""
 
+import dataclasses
 from collections.abc import Callable, Iterable
 
 from django.db import DatabaseError, connections, transaction
@@ -16,8 +17,8 @@ from djcrf_pg.registry import registry
 #: Two migrates at once work on one table after the other: the key of a transaction-level advisory lock.
 _LOCK = 0x646A6372665F7067
 
-
-_VERBS = {"missing": "created", "outdated": "replaced", "disabled": "enabled", "unwanted": "dropped"}
+#: What an install does to a table in a state.
+VERBS = {"missing": "created", "outdated": "replaced", "disabled": "enabled", "unwanted": "dropped", "unfit": "dropped"}
 
 
 def plan(alias: str) -> list[Step]:
@@ -37,11 +38,13 @@ def plan(alias: str) -> list[Step]:
         if (schema := log_schema(alias)) is None:
             return []
         refuse_tenants(alias)
-        wanted = catalog.tables(connection, registry.tables(alias))
-        found = steps(wanted, catalog.triggers(connection, schema), schema)
+        names = registry.tables(alias)
+        found = steps(catalog.tables(connection, names), catalog.triggers(connection, schema), schema)
+        unfit = catalog.spoiled(connection, names)
+        found = [_unfit(step) if step.state == "unwanted" and step.table.oid in unfit else step for step in found]
         if unwanted := [step.table.oid for step in found if step.state == "unwanted"]:
-            names = {model._meta.db_table for _, models in registry.observed() for model in models}
-            theirs = _wanted_by_siblings(alias) | catalog.elsewhere(connection, unwanted, names)
+            observed = {model._meta.db_table for _, models in registry.observed() for model in models}
+            theirs = _wanted_by_siblings(alias) | catalog.elsewhere(connection, unwanted, observed)
             found = [step for step in found if step.state != "unwanted" or step.table.oid not in theirs]
         return found
     except DatabaseError as error:
@@ -49,6 +52,11 @@ def plan(alias: str) -> list[Step]:
             f"The triggers of database {alias!r} cannot be looked at: {str(error).strip()}. The database user needs "
             f"USAGE on the schemas of the observed tables."
         ) from error
+
+
+def _unfit(step: Step) -> Step:
+    """The step on a table that is observed and whose triggers fail writes: a child of it is a foreign table."""
+    return dataclasses.replace(step, state="unfit")
 
 
 def _wanted_by_siblings(alias: str) -> set[int]:
@@ -127,9 +135,9 @@ def refuse_unfit(alias: str) -> None:
     if found := unfit(alias) if log_schema(alias) else {}:
         names = ", ".join(f"{name} ({what})" for name, what in found.items())
         raise InstallError(
-            f"No triggers can see the changed rows of {names} in database {alias!r}, so its changes are not captured: "
-            f"observe the tables behind it, or take it out of DJCRF_PG['OBSERVE']. Whatever else is observed has its "
-            f"triggers."
+            f"No triggers can see the changed rows of {names} in database {alias!r}, so its changes are not captured, "
+            f"nor those of a table that it is a partition or a child of: observe the tables behind it, or take it out "
+            f"of DJCRF_PG['OBSERVE']. Whatever else is observed has its triggers."
         )
 
 
@@ -177,7 +185,7 @@ def _work(alias: str, find: Callable[[], list[Step]]) -> list[Step]:
     for step in find():
         if (taken := _take(alias, step, find)) is not None:
             done.append(taken)
-            emit(Installed(verb=_VERBS[taken.state], table=taken.table.name, alias=alias))
+            emit(Installed(verb=VERBS[taken.state], table=taken.table.name, alias=alias))
     return done
 
 
@@ -198,7 +206,7 @@ def _take(alias: str, step: Step, find: Callable[[], list[Step]]) -> Step | None
 
 
 def _explain(step: Step, alias: str, timeout: float, error: DatabaseError) -> str:
-    done = "dropped" if step.state == "unwanted" else "installed"
+    done = "dropped" if VERBS[step.state] == "dropped" else "installed"
     start = f"Triggers on {step.table.name} (database {alias!r}) are not {done}: "
     match getattr(error.__cause__, "sqlstate", None):
         case "55P03":

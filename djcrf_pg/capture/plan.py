@@ -19,7 +19,7 @@ FUNCTIONS = "v1"
 
 TRIGGERS = tuple(f"djcrf_pg_{event}" for event in _EVENTS)
 
-State = Literal["installed", "missing", "outdated", "disabled", "unwanted"]
+State = Literal["installed", "missing", "outdated", "disabled", "unwanted", "unfit"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

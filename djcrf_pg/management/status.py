@@ -23,7 +23,8 @@ _MENDS = {
     "not migrated": "`manage.py migrate` makes the change log and the tables",
     "absent": "`manage.py migrate` makes the change log and the tables",
     **dict.fromkeys(("missing", "outdated", "disabled"), "`manage.py djcrf_pg install` fixes the triggers"),
-    "unfit": "What is no table takes no triggers: observe the tables behind it, or take it out of DJCRF_PG['OBSERVE']",
+    "unfit": "What is no table takes no triggers, nor does a table with a foreign one among its children; `manage.py "
+    "djcrf_pg install` drops those it has. Observe the tables behind it, or take it out of DJCRF_PG['OBSERVE']",
     "unwanted": "`manage.py djcrf_pg install` drops what nobody observes",
 }
 
@@ -36,8 +37,8 @@ class Line:
         database: Its alias.
         table: Its qualified name; for one that does not exist, what the model says.
         state: ``installed``, ``missing``, ``outdated``, ``disabled``, ``unwanted`` (nobody observes it), ``absent``
-            (there is no such table), ``unfit`` (a view, say, which takes no triggers), or ``not migrated`` (there is
-            no change log).
+            (there is no such table), ``unfit`` (a view, say, which takes no triggers, or a table with a foreign one
+            among its children), or ``not migrated`` (there is no change log).
         excluded: The columns that never leave it.
         casts: What is to be said of casts to json that its triggers call and that somebody else owns.
         deferred: The fields that a query selects as SQL and that instances lack therefore, with the class of each.

@@ -10,6 +10,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.migration import Migration
 
 from djcrf_pg.capture.install import (
+    VERBS,
     absent,
     install,
     install_plan,
@@ -25,8 +26,6 @@ from djcrf_pg.registry import registry
 
 INSTALL_HELP = "Create, replace, enable and drop triggers until each observed table has what it wants."
 UNINSTALL_HELP = "Drop the triggers of djcrf_pg, or everything that it has made."
-
-_DONE = {"missing": "created", "outdated": "replaced", "disabled": "enabled", "unwanted": "dropped"}
 
 
 def add_install_arguments(parser: ArgumentParser) -> None:
@@ -135,6 +134,6 @@ def _print_backwards(command: BaseCommand, alias: str) -> None:
 def _tell(command: BaseCommand, alias: str, steps: Iterable[Step]) -> None:
     steps = list(steps)
     for step in steps:
-        command.stdout.write(f"{alias}: triggers {_DONE[step.state]} on {step.table.name}")
+        command.stdout.write(f"{alias}: triggers {VERBS[step.state]} on {step.table.name}")
     if not steps:
         command.stdout.write(f"{alias}: nothing to do")
