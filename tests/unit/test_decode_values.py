@@ -217,7 +217,7 @@ def test_uuids_are_read() -> None:
 
 
 def test_relations_are_made_of_the_catalogs_rows() -> None:
-    row = {"oid": 5, "root": 4, "name": "public.t", "kind": "b", "element_kind": "b", "virtual": False}
+    row = {"oid": 5, "root": 4, "name": "public.t", "kind": "b", "element_kind": "b", "virtual": False, "ancestors": []}
     rows = [
         {**row, "column": "a", "type": 23, "type_name": "int4", "element": None, "element_name": None},
         {**row, "column": "b", "type": 1007, "type_name": "_int4", "element": 23, "element_name": "int4"},

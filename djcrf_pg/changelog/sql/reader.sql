@@ -27,8 +27,17 @@ JOIN /* :schema */djcrf_pg_change AS change USING (xid, id)
 ORDER BY id
 
 -- name: relations
--- The columns of tables as the driver would see their types: a domain is its base type.
+-- The columns of tables as the driver would see their types: a domain is its base type. A row of a table that inherits
+-- is a row of all its ancestors, which have fewer columns perhaps; a partition is no such table.
 SELECT c.oid, CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid ELSE c.oid END AS root,
+       CASE WHEN c.relispartition THEN '{}' ELSE ARRAY(
+           WITH RECURSIVE ancestor (oid) AS (
+               SELECT inhparent FROM pg_inherits WHERE inhrelid = c.oid
+               UNION
+               SELECT inhparent FROM ancestor JOIN pg_inherits ON inhrelid = ancestor.oid
+           )
+           SELECT oid FROM ancestor
+       ) END AS ancestors,
        format('%I.%I', n.nspname, c.relname) AS name, a.attname AS column,
        coalesce(base.oid, t.oid) AS type, coalesce(base.typname, t.typname) AS type_name,
        coalesce(base.typtype, t.typtype)::text AS kind, a.attgenerated = 'v' AS virtual,
