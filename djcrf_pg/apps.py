@@ -39,7 +39,7 @@ class DjcrfPgConfig(AppConfig):
 
 def _install(*, using: str, plan: Any = (), **kwargs: Any) -> None:
     from djcrf_pg.capture.install import install, log_schema, refuse_unfit
-    from djcrf_pg.capture.objects import note_shapes, prepare
+    from djcrf_pg.capture.objects import look, prepare
     from djcrf_pg.capture.tenancy import refuse_tenants
     from djcrf_pg.conf import get_settings
     from djcrf_pg.discovery import discover
@@ -52,7 +52,7 @@ def _install(*, using: str, plan: Any = (), **kwargs: Any) -> None:
         if get_settings().AUTO_INSTALL:
             discover()
             install(using)
-        note_shapes(using)
+        look(using)
         if get_settings().AUTO_INSTALL:
             refuse_unfit(using)
     except DjcrfPgError as error:

@@ -14,8 +14,9 @@ from djcrf_pg.exceptions import InstallError
 from djcrf_pg.observations import Installed, emit
 from djcrf_pg.registry import registry
 
-#: Two migrates at once work on one table after the other: the key of a transaction-level advisory lock.
-_LOCK = 0x646A6372665F7067
+#: Two migrates at once work on one table after the other: the key of a transaction-level advisory lock. Frozen SQL
+#: files have it too.
+INSTALL_LOCK = 0x646A6372665F7067
 
 #: What an install does to a table in a state.
 VERBS = {"missing": "created", "outdated": "replaced", "disabled": "enabled", "unwanted": "dropped", "unfit": "dropped"}
@@ -194,7 +195,7 @@ def _take(alias: str, step: Step, find: Callable[[], list[Step]]) -> Step | None
     timeout = get_settings().LOCK_TIMEOUT
     try:
         with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [INSTALL_LOCK])
             fresh = next((again for again in find() if again.table.oid == step.table.oid), None)
             if fresh is not None:
                 cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{int(timeout * 1000)}ms"])

@@ -18,7 +18,7 @@ from djcrf_pg.listener.inheritance import Heirs
 from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.listener.parents import Elsewhere, Parents, foreign_keys
 from djcrf_pg.listener.routes import Audience, Link, Route
-from djcrf_pg.observations import RowUnreadable, emit
+from djcrf_pg.observations import ChangedUnseen, RowUnreadable, emit
 from djcrf_pg.registry import Observed, alias_of, family_of
 
 #: What stands in the log for changes that are not told row by row.
@@ -195,7 +195,9 @@ class Router:
         row = RowChange(change.id, change.xid, relation.root, None, None, change.context, change.at)
         if change.op in _RESYNC_OPS:
             row.resync, row.count = _RESYNC_OPS[change.op], change.rows
-            if row.resync == UNREADABLE:
+            if change.is_of_a_look:
+                emit(ChangedUnseen(alias=self._aliases[0], table=relation.name))
+            elif row.resync == UNREADABLE:
                 self._report(row, relation.name, ValueError("its image could not be written to the log"))
             return row
         if relation.root in self._deaf and not self._may_be_parents(change, relation.root):

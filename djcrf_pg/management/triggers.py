@@ -19,6 +19,7 @@ from djcrf_pg.capture.install import (
     uninstall,
     uninstall_plan,
 )
+from djcrf_pg.capture.objects import look
 from djcrf_pg.capture.plan import Step
 from djcrf_pg.conf import get_settings
 from djcrf_pg.management.databases import add_database, choose
@@ -51,6 +52,7 @@ def run_install(command: BaseCommand, *, database: list[str] | None, dry_run: bo
             _print(command, alias, install_plan(alias))
         else:
             _tell(command, alias, install(alias))
+            look(alias)
         for name in absent(alias):
             command.stderr.write(f"{alias}: {name} is observed and does not exist; `manage.py migrate` makes tables.")
         refuse_unfit(alias)

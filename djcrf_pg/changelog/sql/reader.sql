@@ -127,5 +127,13 @@ SELECT term FROM /* :schema */djcrf_pg_cursor WHERE name = $1
 -- $1 rows.
 SELECT /* :schema */djcrf_pg_trim_v1($1)
 
+-- name: may_look
+SELECT coalesce(
+    has_function_privilege(to_regprocedure('/* :schema */djcrf_pg_look_v1()'), 'EXECUTE'), false
+)
+
+-- name: look
+SELECT /* :schema */djcrf_pg_look_v1()
+
 -- name: flag
 SELECT setval('/* :schema */djcrf_pg_listener_awake', $1)
