@@ -38,7 +38,7 @@ class DjcrfPgConfig(AppConfig):
 
 
 def _install(*, using: str, plan: Any = (), **kwargs: Any) -> None:
-    from djcrf_pg.capture.install import install, log_schema, refuse_unfit
+    from djcrf_pg.capture.install import install, log_schema, refuse_others, refuse_unfit
     from djcrf_pg.capture.objects import look, prepare
     from djcrf_pg.capture.tenancy import refuse_tenants
     from djcrf_pg.conf import get_settings
@@ -55,5 +55,6 @@ def _install(*, using: str, plan: Any = (), **kwargs: Any) -> None:
         look(using)
         if get_settings().AUTO_INSTALL:
             refuse_unfit(using)
+            refuse_others(using)
     except DjcrfPgError as error:
         raise CommandError(str(error)) from error

@@ -44,14 +44,14 @@ def tables(connection: Any, wanted: Mapping[str, tuple[str, ...]]) -> list[Table
         connection: A Django database connection.
         wanted: ``db_table`` to excluded columns.
     """
-    names = {connection.ops.quote_name(name): excluded for name, excluded in wanted.items()}
+    names = {connection.ops.quote_name(name): name for name in wanted}
     rows = _members(connection, names)
     bad = {name for name, _, _, kind in rows if kind not in _TABLES}
     found: dict[int, Table] = {}
     for name, oid, qualified, _ in rows:
         if name not in bad:
-            excluded = {*names[name], *(found[oid].excluded if oid in found else ())}
-            found[oid] = Table(oid, qualified, tuple(sorted(excluded)))
+            excluded = {*wanted[names[name]], *(found[oid].excluded if oid in found else ())}
+            found[oid] = Table(oid, qualified, tuple(sorted(excluded)), names[name])
     return list(found.values())
 
 
@@ -117,6 +117,6 @@ def casts(connection: Any, schema: str, oids: list[int]) -> list[tuple[Any, ...]
 
 def _by_table(rows: Iterable[tuple[Any, ...]]) -> dict[Table, dict[str, Trigger]]:
     found: dict[Table, dict[str, Trigger]] = {}
-    for oid, qualified, name, comment, enabled in rows:
-        found.setdefault(Table(oid, qualified), {})[name] = Trigger(name, comment, enabled)
+    for oid, qualified, observed, name, comment, enabled in rows:
+        found.setdefault(Table(oid, qualified, observed=observed), {})[name] = Trigger(name, comment, enabled)
     return found

@@ -3,10 +3,11 @@
 import dataclasses
 from collections.abc import Callable, Iterable
 
+from django.apps import apps
 from django.db import DatabaseError, connections, transaction
 
 from djcrf_pg.capture import catalog
-from djcrf_pg.capture.plan import Step, Table, drops, steps
+from djcrf_pg.capture.plan import Project, Step, Table, drops, steps
 from djcrf_pg.capture.siblings import siblings
 from djcrf_pg.capture.tenancy import refuse_tenants
 from djcrf_pg.conf import get_settings
@@ -22,8 +23,12 @@ INSTALL_LOCK = 0x646A6372665F7067
 VERBS = {"missing": "created", "outdated": "replaced", "disabled": "enabled", "unwanted": "dropped", "unfit": "dropped"}
 
 
-def plan(alias: str) -> list[Step]:
+def plan(alias: str, *, prune: bool = False) -> list[Step]:
     """What there is to do in database ``alias``; reads the catalog alone.
+
+    Args:
+        alias: The database.
+        prune: Take the triggers of other projects, and those on tables that no model here has, for ours.
 
     Returns:
         One step for each table that wants triggers or has them; empty where the change log is not migrated. What
@@ -40,19 +45,25 @@ def plan(alias: str) -> list[Step]:
             return []
         refuse_tenants(alias)
         names = registry.tables(alias)
-        found = steps(catalog.tables(connection, names), catalog.triggers(connection, schema), schema)
+        wanted = catalog.tables(connection, names)
+        found = steps(wanted, catalog.triggers(connection, schema), schema, _project(names, prune))
         unfit = catalog.spoiled(connection, names)
         found = [_unfit(step) if step.state == "unwanted" and step.table.oid in unfit else step for step in found]
-        if unwanted := [step.table.oid for step in found if step.state == "unwanted"]:
+        if unwanted := {step.table.oid for step in found} - {table.oid for table in wanted}:
             observed = {model._meta.db_table for _, models in registry.observed() for model in models}
             theirs = _wanted_by_siblings(alias) | catalog.elsewhere(connection, unwanted, observed)
-            found = [step for step in found if step.state != "unwanted" or step.table.oid not in theirs]
+            found = [step for step in found if step.table.oid not in theirs & unwanted]
         return found
     except DatabaseError as error:
         raise InstallError(
             f"The triggers of database {alias!r} cannot be looked at: {str(error).strip()}. The database user needs "
             f"USAGE on the schemas of the observed tables."
         ) from error
+
+
+def _project(observed: Iterable[str], prune: bool) -> Project:
+    tables = {model._meta.db_table for model in apps.get_models(include_auto_created=True)}
+    return Project(get_settings().project, tables.union(observed), prune)
 
 
 def _unfit(step: Step) -> Step:
@@ -69,7 +80,7 @@ def _wanted_by_siblings(alias: str) -> set[int]:
     }
 
 
-def install_plan(alias: str) -> list[Step]:
+def install_plan(alias: str, *, prune: bool = False) -> list[Step]:
     """What :func:`install` does in database ``alias``: the steps of :func:`plan` that have work.
 
     A table that nobody observes keeps its triggers while an observed one does not exist: it may be that one under
@@ -78,25 +89,31 @@ def install_plan(alias: str) -> list[Step]:
     Raises:
         InstallError: The catalog cannot be read.
     """
-    work = [step for step in plan(alias) if step.statements]
+    work = [step for step in plan(alias, prune=prune) if step.statements]
     if any(step.state == "unwanted" for step in work) and any(absent(other) for other in siblings(alias)):
         work = [step for step in work if step.state != "unwanted"]
     return work
 
 
-def uninstall_plan(alias: str, names: Iterable[str] | None = None) -> list[Step]:
+def uninstall_plan(alias: str, names: Iterable[str] | None = None, *, prune: bool = False) -> list[Step]:
     """What :func:`uninstall` does in database ``alias``; reads the catalog alone.
 
     Args:
         alias: The database.
         names: Tables, as ``db_table`` says or as ``status`` shows them, with their partitions; None for all.
+        prune: Take the triggers of other projects too.
 
     Raises:
         InstallError: A name is that of no table with triggers of ours.
     """
     connection = connections[alias]
     schema = log_schema(alias)
-    found = catalog.triggers(connection, schema) if schema else {}
+    project = _project((), prune)
+    found = {
+        table: triggers
+        for table, triggers in (catalog.triggers(connection, schema) if schema else {}).items()
+        if project.other(triggers.values()) is None
+    }
     chosen = {table.oid for table in found} if names is None else _oids(alias, names, found)
     return [Step(table, "unwanted", drops(table, found[table])) for table in found if table.oid in chosen]
 
@@ -111,7 +128,8 @@ def _oids(alias: str, names: Iterable[str], found: Iterable[Table]) -> set[int]:
         if not oids:
             raise InstallError(
                 f"There are no triggers of djcrf_pg on {name!r} in database {alias!r}. "
-                f"`manage.py djcrf_pg status --database {alias}` lists the tables that have some."
+                f"`manage.py djcrf_pg status --database {alias}` lists the tables that have some; those of another "
+                f"project take --prune."
             )
         chosen |= oids
     return chosen
@@ -142,13 +160,41 @@ def refuse_unfit(alias: str) -> None:
         )
 
 
+def others(alias: str) -> dict[str, list[str]]:
+    """The other projects that have triggers in the change log of database ``alias``, with their tables."""
+    found: dict[str, list[str]] = {}
+    for step in plan(alias):
+        if step.project is not None:
+            found.setdefault(step.project, []).append(step.table.name)
+    return found
+
+
+def refuse_others(alias: str) -> None:
+    """See that observed tables have no triggers that another project wants otherwise. For after an install.
+
+    Raises:
+        InstallError: One has; all are named.
+    """
+    if steps := [step for step in plan(alias) if step.state == "other"]:
+        wanted = {table.oid for table in catalog.tables(connections[alias], registry.tables(alias))}
+        steps = [step for step in steps if step.table.oid in wanted]
+    if steps:
+        names = ", ".join(f"{step.table.name} (project {step.project!r})" for step in steps)
+        raise InstallError(
+            f"The triggers on {names} in database {alias!r} belong to another project, and are not those that this "
+            f"one, {get_settings().project!r}, wants: it leaves out other columns, or has another version of djcrf_pg. "
+            f"Give each project a schema with a change log of its own. If they are one project, set the same "
+            f"DJCRF_PG['PROJECT'] in both, or run `manage.py djcrf_pg install --prune` to take them over."
+        )
+
+
 def log_schema(alias: str) -> str | None:
     """The schema of the change log in database ``alias``, quoted and with its dot; None where there is no log."""
     connection = connections[alias]
     return catalog.schema_of_log(connection) if connection.vendor == "postgresql" else None
 
 
-def install(alias: str) -> list[Step]:
+def install(alias: str, *, prune: bool = False) -> list[Step]:
     """Create, replace, enable and drop triggers until database ``alias`` has what its observers want.
 
     Each table has its own transaction, so that no two tables are locked at a time. ``CREATE TRIGGER`` takes
@@ -161,15 +207,16 @@ def install(alias: str) -> list[Step]:
     Raises:
         InstallError: A lock was not had in time, or a right is missing.
     """
-    return _work(alias, lambda: install_plan(alias))
+    return _work(alias, lambda: install_plan(alias, prune=prune))
 
 
-def uninstall(alias: str, names: Iterable[str] | None = None) -> list[Step]:
+def uninstall(alias: str, names: Iterable[str] | None = None, *, prune: bool = False) -> list[Step]:
     """Drop our triggers, with the care of :func:`install`; the change log stays.
 
     Args:
         alias: The database.
         names: Tables, as for :func:`uninstall_plan`; None for all.
+        prune: As for :func:`uninstall_plan`.
 
     Returns:
         The steps that were taken.
@@ -177,8 +224,8 @@ def uninstall(alias: str, names: Iterable[str] | None = None) -> list[Step]:
     Raises:
         InstallError: A name has no triggers of ours, a lock was not had in time, or a right is missing.
     """
-    chosen = {step.table.oid for step in uninstall_plan(alias, names)}
-    return _work(alias, lambda: [step for step in uninstall_plan(alias) if step.table.oid in chosen])
+    chosen = {step.table.oid for step in uninstall_plan(alias, names, prune=prune)}
+    return _work(alias, lambda: [step for step in uninstall_plan(alias, prune=prune) if step.table.oid in chosen])
 
 
 def _work(alias: str, find: Callable[[], list[Step]]) -> list[Step]:

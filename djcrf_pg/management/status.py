@@ -26,6 +26,8 @@ _MENDS = {
     "unfit": "What is no table takes no triggers, nor does a table with a foreign one among its children; `manage.py "
     "djcrf_pg install` drops those it has. Observe the tables behind it, or take it out of DJCRF_PG['OBSERVE']",
     "unwanted": "`manage.py djcrf_pg install` drops what nobody observes",
+    "other": "What belongs to another project, or to an app that is not installed here, stays; `manage.py djcrf_pg "
+    "install --prune` takes it over",
 }
 
 
@@ -36,7 +38,8 @@ class Line:
     Attributes:
         database: Its alias.
         table: Its qualified name; for one that does not exist, what the model says.
-        state: ``installed``, ``missing``, ``outdated``, ``disabled``, ``unwanted`` (nobody observes it), ``absent``
+        state: ``installed``, ``missing``, ``outdated``, ``disabled``, ``unwanted`` (nobody observes it), ``other``
+            (nobody observes it here, but perhaps another project or an app that is not installed), ``absent``
             (there is no such table), ``unfit`` (a view, say, which takes no triggers, or a table with a foreign one
             among its children), or ``not migrated`` (there is no change log).
         excluded: The columns that never leave it.
@@ -65,7 +68,7 @@ def run(command: BaseCommand, *, database: list[str] | None, json: bool, check: 
     """Print the state of each table."""
     lines = [line for alias in choose(database) for line in look(alias)]
     command.stdout.write(as_json(lines) if json else as_table(lines))
-    if check and any(line.state != "installed" for line in lines):
+    if check and any(line.state not in ("installed", "other") for line in lines):
         sys.exit(1)
 
 

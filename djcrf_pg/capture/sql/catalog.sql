@@ -41,7 +41,7 @@ WHERE root.relname = ANY (%s::text[]) AND NOT pg_table_is_visible(root.oid)
 
 -- name: triggers
 -- Every trigger that calls one of our functions, whatever it is named.
-SELECT c.oid, format('%%I.%%I', n.nspname, c.relname) AS qualified,
+SELECT c.oid, format('%%I.%%I', n.nspname, c.relname) AS qualified, c.relname,
        t.tgname, obj_description(t.oid, 'pg_trigger') AS comment, t.tgenabled IN ('O', 'A') AS enabled
 FROM pg_catalog.pg_trigger AS t
 JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid
