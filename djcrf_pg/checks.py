@@ -128,6 +128,13 @@ def check_triggers(
                     hint=_mend(alias),
                     id="djcrf_pg.W005",
                 )
+            elif step.state == "taken":
+                yield Warning(
+                    f"The djcrf_pg triggers on {step.table.name} (database {alias!r}) belong to project "
+                    f"{step.project!r}, and are not those that this one wants.",
+                    hint=f"`manage.py djcrf_pg install --database {alias}` says what can be done.",
+                    id="djcrf_pg.W005",
+                )
             elif step.state == "unfit":
                 yield Warning(
                     f"{step.table.name} (database {alias!r}) has a foreign table among its partitions or children, and "
@@ -136,7 +143,7 @@ def check_triggers(
                     hint=f"Run `manage.py djcrf_pg install --database {alias}`, which drops these triggers.",
                     id="djcrf_pg.W005",
                 )
-        for project in sorted({step.project for step in steps if step.project is not None}):
+        for project in sorted({step.project for step in steps if step.project and step.state != "taken"}):
             yield Warning(
                 f"The change log of database {alias!r} is also that of project {project!r}, and this one is "
                 f"{conf.get_settings().project!r}. One listener serves a log, with the observers of its own project: "

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from djcrf_pg import sql
-from djcrf_pg.capture.plan import Table, Trigger
+from djcrf_pg.capture.plan import TRIGGERS, Table, Trigger
 
 
 def _query(name: str) -> str:
@@ -105,6 +105,16 @@ def triggers(connection: Any, schema: str) -> dict[Table, dict[str, Trigger]]:
         cursor.execute(_query("triggers"), [schema.removesuffix(".")])
         rows = cursor.fetchall()
     return _by_table(rows)
+
+
+def taken(connection: Any, schema: str, tables: Iterable[Table]) -> dict[int, str | None]:
+    """Find tables, out of some, with triggers of another change log; by oid, with the comment of one.
+
+    They have the names of ours, and a table has one trigger of a name.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_query("taken"), [[table.oid for table in tables], list(TRIGGERS), schema.removesuffix(".")])
+        return dict(cursor.fetchall())
 
 
 def casts(connection: Any, schema: str, oids: list[int]) -> list[tuple[Any, ...]]:

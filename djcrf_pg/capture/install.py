@@ -7,7 +7,7 @@ from django.apps import apps
 from django.db import DatabaseError, connections, transaction
 
 from djcrf_pg.capture import catalog
-from djcrf_pg.capture.plan import Project, Step, Table, drops, steps
+from djcrf_pg.capture.plan import Project, Step, Table, Trigger, drops, owner_of, steps
 from djcrf_pg.capture.siblings import siblings
 from djcrf_pg.capture.tenancy import refuse_tenants
 from djcrf_pg.conf import get_settings
@@ -47,6 +47,8 @@ def plan(alias: str, *, prune: bool = False) -> list[Step]:
         names = registry.tables(alias)
         wanted = catalog.tables(connection, names)
         found = steps(wanted, catalog.triggers(connection, schema), schema, _project(names, prune))
+        taken = catalog.taken(connection, schema, wanted)
+        found = [_taken(step, taken[step.table.oid]) if step.table.oid in taken else step for step in found]
         unfit = catalog.spoiled(connection, names)
         found = [_unfit(step) if step.state == "unwanted" and step.table.oid in unfit else step for step in found]
         if unwanted := {step.table.oid for step in found} - {table.oid for table in wanted}:
@@ -64,6 +66,12 @@ def plan(alias: str, *, prune: bool = False) -> list[Step]:
 def _project(observed: Iterable[str], prune: bool) -> Project:
     tables = {model._meta.db_table for model in apps.get_models(include_auto_created=True)}
     return Project(get_settings().project, tables.union(observed), prune)
+
+
+def _taken(step: Step, comment: str | None) -> Step:
+    """The step on a table that is observed by way of another change log: it is not to lose its triggers there."""
+    project, _ = owner_of([Trigger("", comment, True)]) or ("unknown", "")
+    return Step(step.table, "taken", (), project)
 
 
 def _unfit(step: Step) -> Step:
@@ -175,16 +183,14 @@ def refuse_others(alias: str) -> None:
     Raises:
         InstallError: One has; all are named.
     """
-    if steps := [step for step in plan(alias) if step.state == "other"]:
-        wanted = {table.oid for table in catalog.tables(connections[alias], registry.tables(alias))}
-        steps = [step for step in steps if step.table.oid in wanted]
-    if steps:
+    if steps := [step for step in plan(alias) if step.state == "taken"]:
         names = ", ".join(f"{step.table.name} (project {step.project!r})" for step in steps)
         raise InstallError(
             f"The triggers on {names} in database {alias!r} belong to another project, and are not those that this "
-            f"one, {get_settings().project!r}, wants: it leaves out other columns, or has another version of djcrf_pg. "
-            f"Give each project a schema with a change log of its own. If they are one project, set the same "
-            f"DJCRF_PG['PROJECT'] in both, or run `manage.py djcrf_pg install --prune` to take them over."
+            f"one, {get_settings().project!r}, wants: it leaves out other columns, has another version of djcrf_pg, or "
+            f"a change log in another schema. A table has the triggers of one log, so observe it in one project alone. "
+            f"If they are one project, set the same DJCRF_PG['PROJECT'] in both, or run `manage.py djcrf_pg install "
+            f"--prune` to take over the triggers of this log."
         )
 
 

@@ -19,7 +19,7 @@ FUNCTIONS = "v1"
 
 TRIGGERS = tuple(f"djcrf_pg_{event}" for event in _EVENTS)
 
-State = Literal["installed", "missing", "outdated", "disabled", "unwanted", "unfit", "other"]
+State = Literal["installed", "missing", "outdated", "disabled", "unwanted", "unfit", "other", "taken"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Trigger:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Step:
-    """The work on one table: its state, and the statements that fix it (none when ``installed`` or ``other``).
+    """The work on one table: its state, and the statements that fix it, if there are any.
 
     Attributes:
         table: The table.
@@ -184,7 +184,15 @@ def drops(table: Table, triggers: Iterable[str]) -> tuple[str, ...]:
 
 
 def _wanted_step(table: Table, triggers: Mapping[str, Trigger], schema: str, project: Project) -> Step:
-    other = project.other(triggers.values())
+    fingerprints = {f"djcrf_pg_{event}": fingerprint(table, event) for event in _EVENTS}
+    outdated = {
+        name
+        for name, expected in fingerprints.items()
+        if (there := triggers.get(name)) and ":".join((there.comment or "").split(":")[:2]) != expected
+    }
+    if (other := project.other(triggers.values())) and outdated:
+        # It may leave out other columns, and what is missing is its to create.
+        return Step(table, "taken", (), other)
     statements: list[str] = []
     states: set[State] = set()
     if strangers := triggers.keys() - set(TRIGGERS):
@@ -192,16 +200,14 @@ def _wanted_step(table: Table, triggers: Mapping[str, Trigger], schema: str, pro
         states.add("outdated")
         statements += drops(table, strangers)
     for event in _EVENTS:
-        name, comment = f"djcrf_pg_{event}", fingerprint(table, event)
+        name = f"djcrf_pg_{event}"
         there = triggers.get(name)
-        if there is None or ":".join((there.comment or "").split(":")[:2]) != comment:
-            # Another project may leave out other columns, or have another version.
-            states.add("missing" if there is None else "outdated" if other is None else "other")
-            if there is None or other is None:
-                statements += create(table, event, schema, other or project.name)
+        if there is None or name in outdated:
+            states.add("outdated" if there else "missing")
+            statements += create(table, event, schema, other or project.name)
         if there is not None and not there.enabled:
             states.add("disabled")
             statements.append(f"ALTER TABLE {table.name} ENABLE TRIGGER {name}")
-    ranked: tuple[State, ...] = ("missing", "outdated", "disabled", "other")
+    ranked: tuple[State, ...] = ("missing", "outdated", "disabled")
     state: State = next((state for state in ranked if state in states), "installed")
     return Step(table, state, tuple(statements), other)

@@ -27,7 +27,8 @@ _MENDS = {
     "djcrf_pg install` drops those it has. Observe the tables behind it, or take it out of DJCRF_PG['OBSERVE']",
     "unwanted": "`manage.py djcrf_pg install` drops what nobody observes",
     "other": "What belongs to another project, or to an app that is not installed here, stays; `manage.py djcrf_pg "
-    "install --prune` takes it over",
+    "install --prune` drops it",
+    "taken": "A table has the triggers of one change log and project; `manage.py djcrf_pg install` says more",
 }
 
 
@@ -39,7 +40,8 @@ class Line:
         database: Its alias.
         table: Its qualified name; for one that does not exist, what the model says.
         state: ``installed``, ``missing``, ``outdated``, ``disabled``, ``unwanted`` (nobody observes it), ``other``
-            (nobody observes it here, but perhaps another project or an app that is not installed), ``absent``
+            (nobody observes it here, but perhaps another project or an app that is not installed), ``taken`` (it is
+            observed, and has the triggers of another project that wants others), ``absent``
             (there is no such table), ``unfit`` (a view, say, which takes no triggers, or a table with a foreign one
             among its children), or ``not migrated`` (there is no change log).
         excluded: The columns that never leave it.

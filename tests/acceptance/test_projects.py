@@ -124,6 +124,7 @@ def test_what_another_project_wants_otherwise_is_refused_and_kept(two: Two):
     two.shelf.write("crate_settings.py", SETTINGS.replace('"crate",', '"crate", "shelf",'))
     result = two.crate("migrate", "--verbosity", "0", EXCLUDE={"shelf.Book": ["secret"]}, PROJECT="other", check=False)
     assert "The triggers on public.shelf_book (project 'shelf_settings') in database 'default'" in result.stderr
+    assert "W005" in result.stderr
     two.shelf.rows("INSERT INTO shelf_book (title, secret) VALUES ('a', 'b')")
     assert two.shelf.rows("SELECT new->>'secret' FROM djcrf_pg_change WHERE op = 'I'") == [("b",)]
 

@@ -185,6 +185,31 @@ def test_a_table_that_nobody_observes_any_more_is_released(log: Log) -> None:
     assert log.entries() == []
 
 
+def test_the_triggers_of_another_change_log_are_not_replaced() -> None:
+    script(
+        [
+            "CREATE SCHEMA blog",
+            "CREATE FUNCTION blog.djcrf_pg_capture_insert_v1() RETURNS trigger LANGUAGE plpgsql "
+            "AS 'BEGIN RETURN NULL; END'",
+            "CREATE TRIGGER djcrf_pg_insert AFTER INSERT ON testapp_unheard EXECUTE FUNCTION "
+            "blog.djcrf_pg_capture_insert_v1()",
+            "COMMENT ON TRIGGER djcrf_pg_insert ON testapp_unheard IS 'djcrf_pg:0123456789abcdef:blog:testapp_unheard'",
+        ]
+    )
+    try:
+        with (
+            override_settings(DJCRF_PG=UNHEARD),
+            pytest.raises(CommandError, match=r"on public\.testapp_unheard \(project 'blog'\).* belong to another"),
+        ):
+            migrate()
+        assert triggers("testapp_unheard") == {"djcrf_pg_insert"}
+        assert sql("SELECT tgfoid::regproc::text FROM pg_trigger WHERE tgrelid = 'testapp_unheard'::regclass") == [
+            ("blog.djcrf_pg_capture_insert_v1",)
+        ]
+    finally:
+        sql("DROP SCHEMA blog CASCADE")
+
+
 def test_an_observed_table_that_does_not_exist_yet_is_passed_over(wanted: Callable[..., None]) -> None:
     wanted("not_there_yet")
     assert install("default") == []

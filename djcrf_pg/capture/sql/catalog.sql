@@ -52,6 +52,14 @@ WHERE NOT t.tgisinternal
   AND p.proname LIKE 'djcrf\_pg\_capture\_%%'
 ORDER BY c.oid, t.tgname
 
+-- name: taken
+-- Tables, out of some, whose triggers of these names call functions beside another change log.
+SELECT t.tgrelid, min(obj_description(t.oid, 'pg_trigger'))
+FROM pg_catalog.pg_trigger AS t
+JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid
+WHERE t.tgrelid = ANY (%s::oid[]) AND t.tgname = ANY (%s::text[]) AND p.pronamespace <> %s::regnamespace
+GROUP BY t.tgrelid
+
 -- name: casts
 -- Casts to json that row_to_json calls for columns of tables: json looks through domains, arrays and composite types, and
 -- calls a cast of any other type that is not built in (PostgreSQL's json_categorize_type). Those that matter are
