@@ -38,8 +38,8 @@ class DjcrfPgConfig(AppConfig):
 
 
 def _install(*, using: str, plan: Any = (), **kwargs: Any) -> None:
-    from djcrf_pg.capture.install import install, log_schema, refuse_unfit
-    from djcrf_pg.capture.objects import note_shapes, prepare
+    from djcrf_pg.capture.install import install, log_schema, refuse_others, refuse_unfit
+    from djcrf_pg.capture.objects import look, prepare
     from djcrf_pg.capture.tenancy import refuse_tenants
     from djcrf_pg.conf import get_settings
     from djcrf_pg.discovery import discover
@@ -52,8 +52,9 @@ def _install(*, using: str, plan: Any = (), **kwargs: Any) -> None:
         if get_settings().AUTO_INSTALL:
             discover()
             install(using)
-        note_shapes(using)
+        look(using)
         if get_settings().AUTO_INSTALL:
             refuse_unfit(using)
+            refuse_others(using)
     except DjcrfPgError as error:
         raise CommandError(str(error)) from error

@@ -128,6 +128,30 @@ def check_triggers(
                     hint=_mend(alias),
                     id="djcrf_pg.W005",
                 )
+            elif step.state == "taken":
+                yield Warning(
+                    f"The djcrf_pg triggers on {step.table.name} (database {alias!r}) belong to project "
+                    f"{step.project!r}, and are not those that this one wants.",
+                    hint=f"`manage.py djcrf_pg install --database {alias}` says what can be done.",
+                    id="djcrf_pg.W005",
+                )
+            elif step.state == "unfit":
+                yield Warning(
+                    f"{step.table.name} (database {alias!r}) has a foreign table among its partitions or children, and "
+                    f"djcrf_pg triggers: each statement on it that changes a row of the foreign table fails (cannot "
+                    f"collect transition tuples from child foreign tables).",
+                    hint=f"Run `manage.py djcrf_pg install --database {alias}`, which drops these triggers.",
+                    id="djcrf_pg.W005",
+                )
+        for project in sorted({step.project for step in steps if step.project and step.state != "taken"}):
+            yield Warning(
+                f"The change log of database {alias!r} is also that of project {project!r}, and this one is "
+                f"{conf.get_settings().project!r}. One listener serves a log, with the observers of its own project: "
+                f"subscriptions of the other one are refused.",
+                hint="Give each project a schema of its own: OPTIONS = {'options': '-c search_path=…'}, then "
+                "`manage.py migrate`. If they are one project, set the same DJCRF_PG['PROJECT'] in both.",
+                id="djcrf_pg.W010",
+            )
         for name, what in others.items():
             yield Warning(
                 f"{name} (database {alias!r}) is {what}, and takes no djcrf_pg triggers: its changes are not captured.",

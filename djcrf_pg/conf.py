@@ -27,6 +27,8 @@ class Settings:
         OBSERVE: Models (``"app.Model"``) whose tables get triggers although no observer names them, and many-to-many
             relations of models (``"app.Model.name"``) whose join tables get them too.
         EXCLUDE: Model label to the names of fields that never leave the table.
+        PROJECT: What names this project, in a database that several have djcrf_pg in; None for the first part of
+            ``ROOT_URLCONF``.
         EMBEDDED: Start a listener inside the first process that subscribes.
         LISTENER_DATABASE: Alias in ``DATABASES`` that the listener connects to instead of ``default``, for one that
             is behind a pooler in transaction mode; or a mapping of alias to alias.
@@ -52,6 +54,7 @@ class Settings:
     AUTO_INSTALL: bool = True
     OBSERVE: Sequence[str] = ()
     EXCLUDE: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    PROJECT: str | None = None
     EMBEDDED: bool = True
     LISTENER_DATABASE: str | Mapping[str, str] | None = None
     NOTIFY: NotifyMode = "elide"
@@ -67,6 +70,16 @@ class Settings:
     BATCH_SIZE: int = 10_000
     ENVELOPE_EVENTS: int = 1_000
     ENVELOPE_BYTES: int = 1_048_576
+
+    @property
+    def project(self) -> str:
+        """The name of this project: ``PROJECT``, or the package of ``ROOT_URLCONF``, else of the settings.
+
+        ``ROOT_URLCONF`` first, because the settings of a worker or of a test that import all of another module's have
+        the same one.
+        """
+        modules = (getattr(django_settings, "ROOT_URLCONF", None), getattr(django_settings, "SETTINGS_MODULE", None))
+        return self.PROJECT or next((module.partition(".")[0] for module in modules if module), "django")
 
     def listener_alias(self, alias: str) -> str:
         """The alias whose server the listener of database ``alias`` connects to."""
@@ -121,6 +134,9 @@ def _complaint(name: str, value: Any) -> str | None:
         case "NOTIFY":
             modes = get_args(NotifyMode)
             return None if value in modes else f"must be one of {', '.join(map(repr, modes))}"
+        case "PROJECT":
+            good = value is None or (isinstance(value, str) and value.isprintable() and value and ":" not in value)
+            return None if good else "must be a name without colons"
         case "OBSERVE":
             good = _is_list(value) and all(_is_label(entry) or _is_relation(entry) for entry in value)
             return None if good else 'must be a list of models "app.Model" and of their relations "app.Model.name"'

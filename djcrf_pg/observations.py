@@ -94,6 +94,33 @@ class CursorReset(Observation):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LookFailed(Observation):
+    """The leader cannot look for changes that fired no trigger; said once, until it can again."""
+
+    level = logging.WARNING
+    template = (
+        "listener of database {alias!r} does not notice changes that fire no trigger (a partition that is attached, a "
+        "trigger that was disabled): djcrf_pg_look_v1() cannot be called ({error}); run `manage.py migrate`, and GRANT "
+        "EXECUTE on it to the role of the listener"
+    )
+    alias: str
+    error: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedUnseen(Observation):
+    """The catalog shows that a table's rows may have changed without a trigger; its subscribers load again."""
+
+    level = logging.WARNING
+    template = (
+        "{table} (database {alias!r}) was altered, has other partitions or children, or had no working triggers for a "
+        "while: its subscribers load again"
+    )
+    alias: str
+    table: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LayerFailed(Observation):
     """The channel layer took no message; the listener waits and sends it again."""
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from djcrf_pg import sql
-from djcrf_pg.capture.plan import Table, Trigger
+from djcrf_pg.capture.plan import TRIGGERS, Table, Trigger
 
 
 def _query(name: str) -> str:
@@ -35,29 +35,42 @@ def identity(connection: Any) -> tuple[Any, ...]:
 
 
 def tables(connection: Any, wanted: Mapping[str, tuple[str, ...]]) -> list[Table]:
-    """Find tables, and the partitions of those that have some.
+    """Find tables, their partitions, and the tables that inherit from them.
 
-    Tables that do not exist are left out, and what :func:`unfit` names.
+    Tables that do not exist are left out, and so is the whole of one that :func:`unfit` names. A table that two names
+    bring leaves out the columns of both.
 
     Args:
         connection: A Django database connection.
         wanted: ``db_table`` to excluded columns.
     """
-    names = {connection.ops.quote_name(name): excluded for name, excluded in wanted.items()}
+    names = {connection.ops.quote_name(name): name for name in wanted}
     rows = _members(connection, names)
     bad = {name for name, _, _, kind in rows if kind not in _TABLES}
-    found = {oid: Table(oid, qualified, names[name]) for name, oid, qualified, _ in rows if name not in bad}
+    found: dict[int, Table] = {}
+    for name, oid, qualified, _ in rows:
+        if name not in bad:
+            excluded = {*wanted[names[name]], *(found[oid].excluded if oid in found else ())}
+            found[oid] = Table(oid, qualified, tuple(sorted(excluded)), names[name])
     return list(found.values())
 
 
 def unfit(connection: Any, names: Iterable[str]) -> dict[str, str]:
     """What takes no triggers that see the changed rows, out of some ``db_table``: its qualified name to what it is.
 
-    A partition that is a foreign table spoils the whole: with triggers on the root, no row could be written to it
-    (PostgreSQL manual, 39.1, and ``CREATE TRIGGER``).
+    A foreign table among the partitions, or among the tables that inherit, spoils the whole. PostgreSQL collects no
+    transition tuples of it: while its parent has triggers that ask for them, each statement on the parent that changes
+    one of its rows fails (PostgreSQL manual, ``CREATE TRIGGER``).
     """
     rows = _members(connection, map(connection.ops.quote_name, names))
     return {qualified: _KINDS.get(kind, kind) for _, _, qualified, kind in rows if kind not in _TABLES}
+
+
+def spoiled(connection: Any, names: Iterable[str]) -> set[int]:
+    """The tables that must have no triggers, out of some ``db_table`` and their children, for :func:`unfit` ones."""
+    rows = _members(connection, map(connection.ops.quote_name, names))
+    bad = {name for name, _, _, kind in rows if kind not in _TABLES}
+    return {oid for name, oid, _, _ in rows if name in bad}
 
 
 def _members(connection: Any, quoted: Iterable[str]) -> list[tuple[str, int, str, str]]:
@@ -94,6 +107,16 @@ def triggers(connection: Any, schema: str) -> dict[Table, dict[str, Trigger]]:
     return _by_table(rows)
 
 
+def taken(connection: Any, schema: str, tables: Iterable[Table]) -> dict[int, str | None]:
+    """Find tables, out of some, with triggers of another change log; by oid, with the comment of one.
+
+    They have the names of ours, and a table has one trigger of a name.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_query("taken"), [[table.oid for table in tables], list(TRIGGERS), schema.removesuffix(".")])
+        return dict(cursor.fetchall())
+
+
 def casts(connection: Any, schema: str, oids: list[int]) -> list[tuple[Any, ...]]:
     """Find casts to json that capturing rows of tables calls, and that are neither ours nor a superuser's."""
     with connection.cursor() as cursor:
@@ -104,6 +127,6 @@ def casts(connection: Any, schema: str, oids: list[int]) -> list[tuple[Any, ...]
 
 def _by_table(rows: Iterable[tuple[Any, ...]]) -> dict[Table, dict[str, Trigger]]:
     found: dict[Table, dict[str, Trigger]] = {}
-    for oid, qualified, name, comment, enabled in rows:
-        found.setdefault(Table(oid, qualified), {})[name] = Trigger(name, comment, enabled)
+    for oid, qualified, observed, name, comment, enabled in rows:
+        found.setdefault(Table(oid, qualified, observed=observed), {})[name] = Trigger(name, comment, enabled)
     return found

@@ -1,11 +1,13 @@
 """Bring the triggers of a database to the wanted state, table by table, and touch nothing else."""
 
+import dataclasses
 from collections.abc import Callable, Iterable
 
+from django.apps import apps
 from django.db import DatabaseError, connections, transaction
 
 from djcrf_pg.capture import catalog
-from djcrf_pg.capture.plan import Step, Table, drops, steps
+from djcrf_pg.capture.plan import Project, Step, Table, Trigger, drops, owner_of, steps
 from djcrf_pg.capture.siblings import siblings
 from djcrf_pg.capture.tenancy import refuse_tenants
 from djcrf_pg.conf import get_settings
@@ -13,15 +15,20 @@ from djcrf_pg.exceptions import InstallError
 from djcrf_pg.observations import Installed, emit
 from djcrf_pg.registry import registry
 
-#: Two migrates at once work on one table after the other: the key of a transaction-level advisory lock.
-_LOCK = 0x646A6372665F7067
+#: Two migrates at once work on one table after the other: the key of a transaction-level advisory lock. Frozen SQL
+#: files have it too.
+INSTALL_LOCK = 0x646A6372665F7067
+
+#: What an install does to a table in a state.
+VERBS = {"missing": "created", "outdated": "replaced", "disabled": "enabled", "unwanted": "dropped", "unfit": "dropped"}
 
 
-_VERBS = {"missing": "created", "outdated": "replaced", "disabled": "enabled", "unwanted": "dropped"}
-
-
-def plan(alias: str) -> list[Step]:
+def plan(alias: str, *, prune: bool = False) -> list[Step]:
     """What there is to do in database ``alias``; reads the catalog alone.
+
+    Args:
+        alias: The database.
+        prune: Take the triggers of other projects, and those on tables that no model here has, for ours.
 
     Returns:
         One step for each table that wants triggers or has them; empty where the change log is not migrated. What
@@ -37,18 +44,39 @@ def plan(alias: str) -> list[Step]:
         if (schema := log_schema(alias)) is None:
             return []
         refuse_tenants(alias)
-        wanted = catalog.tables(connection, registry.tables(alias))
-        found = steps(wanted, catalog.triggers(connection, schema), schema)
-        if unwanted := [step.table.oid for step in found if step.state == "unwanted"]:
-            names = {model._meta.db_table for _, models in registry.observed() for model in models}
-            theirs = _wanted_by_siblings(alias) | catalog.elsewhere(connection, unwanted, names)
-            found = [step for step in found if step.state != "unwanted" or step.table.oid not in theirs]
+        names = registry.tables(alias)
+        wanted = catalog.tables(connection, names)
+        found = steps(wanted, catalog.triggers(connection, schema), schema, _project(names, prune))
+        taken = catalog.taken(connection, schema, wanted)
+        found = [_taken(step, taken[step.table.oid]) if step.table.oid in taken else step for step in found]
+        unfit = catalog.spoiled(connection, names)
+        found = [_unfit(step) if step.state == "unwanted" and step.table.oid in unfit else step for step in found]
+        if unwanted := {step.table.oid for step in found} - {table.oid for table in wanted}:
+            observed = {model._meta.db_table for _, models in registry.observed() for model in models}
+            theirs = _wanted_by_siblings(alias) | catalog.elsewhere(connection, unwanted, observed)
+            found = [step for step in found if step.table.oid not in theirs & unwanted]
         return found
     except DatabaseError as error:
         raise InstallError(
             f"The triggers of database {alias!r} cannot be looked at: {str(error).strip()}. The database user needs "
             f"USAGE on the schemas of the observed tables."
         ) from error
+
+
+def _project(observed: Iterable[str], prune: bool) -> Project:
+    tables = {model._meta.db_table for model in apps.get_models(include_auto_created=True)}
+    return Project(get_settings().project, tables.union(observed), prune)
+
+
+def _taken(step: Step, comment: str | None) -> Step:
+    """The step on a table that is observed by way of another change log: it is not to lose its triggers there."""
+    project, _ = owner_of([Trigger("", comment, True)]) or ("unknown", "")
+    return Step(step.table, "taken", (), project)
+
+
+def _unfit(step: Step) -> Step:
+    """The step on a table that is observed and whose triggers fail writes: a child of it is a foreign table."""
+    return dataclasses.replace(step, state="unfit")
 
 
 def _wanted_by_siblings(alias: str) -> set[int]:
@@ -60,7 +88,7 @@ def _wanted_by_siblings(alias: str) -> set[int]:
     }
 
 
-def install_plan(alias: str) -> list[Step]:
+def install_plan(alias: str, *, prune: bool = False) -> list[Step]:
     """What :func:`install` does in database ``alias``: the steps of :func:`plan` that have work.
 
     A table that nobody observes keeps its triggers while an observed one does not exist: it may be that one under
@@ -69,25 +97,31 @@ def install_plan(alias: str) -> list[Step]:
     Raises:
         InstallError: The catalog cannot be read.
     """
-    work = [step for step in plan(alias) if step.statements]
+    work = [step for step in plan(alias, prune=prune) if step.statements]
     if any(step.state == "unwanted" for step in work) and any(absent(other) for other in siblings(alias)):
         work = [step for step in work if step.state != "unwanted"]
     return work
 
 
-def uninstall_plan(alias: str, names: Iterable[str] | None = None) -> list[Step]:
+def uninstall_plan(alias: str, names: Iterable[str] | None = None, *, prune: bool = False) -> list[Step]:
     """What :func:`uninstall` does in database ``alias``; reads the catalog alone.
 
     Args:
         alias: The database.
         names: Tables, as ``db_table`` says or as ``status`` shows them, with their partitions; None for all.
+        prune: Take the triggers of other projects too.
 
     Raises:
         InstallError: A name is that of no table with triggers of ours.
     """
     connection = connections[alias]
     schema = log_schema(alias)
-    found = catalog.triggers(connection, schema) if schema else {}
+    project = _project((), prune)
+    found = {
+        table: triggers
+        for table, triggers in (catalog.triggers(connection, schema) if schema else {}).items()
+        if project.other(triggers.values()) is None
+    }
     chosen = {table.oid for table in found} if names is None else _oids(alias, names, found)
     return [Step(table, "unwanted", drops(table, found[table])) for table in found if table.oid in chosen]
 
@@ -102,7 +136,8 @@ def _oids(alias: str, names: Iterable[str], found: Iterable[Table]) -> set[int]:
         if not oids:
             raise InstallError(
                 f"There are no triggers of djcrf_pg on {name!r} in database {alias!r}. "
-                f"`manage.py djcrf_pg status --database {alias}` lists the tables that have some."
+                f"`manage.py djcrf_pg status --database {alias}` lists the tables that have some; those of another "
+                f"project take --prune."
             )
         chosen |= oids
     return chosen
@@ -127,9 +162,35 @@ def refuse_unfit(alias: str) -> None:
     if found := unfit(alias) if log_schema(alias) else {}:
         names = ", ".join(f"{name} ({what})" for name, what in found.items())
         raise InstallError(
-            f"No triggers can see the changed rows of {names} in database {alias!r}, so its changes are not captured: "
-            f"observe the tables behind it, or take it out of DJCRF_PG['OBSERVE']. Whatever else is observed has its "
-            f"triggers."
+            f"No triggers can see the changed rows of {names} in database {alias!r}, so its changes are not captured, "
+            f"nor those of a table that it is a partition or a child of: observe the tables behind it, or take it out "
+            f"of DJCRF_PG['OBSERVE']. Whatever else is observed has its triggers."
+        )
+
+
+def others(alias: str) -> dict[str, list[str]]:
+    """The other projects that have triggers in the change log of database ``alias``, with their tables."""
+    found: dict[str, list[str]] = {}
+    for step in plan(alias):
+        if step.project is not None:
+            found.setdefault(step.project, []).append(step.table.name)
+    return found
+
+
+def refuse_others(alias: str) -> None:
+    """See that observed tables have no triggers that another project wants otherwise. For after an install.
+
+    Raises:
+        InstallError: One has; all are named.
+    """
+    if steps := [step for step in plan(alias) if step.state == "taken"]:
+        names = ", ".join(f"{step.table.name} (project {step.project!r})" for step in steps)
+        raise InstallError(
+            f"The triggers on {names} in database {alias!r} belong to another project, and are not those that this "
+            f"one, {get_settings().project!r}, wants: it leaves out other columns, has another version of djcrf_pg, or "
+            f"a change log in another schema. A table has the triggers of one log, so observe it in one project alone. "
+            f"If they are one project, set the same DJCRF_PG['PROJECT'] in both, or run `manage.py djcrf_pg install "
+            f"--prune` to take over the triggers of this log."
         )
 
 
@@ -139,7 +200,7 @@ def log_schema(alias: str) -> str | None:
     return catalog.schema_of_log(connection) if connection.vendor == "postgresql" else None
 
 
-def install(alias: str) -> list[Step]:
+def install(alias: str, *, prune: bool = False) -> list[Step]:
     """Create, replace, enable and drop triggers until database ``alias`` has what its observers want.
 
     Each table has its own transaction, so that no two tables are locked at a time. ``CREATE TRIGGER`` takes
@@ -152,15 +213,16 @@ def install(alias: str) -> list[Step]:
     Raises:
         InstallError: A lock was not had in time, or a right is missing.
     """
-    return _work(alias, lambda: install_plan(alias))
+    return _work(alias, lambda: install_plan(alias, prune=prune))
 
 
-def uninstall(alias: str, names: Iterable[str] | None = None) -> list[Step]:
+def uninstall(alias: str, names: Iterable[str] | None = None, *, prune: bool = False) -> list[Step]:
     """Drop our triggers, with the care of :func:`install`; the change log stays.
 
     Args:
         alias: The database.
         names: Tables, as for :func:`uninstall_plan`; None for all.
+        prune: As for :func:`uninstall_plan`.
 
     Returns:
         The steps that were taken.
@@ -168,8 +230,8 @@ def uninstall(alias: str, names: Iterable[str] | None = None) -> list[Step]:
     Raises:
         InstallError: A name has no triggers of ours, a lock was not had in time, or a right is missing.
     """
-    chosen = {step.table.oid for step in uninstall_plan(alias, names)}
-    return _work(alias, lambda: [step for step in uninstall_plan(alias) if step.table.oid in chosen])
+    chosen = {step.table.oid for step in uninstall_plan(alias, names, prune=prune)}
+    return _work(alias, lambda: [step for step in uninstall_plan(alias, prune=prune) if step.table.oid in chosen])
 
 
 def _work(alias: str, find: Callable[[], list[Step]]) -> list[Step]:
@@ -177,7 +239,7 @@ def _work(alias: str, find: Callable[[], list[Step]]) -> list[Step]:
     for step in find():
         if (taken := _take(alias, step, find)) is not None:
             done.append(taken)
-            emit(Installed(verb=_VERBS[taken.state], table=taken.table.name, alias=alias))
+            emit(Installed(verb=VERBS[taken.state], table=taken.table.name, alias=alias))
     return done
 
 
@@ -186,7 +248,7 @@ def _take(alias: str, step: Step, find: Callable[[], list[Step]]) -> Step | None
     timeout = get_settings().LOCK_TIMEOUT
     try:
         with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [INSTALL_LOCK])
             fresh = next((again for again in find() if again.table.oid == step.table.oid), None)
             if fresh is not None:
                 cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{int(timeout * 1000)}ms"])
@@ -198,7 +260,7 @@ def _take(alias: str, step: Step, find: Callable[[], list[Step]]) -> Step | None
 
 
 def _explain(step: Step, alias: str, timeout: float, error: DatabaseError) -> str:
-    done = "dropped" if step.state == "unwanted" else "installed"
+    done = "dropped" if VERBS[step.state] == "dropped" else "installed"
     start = f"Triggers on {step.table.name} (database {alias!r}) are not {done}: "
     match getattr(error.__cause__, "sqlstate", None):
         case "55P03":

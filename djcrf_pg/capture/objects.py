@@ -3,16 +3,17 @@
 from typing import Any
 
 from django.apps import apps
-from django.db import connections
+from django.db import connections, transaction
 from django.db.migrations.loader import MigrationLoader
 
 from djcrf_pg import sql
 from djcrf_pg.capture import catalog
+from djcrf_pg.capture.install import INSTALL_LOCK
 from djcrf_pg.capture.operations import RunSQLFile
 from djcrf_pg.conf import get_settings
 
 #: The numbers of the migrations that run SQL files.
-_FILES = ("0001", "0002", "0003")
+_FILES = ("0001", "0002", "0003", "0006")
 
 #: What the doorbell flag says where nobody must ever ring; see the SQL file.
 _NEVER = 2
@@ -41,16 +42,22 @@ def prepare(alias: str) -> None:
     _set_caps(connection, schema)
 
 
-def note_shapes(alias: str) -> None:
-    """Have those load again who hear of a table in which a name stands for another column than when this looked last.
+def look(alias: str) -> None:
+    """Log a resync of each table whose rows may have changed without a trigger, or were not captured; see the SQL file.
 
     Args:
         alias: The database.
     """
     connection = connections[alias]
-    if connection.vendor == "postgresql" and (schema := catalog.schema_of_log(connection)) is not None:
-        with connection.cursor() as cursor:
-            cursor.execute(sql.render(sql.load("djcrf_pg.capture", "shape.sql"), schema=schema))
+    if connection.vendor != "postgresql" or (schema := catalog.schema_of_log(connection)) is None:
+        return
+    with transaction.atomic(using=alias), connection.cursor() as cursor:
+        # A database may be migrated to an earlier state of the app.
+        cursor.execute("SELECT to_regprocedure(%s) IS NOT NULL", [f"{schema}djcrf_pg_look_v1()"])
+        if cursor.fetchone()[0]:
+            # It would not look beside whoever installs triggers, nor beside the leader that looks just now.
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [INSTALL_LOCK])
+            cursor.execute(f"SELECT {schema}djcrf_pg_look_v1()")
 
 
 def _has_functions(connection: Any, schema: str) -> bool:

@@ -40,3 +40,8 @@ class Change(NamedTuple):
     def is_touch(self) -> bool:
         """Whether it only says that the row be told again; both images are the row's key."""
         return self.op == "U" and self.depth == 0
+
+    @property
+    def is_of_a_look(self) -> bool:
+        """Whether no statement has logged it, but a look at the catalog: the table's rows may be others than before."""
+        return self.op == UNWRITABLE and self.depth == 0

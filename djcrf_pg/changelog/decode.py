@@ -74,6 +74,7 @@ class Relation:
         root: The partitioned table that it belongs to, else the table itself.
         name: Qualified and quoted.
         columns: Column name to type.
+        ancestors: The tables that it inherits from (``INHERITS``), near and far: its rows are theirs too.
         deferrable: Whether its primary key is.
     """
 
@@ -81,6 +82,7 @@ class Relation:
     root: int
     name: str
     columns: Mapping[str, ColumnType]
+    ancestors: tuple[int, ...] = ()
     deferrable: bool = False
 
 
@@ -475,12 +477,17 @@ def raw_columns(relation: Relation) -> frozenset[str]:
 
 def relations_of(rows: list[Any]) -> dict[int, Relation]:
     """Make relations of the rows of the query ``relations``."""
-    found: dict[int, tuple[int, str, dict[str, ColumnType], bool]] = {}
+    columns: dict[int, dict[str, ColumnType]] = {}
+    found: dict[int, Relation] = {}
     for row in rows:
         element = None
         if row["element"] is not None:
             element = ColumnType(row["element"], row["element_name"], row["element_kind"])
         kind = VIRTUAL if row["virtual"] else row["kind"]
         column = ColumnType(row["type"], row["type_name"], kind, element)
-        found.setdefault(row["oid"], (row["root"], row["name"], {}, row["deferrable"]))[2][row["column"]] = column
-    return {oid: Relation(oid, *described) for oid, described in found.items()}
+        oid = row["oid"]
+        columns.setdefault(oid, {})[row["column"]] = column
+        found[oid] = Relation(
+            oid, row["root"], row["name"], columns[oid], tuple(row["ancestors"]), deferrable=row["deferrable"]
+        )
+    return found

@@ -258,6 +258,18 @@ class ChangeLog:
         """
         return int(await self.connection.fetchval(self._sql["trim"], limit))
 
+    async def may_look(self) -> bool:
+        """Whether there is the function that finds changes without a trigger, and our role may call it."""
+        return bool(await self.connection.fetchval(self._sql["may_look"]))
+
+    async def look(self) -> int:
+        """Log a resync of each table whose rows may have changed without a trigger.
+
+        Returns:
+            How many were logged.
+        """
+        return int(await self.connection.fetchval(self._sql["look"]) or 0)
+
     async def prune(self, position: Position, keep: float, limit: int) -> int:
         """Delete up to ``limit`` of the oldest changes, delivered ones older than ``keep`` seconds.
 

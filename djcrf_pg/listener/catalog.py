@@ -60,6 +60,14 @@ class Catalog:
         self._relations.pop(relation, None)
         self._router = None
 
+    def forget_all(self) -> None:
+        """Look at all tables again before the next batch: one may be a part of another, or no longer."""
+        self._relations.clear()
+        self._router = None
+
+    def _described(self) -> set[int]:
+        return {oid for known in self._relations.values() for oid in (known.root, *known.ancestors)}
+
     async def _make(self, unknown: set[int]) -> None:
         self._routes = Routes(self._aliases)
         quote = connections[self._aliases[0]].ops.quote_name
@@ -67,9 +75,10 @@ class Catalog:
         # A table that was renamed keeps its oid, and is still known by the name that the models have for it.
         oids = await self._log.oids(list(names))
         self._oids.update({names[name]: oid for name, oid in oids.items()})
-        while unknown:
-            self._relations.update(relations_of(await self._log.relations(sorted(unknown))))
-            # The root of a partition describes the columns of them all.
-            unknown = {known.root for known in self._relations.values()} - self._relations.keys()
+        asked: set[int] = set()
+        # The root of a partition describes the columns of them all, and an ancestor what it sees of a row.
+        while unasked := (unknown | self._described()) - self._relations.keys() - asked:
+            self._relations.update(relations_of(await self._log.relations(sorted(unasked))))
+            asked |= unasked
         lost = self._routes.lost(self._oids)
         self._router = Router(self._aliases, self._routes.by_oid(self._oids), dict(self._relations), lost)

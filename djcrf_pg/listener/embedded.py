@@ -194,7 +194,7 @@ def _require(probe: Probe, alias: str, tables: Mapping[str, str]) -> None:
 def _served(here: Runtime, probe: Probe, in_memory: bool) -> bool:
     if here.listener is not None and here.listener.leads:
         return True
-    if probe.leader is None:
+    if probe.leader is None or probe.project is not None:
         return False
     # Another alias may reach the same log, and its listener in this process leads for both.
     leaders = (other.listener for other in _runtimes[asyncio.get_running_loop()].values())
@@ -207,6 +207,13 @@ def _is(listener: Listener, leader: str) -> bool:
 
 
 def _obstacle(here: Runtime, probe: Probe, in_memory: bool) -> str:
+    if probe.project is not None:
+        return (
+            f"{probe.leader} leads, of project {probe.project!r}, and knows nothing of the observers of this one, "
+            f"{get_settings().project!r}. Give each project a schema with a change log of its own (OPTIONS = "
+            f"{{'options': '-c search_path=…'}}, then `manage.py migrate`). If they are one project, set the same "
+            f"DJCRF_PG['PROJECT'] in both"
+        )
     if in_memory and here.listener is None:
         return (
             "The InMemoryChannelLayer reaches its own process alone, and DJCRF_PG['EMBEDDED'] is False, so no listener "

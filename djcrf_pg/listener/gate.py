@@ -12,10 +12,11 @@ from django.db import connections
 from djcrf_pg import sql
 from djcrf_pg.capture.plan import TRIGGERS
 from djcrf_pg.changelog.cursor import Snapshot
+from djcrf_pg.conf import get_settings
 from djcrf_pg.listener import interest
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.failures import Failure, record
-from djcrf_pg.listener.leader import HOLDER
+from djcrf_pg.listener.leader import HOLDER, PROJECT_CLASS_ID, key_of_project
 from djcrf_pg.listener.session import Session
 
 
@@ -55,6 +56,8 @@ class Probe:
         absent: Tables that do not exist.
         bare: Tables without our triggers, or with disabled ones.
         session: The number of the gate's session that asked.
+        project: The other project that the leader belongs to, ``unknown`` where no triggers name it; None where it is
+            ours, or of a version that does not say.
     """
 
     moment: Moment
@@ -63,6 +66,7 @@ class Probe:
     absent: frozenset[str]
     bare: frozenset[str]
     session: int
+    project: str | None = None
 
 
 #: Seconds after which a session that asked nothing is asked for a sign of life.
@@ -143,8 +147,12 @@ class Gate:
             # In a statement of its own, before the one that takes the snapshot.
             await session.execute(self._sql["hold"], interest.CLASS_ID, sorted(wanted))
             self._held |= wanted
-        row = await session.fetchrow(self._sql["probe"], tables, TRIGGERS)
+        row = await session.fetchrow(self._sql["probe"], tables, TRIGGERS, PROJECT_CLASS_ID)
         assert row is not None
+        project: str | None = None
+        if row["project"] not in (None, key_of_project(get_settings().project)):
+            names = [found["name"] or "" for found in await session.fetch(self._sql["projects"], TRIGGERS)]
+            project = next((name for name in names if key_of_project(name) == row["project"]), "unknown")
         self._opened = self._opened or row["at"]
         return Probe(
             Moment(Snapshot.parse(row["snapshot"]), row["at"]),
@@ -153,6 +161,7 @@ class Gate:
             frozenset(row["absent"]),
             frozenset(row["bare"]),
             self.number,
+            project,
         )
 
     async def _connected(self) -> Session:

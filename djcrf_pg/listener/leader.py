@@ -8,6 +8,7 @@ and consumers drop it; before it sends, it asks whether its session still lives,
 """
 
 import random
+import zlib
 
 from djcrf_pg import sql
 from djcrf_pg.listener.session import Session
@@ -15,6 +16,10 @@ from djcrf_pg.listener.session import Session
 #: The first half of the lock's key; the second is the oid of the change log, so that two logs in one database
 #: (two schemas) have a leader each.
 CLASS_ID = 0x646A6372
+
+#: The first half of the key of a lock that each listener shares with those of its project; the second is
+#: :func:`key_of_project`. It says, to whoever may look into ``pg_locks``, whose observers the leader knows.
+PROJECT_CLASS_ID = 0x646A6374
 
 #: Seconds that a standby waits for the lock before it looks after the leader; with two looks a frozen one is found
 #: within 10 s, and nine standbys are less than two commands a second.
@@ -28,6 +33,21 @@ _SQL = sql.texts("djcrf_pg.listener", "leader.sql")
 
 #: The query of the session that leads, for the log that the search_path finds.
 HOLDER = sql.render(_SQL["holder"], **{"class": str(CLASS_ID)})
+
+
+def key_of_project(name: str) -> int:
+    """The second half of a project's key, unsigned as ``pg_locks`` has it."""
+    return zlib.crc32(name.encode())
+
+
+async def claim(session: Session, project: str) -> None:
+    """Say of which project a listener is, before it leads.
+
+    Args:
+        session: The listener's.
+        project: ``DJCRF_PG["PROJECT"]``.
+    """
+    await session.execute(_SQL["claim"], PROJECT_CLASS_ID, key_of_project(project))
 
 
 async def try_lead(session: Session, schema: str) -> bool:

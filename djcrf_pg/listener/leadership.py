@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+import asyncpg
 from django.db import InterfaceError, OperationalError
 
 from djcrf_pg.changelog.change import Change
@@ -26,10 +27,11 @@ from djcrf_pg.listener.occurrence import Occurrence, Outgoing
 from djcrf_pg.listener.sender import Sender
 from djcrf_pg.listener.session import Session
 from djcrf_pg.listener.telling import events
-from djcrf_pg.observations import DatabaseFailed, emit
+from djcrf_pg.observations import DatabaseFailed, LookFailed, emit
 from djcrf_pg.registry import Observed, registry
 
-#: Seconds between saves of the cursor under load, or signs of life while a delivery lasts; and between prunings.
+#: Seconds between saves of the cursor under load, or signs of life while a delivery lasts; and between prunings, each
+#: of which looks after tables too.
 _SAVE, _PRUNE = 1.0, 60.0
 
 #: Rows that one DELETE of the retention takes: short enough to be in nobody's way.
@@ -75,7 +77,8 @@ class Leadership:
         self._position = taken.position
         self._grace_ends = time.monotonic() + grace
         self._unsaved = self._pruning = False
-        self._saved_at = self._pruned_at = time.monotonic()
+        self._saved_at = self._pruned_at = self._looked_at = time.monotonic()
+        self._may_look = True
         self._catalog = catalog
         self._sender = Sender(taken.term, self._leads)
         self._mode = get_settings().NOTIFY
@@ -86,6 +89,7 @@ class Leadership:
         """Lead until asked to stop, or until the session or the lead is lost."""
         rolls = asyncio.create_task(self._call_rolls(), name="djcrf_pg rolls")
         try:
+            await self._look()
             await self._failures.begin()
             await self._retry()
             if self._mode == "never":
@@ -172,6 +176,8 @@ class Leadership:
         now = time.monotonic()
         if self._unsaved and now - self._saved_at >= _SAVE:
             await self._save()
+        if now - self._looked_at >= _PRUNE:
+            await self._look()
         if self._pruning or now - self._pruned_at >= _PRUNE:
             await self._prune()
         return piece
@@ -234,6 +240,8 @@ class Leadership:
                 await asyncio.gather(sending, return_exceptions=True)
 
     async def _occurrences(self, changes: list[Change], cut: bool) -> list[Occurrence]:
+        if any(change.is_of_a_look for change in changes):
+            self._catalog.forget_all()
         refreshed: set[int] = set()
         lenient = False
         silent = await self._silent(changes)
@@ -301,6 +309,21 @@ class Leadership:
 
     def _note_saved(self) -> None:
         self._unsaved, self._saved_at = False, time.monotonic()
+
+    async def _look(self) -> None:
+        """Look for changes that fired no trigger. What keeps us from it, such as a missing right, stops no event."""
+        self._looked_at = time.monotonic()
+        error: Exception | None = None
+        try:
+            if (may_look := await self._log.may_look()) and await self._log.look():
+                self._bell.ring()  # there is something to read
+        except asyncpg.PostgresConnectionError:
+            raise
+        except asyncpg.PostgresError as failure:
+            may_look, error = False, failure
+        if self._may_look and not may_look:
+            emit(LookFailed(alias=self._listener.alias, error=str(error or "no right to call the function")))
+        self._may_look = may_look
 
     async def _prune(self) -> None:
         pruned = await self._log.prune(self._position, get_settings().RETENTION, _PRUNE_ROWS)

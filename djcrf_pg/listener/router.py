@@ -18,7 +18,7 @@ from djcrf_pg.listener.inheritance import Heirs
 from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.listener.parents import Elsewhere, Parents, foreign_keys
 from djcrf_pg.listener.routes import Audience, Link, Route
-from djcrf_pg.observations import RowUnreadable, emit, text_of
+from djcrf_pg.observations import ChangedUnseen, RowUnreadable, emit, text_of
 from djcrf_pg.registry import Observed, alias_of, family_of
 
 #: What stands in the log for changes that are not told row by row.
@@ -117,7 +117,7 @@ class Router:
         self._lenient, self._forgiving, self._cut = lenient, forgiving, cut
         if not cut:
             self._elsewhere.forget()
-        changes = list(changes)
+        changes = list(self._with_ancestors(changes))
         with self._assembled(changes, silent):
             found = self._find([row for change in changes if (row := self._row(change)) is not None])
             found += self._resync_lost(changes)
@@ -149,7 +149,20 @@ class Router:
         """The tables that nobody here knows, while observers miss theirs: these may be those, under another name."""
         if not self.lost:
             return set()
-        return {oid for oid in relations if oid not in self._relations or self._relations[oid].root not in self._routes}
+        return {oid for oid in relations if self._routes.keys().isdisjoint(self._tables_of(oid))}
+
+    def _tables_of(self, relation: int) -> tuple[int, ...]:
+        """The tables that a row of a table is a row of, as far as they may have routes."""
+        known = self._relations.get(relation)
+        return () if known is None else (known.root, *known.ancestors)
+
+    def _with_ancestors(self, changes: Iterable[Change]) -> Iterator[Change]:
+        """Each change, and beside it the same change of each observed table that its table inherits from."""
+        for change in changes:
+            yield change
+            for oid in self._tables_of(change.relation)[1:]:
+                if oid in self._routes:
+                    yield change._replace(relation=oid)
 
     def _resync_lost(self, changes: Iterable[Change]) -> list[Occurrence]:
         """Tell those who miss a table to load again: what was written may be for them.
@@ -167,7 +180,7 @@ class Router:
     def surrender(self, changes: Iterable[Change], error: Exception) -> list[Occurrence]:
         """Tell all who hear of the tables to load again: what went wrong is not to keep the rest waiting for ever."""
         resyncs: dict[tuple[int, Observed], Occurrence] = {}
-        changes = list(changes)
+        changes = list(self._with_ancestors(changes))
         with self._assembled(changes):
             rows = [row for change in changes if (row := self._row(change)) is not None]
             for row in rows:
@@ -183,7 +196,9 @@ class Router:
         row = RowChange(change.id, change.xid, relation.root, None, None, change.context, change.at)
         if change.op in _RESYNC_OPS:
             row.resync, row.count = _RESYNC_OPS[change.op], change.rows
-            if row.resync == UNREADABLE:
+            if change.is_of_a_look:
+                emit(ChangedUnseen(alias=self._aliases[0], table=relation.name))
+            elif row.resync == UNREADABLE:
                 self._report(row, relation.name, ValueError("its image could not be written to the log"))
             return row
         if relation.root in self._deaf and not self._may_be_parents(change, relation.root):

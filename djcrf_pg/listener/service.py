@@ -18,7 +18,7 @@ from djcrf_pg.listener.backoff import Backoff
 from djcrf_pg.listener.catalog import Catalog
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.doorbell import Bell
-from djcrf_pg.listener.leader import stand_by, try_lead
+from djcrf_pg.listener.leader import claim, stand_by, try_lead
 from djcrf_pg.listener.leadership import Leadership
 from djcrf_pg.listener.session import Session
 from djcrf_pg.observations import (
@@ -104,6 +104,7 @@ class Listener:
         try:
             log = await ChangeLog.open(session)
             self.error = None
+            await claim(session, get_settings().project)
             if await self._stand_by(session, log.schema):
                 await self._lead(session, log)
         finally:

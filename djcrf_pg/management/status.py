@@ -23,8 +23,12 @@ _MENDS = {
     "not migrated": "`manage.py migrate` makes the change log and the tables",
     "absent": "`manage.py migrate` makes the change log and the tables",
     **dict.fromkeys(("missing", "outdated", "disabled"), "`manage.py djcrf_pg install` fixes the triggers"),
-    "unfit": "What is no table takes no triggers: observe the tables behind it, or take it out of DJCRF_PG['OBSERVE']",
+    "unfit": "What is no table takes no triggers, nor does a table with a foreign one among its children; `manage.py "
+    "djcrf_pg install` drops those it has. Observe the tables behind it, or take it out of DJCRF_PG['OBSERVE']",
     "unwanted": "`manage.py djcrf_pg install` drops what nobody observes",
+    "other": "What belongs to another project, or to an app that is not installed here, stays; `manage.py djcrf_pg "
+    "install --prune` drops it",
+    "taken": "A table has the triggers of one change log and project; `manage.py djcrf_pg install` says more",
 }
 
 
@@ -35,9 +39,11 @@ class Line:
     Attributes:
         database: Its alias.
         table: Its qualified name; for one that does not exist, what the model says.
-        state: ``installed``, ``missing``, ``outdated``, ``disabled``, ``unwanted`` (nobody observes it), ``absent``
-            (there is no such table), ``unfit`` (a view, say, which takes no triggers), or ``not migrated`` (there is
-            no change log).
+        state: ``installed``, ``missing``, ``outdated``, ``disabled``, ``unwanted`` (nobody observes it), ``other``
+            (nobody observes it here, but perhaps another project or an app that is not installed), ``taken`` (it is
+            observed, and has the triggers of another project that wants others), ``absent``
+            (there is no such table), ``unfit`` (a view, say, which takes no triggers, or a table with a foreign one
+            among its children), or ``not migrated`` (there is no change log).
         excluded: The columns that never leave it.
         casts: What is to be said of casts to json that its triggers call and that somebody else owns.
         deferred: The fields that a query selects as SQL and that instances lack therefore, with the class of each.
@@ -64,7 +70,7 @@ def run(command: BaseCommand, *, database: list[str] | None, json: bool, check: 
     """Print the state of each table."""
     lines = [line for alias in choose(database) for line in look(alias)]
     command.stdout.write(as_json(lines) if json else as_table(lines))
-    if check and any(line.state != "installed" for line in lines):
+    if check and any(line.state not in ("installed", "other") for line in lines):
         sys.exit(1)
 
 

@@ -10,14 +10,18 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.migration import Migration
 
 from djcrf_pg.capture.install import (
+    VERBS,
     absent,
     install,
     install_plan,
     log_schema,
+    others,
+    refuse_others,
     refuse_unfit,
     uninstall,
     uninstall_plan,
 )
+from djcrf_pg.capture.objects import look
 from djcrf_pg.capture.plan import Step
 from djcrf_pg.conf import get_settings
 from djcrf_pg.management.databases import add_database, choose
@@ -26,16 +30,20 @@ from djcrf_pg.registry import registry
 INSTALL_HELP = "Create, replace, enable and drop triggers until each observed table has what it wants."
 UNINSTALL_HELP = "Drop the triggers of djcrf_pg, or everything that it has made."
 
-_DONE = {"missing": "created", "outdated": "replaced", "disabled": "enabled", "unwanted": "dropped"}
-
 
 def add_install_arguments(parser: ArgumentParser) -> None:
     """Declare the options of ``install``."""
     add_database(parser)
+    parser.add_argument(
+        "--prune",
+        action="store_true",
+        help="Drop triggers of other projects too, and those on tables that no installed app has a model of; replace "
+        "those of other projects on observed tables.",
+    )
     parser.add_argument("--dry-run", action="store_true", help="Print the SQL and touch nothing.")
 
 
-def run_install(command: BaseCommand, *, database: list[str] | None, dry_run: bool) -> None:
+def run_install(command: BaseCommand, *, database: list[str] | None, prune: bool, dry_run: bool) -> None:
     """Bring the triggers to the wanted state.
 
     Raises:
@@ -49,12 +57,15 @@ def run_install(command: BaseCommand, *, database: list[str] | None, dry_run: bo
                 f"Run `manage.py migrate --database {alias}`; a router must allow the app djcrf_pg there."
             )
         if dry_run:
-            _print(command, alias, install_plan(alias))
+            _print(command, alias, install_plan(alias, prune=prune))
         else:
-            _tell(command, alias, install(alias))
+            _tell(command, alias, install(alias, prune=prune))
+            look(alias)
         for name in absent(alias):
             command.stderr.write(f"{alias}: {name} is observed and does not exist; `manage.py migrate` makes tables.")
         refuse_unfit(alias)
+        if not dry_run:
+            refuse_others(alias)
 
 
 def add_uninstall_arguments(parser: ArgumentParser) -> None:
@@ -67,11 +78,18 @@ def add_uninstall_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="Also the change log, the functions and the rows in django_migrations, so that the app can be removed.",
     )
+    parser.add_argument("--prune", action="store_true", help="Drop the triggers of other projects too.")
     parser.add_argument("--dry-run", action="store_true", help="Print the SQL and touch nothing.")
 
 
 def run_uninstall(
-    command: BaseCommand, *, database: list[str] | None, tables: list[str] | None, everything: bool, dry_run: bool
+    command: BaseCommand,
+    *,
+    database: list[str] | None,
+    tables: list[str] | None,
+    everything: bool,
+    prune: bool,
+    dry_run: bool,
 ) -> None:
     """Drop triggers, and everything else if asked.
 
@@ -84,14 +102,16 @@ def run_uninstall(
     if everything:
         for alias in chosen:
             _refuse_dependents(alias)
+            if not prune:
+                _refuse_others(alias)
     for alias in chosen:
         if dry_run:
-            _print(command, alias, uninstall_plan(alias, tables))
+            _print(command, alias, uninstall_plan(alias, tables, prune=prune))
             if everything:
                 _print_backwards(command, alias)
             continue
         # One table after the other, and each with LOCK_TIMEOUT; the migration would lock them all at a time.
-        _tell(command, alias, uninstall(alias, tables))
+        _tell(command, alias, uninstall(alias, tables, prune=prune))
         if everything:
             call_command(
                 "migrate", "djcrf_pg", "zero", database=alias, verbosity=0, interactive=False, skip_checks=True
@@ -120,6 +140,15 @@ def _refuse_dependents(alias: str) -> None:
         )
 
 
+def _refuse_others(alias: str) -> None:
+    """Dropping the change log would take the triggers of other projects along."""
+    for project, tables in others(alias).items():
+        raise CommandError(
+            f"The change log of database {alias!r} is also that of project {project!r}, which has triggers on "
+            f"{', '.join(tables)}. Add --prune to drop these as well."
+        )
+
+
 def _print(command: BaseCommand, alias: str, steps: Iterable[Step]) -> None:
     for step in steps:
         command.stdout.write(f"-- {alias}: {step.table.name} is {step.state}")
@@ -135,6 +164,6 @@ def _print_backwards(command: BaseCommand, alias: str) -> None:
 def _tell(command: BaseCommand, alias: str, steps: Iterable[Step]) -> None:
     steps = list(steps)
     for step in steps:
-        command.stdout.write(f"{alias}: triggers {_DONE[step.state]} on {step.table.name}")
+        command.stdout.write(f"{alias}: triggers {VERBS[step.state]} on {step.table.name}")
     if not steps:
         command.stdout.write(f"{alias}: nothing to do")

@@ -10,6 +10,7 @@ from channels.testing import WebsocketCommunicator
 from django.db import connection, connections
 from django.test import override_settings
 
+from djcrf_pg.capture.install import install
 from djcrf_pg.listener import embedded, leadership, router
 from tests.processes import until
 from tests.servers import PgParams
@@ -126,6 +127,43 @@ async def test_the_leader_deletes_what_is_delivered_and_older_than_the_retention
         with test_pg.connect() as admin:
             await until(lambda: admin.execute("SELECT count(*) FROM djcrf_pg_change").fetchone() == (0,))
     await sync_to_async(connections.close_all)()
+
+
+async def test_a_leader_notices_what_fires_no_trigger(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(leadership, "_PRUNE", 0.0)
+    communicator = WebsocketCommunicator(BoardConsumer.as_asgi(), "/ws/board/")
+    await communicator.connect()
+    await communicator.send_json_to({"action": "subscribe", "name": "tasks", "request_id": "r"})
+    assert (await communicator.receive_json_from(timeout=10))["response_status"] == 201
+
+    @sync_to_async
+    def run(*statements: str) -> None:
+        with connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+    async def heard() -> tuple[str, Any]:
+        message = await communicator.receive_json_from(timeout=10)
+        return message["action"], message.get("body") or message["data"]
+
+    resync = ("resync", {"reason": "unreadable", "model": "testapp.Task"})
+    insert = "INSERT INTO task_heir (id, title, status, points, body) VALUES ({0}, 't{0}', '', 0, '')"
+    try:
+        await run("CREATE TABLE task_heir (LIKE testapp_task)", insert.format(1))
+        await run("ALTER TABLE task_heir INHERIT testapp_task")
+        assert await heard() == resync
+        await sync_to_async(install)("default")
+        await run(insert.format(2))
+        assert await heard() == ("create", {"pk": 2})
+        await run("ALTER TABLE task_heir NO INHERIT testapp_task")
+        assert await heard() == resync
+        await run(insert.format(3))
+        task = await Task.objects.acreate(title="fence")
+        assert await heard() == ("create", {"pk": task.pk})
+    finally:
+        await run("DROP TABLE task_heir")
+        await communicator.disconnect()
+        await sync_to_async(connections.close_all)()
 
 
 async def test_a_fault_that_nobody_foresaw_is_a_resync_and_holds_nobody_up(monkeypatch: pytest.MonkeyPatch):

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import pytest
 from django.contrib.auth.models import Group, User
 from django.contrib.contenttypes.models import ContentType
+from django.core.management import call_command
 from django.db import connection, transaction
 
 from tests.acceptance.board import Board, Told
@@ -331,6 +332,34 @@ def test_a_partitioned_table_by_its_root_and_by_its_partitions(zoo: Zoo):
 
 
 # -- what an observer is told beyond DCRF --------------------------------------------------------------------
+
+
+def test_rows_of_a_table_that_inherits_are_rows_of_its_parent(zoo: Zoo):
+    sql("CREATE TABLE zoo_heir (more json DEFAULT '{}') INHERITS (zoo_text)")
+    sql("CREATE TABLE zoo_heir_of_heir () INHERITS (zoo_heir)")
+    try:
+        call_command("migrate", verbosity=0)
+        zoo.subscribe("text")
+        sql("INSERT INTO zoo_heir (code, name, points, more) VALUES ('a', '', 0, '[1]')")
+        sql("INSERT INTO zoo_heir_of_heir (code, name, points) VALUES ('b', '', 0)")
+        sql("DELETE FROM zoo_heir WHERE code = 'a'")
+        sql("DELETE FROM zoo_text WHERE code = 'b'")
+        assert [(action, row["code"]) for action, row in zoo.heard("text")] == [
+            ("create", "a"),
+            ("create", "b"),
+            ("delete", "a"),
+            ("delete", "b"),
+        ]
+        sql("INSERT INTO zoo_heir (code, name, points) VALUES ('c', '', 0)")
+        sql("ALTER TABLE zoo_text ADD COLUMN later int")
+        sql("INSERT INTO zoo_heir (code, name, points) VALUES ('d', '', 0)")
+        assert [row["code"] for _, row in zoo.heard("text")] == ["c", "d"]
+        sql("TRUNCATE zoo_heir")
+        reply = zoo.runner.run(zoo.client.until(lambda m: m.get("action") == "resync"))
+        assert (reply["request_id"], reply["data"]) == ("text", {"reason": "truncate", "model": "zoo.Text"})
+    finally:
+        sql("DROP TABLE zoo_heir CASCADE")
+        sql("ALTER TABLE zoo_text DROP COLUMN IF EXISTS later")
 
 
 def test_changed_old_instance_context_committed_at_and_change_id(zoo: Zoo):

@@ -9,7 +9,7 @@ import pytest
 from django.db import connection
 
 from djcrf_pg.capture import catalog
-from djcrf_pg.capture.plan import steps
+from djcrf_pg.capture.plan import Project, steps
 
 
 def _integer(text: str) -> int | Decimal:
@@ -93,5 +93,5 @@ def observe(name: str, excluded: tuple[str, ...] = ()) -> None:
     """Give a table the triggers that an observer of it would have."""
     schema = catalog.schema_of_log(connection)
     assert schema is not None
-    for step in steps(catalog.tables(connection, {name: excluded}), {}, schema):
+    for step in steps(catalog.tables(connection, {name: excluded}), {}, schema, Project("tests", ())):
         script(step.statements)

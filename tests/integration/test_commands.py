@@ -275,7 +275,8 @@ def test_a_partition_attached_later_is_noticed_and_mended(migrated: Project) -> 
     migrated.manage("djcrf_pg", "install")
     assert "missing" not in states(migrated).values()
     migrated.rows("INSERT INTO shelf_book_3a VALUES (250, 'a', '')")
-    assert migrated.rows("SELECT relation::regclass::text, op FROM djcrf_pg_change") == [("shelf_book_3a", "I")]
+    assert ("shelf_book", "R") in migrated.rows("SELECT relation::text, op FROM djcrf_pg_change")
+    assert migrated.rows("SELECT relation::text FROM djcrf_pg_change WHERE op = 'I'") == [("shelf_book_3a",)]
     migrated.rows("ALTER TABLE shelf_book DETACH PARTITION shelf_book_2")
     assert states(migrated)[table("shelf_book_2")] == "unwanted"
     migrated.manage("djcrf_pg", "install")

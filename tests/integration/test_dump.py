@@ -70,7 +70,9 @@ def lead(pg: PgParams) -> Heard:
             await log.save(piece.position, taken.term)
             relations = await log.relations(list({change.relation for change in changes}))
             names = {row["oid"]: row["name"] for row in relations}
-            return [(names[c.relation], c.op, parse(c.new or c.old or "{}")["title"]) for c in changes]
+            # A migrate after the restore has found tables and triggers that are not those it knew: a resync of each.
+            rows = [change for change in changes if not change.is_of_a_look]
+            return [(names[c.relation], c.op, parse(c.new or c.old or "{}")["title"]) for c in rows]
         finally:
             await connection.close()
 

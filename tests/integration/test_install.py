@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from django.core.checks import CheckMessage, run_checks
 from django.core.management import CommandError, call_command
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 from django.test import override_settings
 
 from djcrf_pg.capture import install as module
@@ -185,6 +185,31 @@ def test_a_table_that_nobody_observes_any_more_is_released(log: Log) -> None:
     assert log.entries() == []
 
 
+def test_the_triggers_of_another_change_log_are_not_replaced() -> None:
+    script(
+        [
+            "CREATE SCHEMA blog",
+            "CREATE FUNCTION blog.djcrf_pg_capture_insert_v1() RETURNS trigger LANGUAGE plpgsql "
+            "AS 'BEGIN RETURN NULL; END'",
+            "CREATE TRIGGER djcrf_pg_insert AFTER INSERT ON testapp_unheard EXECUTE FUNCTION "
+            "blog.djcrf_pg_capture_insert_v1()",
+            "COMMENT ON TRIGGER djcrf_pg_insert ON testapp_unheard IS 'djcrf_pg:0123456789abcdef:blog:testapp_unheard'",
+        ]
+    )
+    try:
+        with (
+            override_settings(DJCRF_PG=UNHEARD),
+            pytest.raises(CommandError, match=r"on public\.testapp_unheard \(project 'blog'\).* belong to another"),
+        ):
+            migrate()
+        assert triggers("testapp_unheard") == {"djcrf_pg_insert"}
+        assert sql("SELECT tgfoid::regproc::text FROM pg_trigger WHERE tgrelid = 'testapp_unheard'::regclass") == [
+            ("blog.djcrf_pg_capture_insert_v1",)
+        ]
+    finally:
+        sql("DROP SCHEMA blog CASCADE")
+
+
 def test_an_observed_table_that_does_not_exist_yet_is_passed_over(wanted: Callable[..., None]) -> None:
     wanted("not_there_yet")
     assert install("default") == []
@@ -314,6 +339,96 @@ def test_a_foreign_table_among_the_partitions_spares_the_whole(
             migrate()
         assert triggers("a_table") == set(TRIGGERS)
         assert triggers("parted") == set()
+    finally:
+        sql("DROP FOREIGN DATA WRAPPER nothing CASCADE")
+
+
+@pytest.fixture
+def far(test_pg: PgParams, transactional_db: None) -> Iterator[str]:
+    """A server of postgres_fdw that is this one, with a table ``remote (id, region)``."""
+    if not sql("SELECT 1 FROM pg_available_extensions WHERE name = 'postgres_fdw'"):
+        pytest.skip("no postgres_fdw: DJCRF_PG_TEST_POSTGRES=debian has it")
+    script(
+        [
+            "CREATE EXTENSION postgres_fdw",
+            f"CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{test_pg.host}', "
+            f"port '{test_pg.port}', dbname '{test_pg.dbname}')",
+            f"CREATE USER MAPPING FOR CURRENT_USER SERVER far OPTIONS (user '{test_pg.user}', password "
+            f"'{test_pg.password}')",
+            "CREATE TABLE remote (id int, region text)",
+            "INSERT INTO remote VALUES (7, 'far')",
+        ]
+    )
+    yield "SERVER far OPTIONS (table_name 'remote')"
+    script(["DROP EXTENSION postgres_fdw CASCADE", "DROP TABLE remote"])
+
+
+@pytest.mark.parametrize(
+    ("child", "write"),
+    [
+        ("PARTITION OF parted FOR VALUES IN ('f')", "INSERT INTO parted VALUES (1, 'f')"),
+        ("() INHERITS (heired)", "UPDATE heired SET id = id + 1"),
+        ("() INHERITS (heired)", "DELETE FROM heired"),
+    ],
+)
+def test_a_foreign_child_that_comes_later_is_named_and_migrate_lets_writes_reach_it_again(
+    child: str, write: str, parted: str, far: str, wanted: Callable[..., None]
+) -> None:
+    sql("CREATE TABLE heired (id int, region text)")
+    try:
+        wanted(parted, "heired")
+        install("default")
+        parent = "heired" if "heired" in child else parted
+        sql(f"CREATE FOREIGN TABLE child {child} {far}")
+        with pytest.raises(DatabaseError, match="cannot collect transition tuples from child foreign tables"):
+            sql(write)
+        sql(f"INSERT INTO {parent} VALUES (2, 'a')")
+        first, *_ = warnings()
+        assert first.msg.startswith(f"public.{parent} (database 'default') has a foreign table among its partitions")
+        assert "each statement on it that changes a row of the foreign table fails" in first.msg
+        with pytest.raises(CommandError, match=r"of public\.child \(a foreign table\)"):
+            migrate()
+        sql(write)
+        assert triggers(parent) == set()
+    finally:
+        sql("DROP TABLE heired CASCADE")
+
+
+def test_a_foreign_child_is_noticed_before_triggers_are_installed(wanted: Callable[..., None]) -> None:
+    script(
+        [
+            "CREATE TABLE heired (id int)",
+            "CREATE FOREIGN DATA WRAPPER nothing",
+            "CREATE SERVER nowhere FOREIGN DATA WRAPPER nothing",
+            "CREATE FOREIGN TABLE child () INHERITS (heired) SERVER nowhere",
+        ]
+    )
+    try:
+        wanted("heired")
+        with pytest.raises(CommandError, match=r"of public\.child \(a foreign table\)"):
+            migrate()
+        assert triggers("heired") == set()
+    finally:
+        script(["DROP FOREIGN DATA WRAPPER nothing CASCADE", "DROP TABLE heired"])
+
+
+def test_triggers_that_fail_writes_go_also_while_an_observed_table_does_not_exist(
+    parted: str, wanted: Callable[..., None]
+) -> None:
+    wanted(parted)
+    install("default")
+    script(
+        [
+            "CREATE FOREIGN DATA WRAPPER nothing",
+            "CREATE SERVER nowhere FOREIGN DATA WRAPPER nothing",
+            "CREATE FOREIGN TABLE parted_f PARTITION OF parted FOR VALUES IN ('f') SERVER nowhere",
+        ]
+    )
+    try:
+        wanted(parted, "not_there_yet")
+        assert states() == {"public.parted": "unfit", "public.parted_a": "unfit"}
+        install("default")
+        assert triggers("parted") == triggers("parted_a") == set()
     finally:
         sql("DROP FOREIGN DATA WRAPPER nothing CASCADE")
 

@@ -9,7 +9,7 @@ from django.db import connection
 
 from djcrf_pg import sql as files
 from djcrf_pg.capture import catalog
-from djcrf_pg.capture.plan import steps
+from djcrf_pg.capture.plan import Project, steps
 from tests.integration.log import script
 from tests.servers import PgParams
 
@@ -43,7 +43,7 @@ def app(test_pg: PgParams, db: None) -> Iterator[Session]:
             with connection.cursor() as cursor:
                 cursor.execute("SET search_path = app")
             wanted = {"shown": (), "vault": ("secret",)}
-            for step in steps(catalog.tables(connection, wanted), {}, "app."):
+            for step in steps(catalog.tables(connection, wanted), {}, "app.", Project("tests", ())):
                 for statement in step.statements:
                     session.execute(statement)  # type: ignore[arg-type]
             session.execute("RESET SESSION AUTHORIZATION")

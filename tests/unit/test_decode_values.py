@@ -224,6 +224,7 @@ def test_relations_are_made_of_the_catalogs_rows() -> None:
         "kind": "b",
         "element_kind": "b",
         "virtual": False,
+        "ancestors": [],
         "deferrable": True,
     }
     rows = [

@@ -6,11 +6,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from djcrf_pg.capture.plan import TRIGGERS, State, Table, Trigger, definition, drops, fingerprint, quote_literal, steps
+from djcrf_pg.capture.plan import (
+    TRIGGERS,
+    Project,
+    State,
+    Table,
+    Trigger,
+    definition,
+    drops,
+    fingerprint,
+    quote_literal,
+    steps,
+)
 
 EVENTS = ("insert", "update", "delete", "truncate")
-TABLE = Table(1, '"public"."task"')
+TABLE = Table(1, '"public"."task"', observed="task")
 SCHEMA = '"public".'
+PROJECT = Project("shop", {"task"})
 
 
 def installed(table: Table, **changed: object) -> dict[str, Trigger]:
@@ -26,7 +38,7 @@ def installed(table: Table, **changed: object) -> dict[str, Trigger]:
 
 def plan(wanted: list[Table], there: dict[Table, dict[str, Trigger]]) -> list[tuple[Table, State, tuple[str, ...]]]:
     """The plan as tuples."""
-    return [(step.table, step.state, step.statements) for step in steps(wanted, there, SCHEMA)]
+    return [(step.table, step.state, step.statements) for step in steps(wanted, there, SCHEMA, PROJECT)]
 
 
 def test_a_table_without_triggers_gets_all_four() -> None:
@@ -92,7 +104,7 @@ def test_a_table_is_known_by_its_oid_when_it_was_renamed() -> None:
 
 
 def test_wanted_tables_come_first() -> None:
-    other, third = Table(2, "b"), Table(3, "c")
+    other, third = Table(2, "b", observed="task"), Table(3, "c")
     found = plan([TABLE, third], {other: installed(other), third: installed(third)})
     assert [(table.oid, state) for table, state, _ in found] == [(1, "missing"), (3, "installed"), (2, "unwanted")]
 
@@ -163,3 +175,50 @@ def test_drops_are_in_the_order_of_names() -> None:
         'DROP TRIGGER IF EXISTS "a" ON "public"."task"',
         'DROP TRIGGER IF EXISTS "b" ON "public"."task"',
     )
+
+
+# -- projects ------------------------------------------------------------------------------------------------
+
+
+def owned(project: str, table: str, **changed: object) -> dict[str, Trigger]:
+    """The triggers of the table as a project has installed them for a table of that name."""
+    return {
+        name: dataclasses.replace(trigger, comment=f"{trigger.comment}:{project}:{table}", **changed)  # type: ignore[arg-type]
+        for name, trigger in installed(TABLE).items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("there", "state"),
+    [
+        (owned("shop", "task"), "unwanted"),
+        (owned("shop", "another_app"), "other"),
+        (owned("blog", "task"), "other"),
+        (installed(TABLE), "unwanted"),
+    ],
+)
+def test_what_nobody_wants_is_dropped_where_it_is_this_project_s_and_of_a_model_that_is_here(
+    there: dict[str, Trigger], state: State
+) -> None:
+    assert [step[1] for step in plan([], {TABLE: there})] == [state]
+    (step,) = steps([], {TABLE: there}, SCHEMA, dataclasses.replace(PROJECT, prune=True))
+    assert (step.state, len(step.statements)) == ("unwanted", 4)
+
+
+def test_a_table_that_two_projects_want_alike_is_left_alone_and_fixed_by_both() -> None:
+    there = owned("blog", "task")
+    assert plan([TABLE], {TABLE: there}) == [(TABLE, "installed", ())]
+    del there["djcrf_pg_insert"]
+    ((_, state, statements),) = plan([TABLE], {TABLE: there})
+    assert state == "missing"
+    assert statements[1].endswith(":blog:task'")
+
+
+def test_another_project_s_triggers_are_not_replaced_by_other_ones() -> None:
+    table = dataclasses.replace(TABLE, excluded=("secret",))
+    there = owned("blog", "task")
+    del there["djcrf_pg_insert"]
+    assert plan([table], {TABLE: there}) == [(table, "taken", ())]
+    (step,) = steps([table], {TABLE: owned("blog", "task")}, SCHEMA, dataclasses.replace(PROJECT, prune=True))
+    assert (step.state, len(step.statements)) == ("outdated", 6)
+    assert step.statements[1].endswith(":shop:task'")

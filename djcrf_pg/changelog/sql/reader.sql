@@ -37,8 +37,17 @@ ORDER BY id
 SELECT pg_current_snapshot()::text
 
 -- name: relations
--- The columns of tables as the driver would see their types: a domain is its base type.
+-- The columns of tables as the driver would see their types: a domain is its base type. A row of a table that inherits
+-- is a row of all its ancestors, which have fewer columns perhaps; a partition is no such table.
 SELECT c.oid, CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid ELSE c.oid END AS root,
+       CASE WHEN c.relispartition THEN '{}' ELSE ARRAY(
+           WITH RECURSIVE ancestor (oid) AS (
+               SELECT inhparent FROM pg_inherits WHERE inhrelid = c.oid
+               UNION
+               SELECT inhparent FROM ancestor JOIN pg_inherits ON inhrelid = ancestor.oid
+           )
+           SELECT oid FROM ancestor
+       ) END AS ancestors,
        format('%I.%I', n.nspname, c.relname) AS name, a.attname AS column,
        EXISTS (
            SELECT FROM pg_index WHERE indrelid = c.oid AND indisprimary AND NOT indimmediate
@@ -130,6 +139,14 @@ SELECT term FROM /* :schema */djcrf_pg_cursor WHERE name = $1
 -- name: trim
 -- $1 rows.
 SELECT /* :schema */djcrf_pg_trim_v1($1)
+
+-- name: may_look
+SELECT coalesce(
+    has_function_privilege(to_regprocedure('/* :schema */djcrf_pg_look_v1()'), 'EXECUTE'), false
+)
+
+-- name: look
+SELECT /* :schema */djcrf_pg_look_v1()
 
 -- name: flag
 SELECT setval('/* :schema */djcrf_pg_listener_awake', $1)

@@ -1,21 +1,35 @@
 -- name: probe
--- :holder of the leader's lock, $1 quoted table names, $2 names of our triggers.
+-- :holder of the leader's lock, $1 quoted table names, $2 names of our triggers, $3 class of the locks that say of which
+-- project a listener is.
 SELECT pg_current_snapshot()::text AS snapshot, clock_timestamp() AS at,
        to_regclass('djcrf_pg_change') IS NOT NULL AS migrated,
        (
            SELECT concat_ws(' ', nullif(application_name, ''), '(server process ' || pid || ')')
            FROM (/* :holder */) AS holder LIMIT 1
        ) AS leader,
+       (
+           SELECT locks.objid::int8 FROM (/* :holder */) AS holder JOIN pg_locks AS locks USING (pid)
+           WHERE locks.locktype = 'advisory' AND locks.granted AND locks.objsubid = 2
+             AND locks.classid = $3::int8::oid
+           LIMIT 1
+       ) AS project,
        ARRAY(
            SELECT name FROM unnest($1::text[]) AS wanted (name) WHERE to_regclass(name) IS NULL
        ) AS absent,
        ARRAY(
            SELECT name FROM unnest($1::text[]) AS wanted (name)
            WHERE to_regclass(name) IS NOT NULL AND cardinality($2::text[]) > (
-               SELECT count(*) FROM pg_trigger
+               SELECT count(*) FROM pg_trigger JOIN pg_proc AS called ON called.oid = tgfoid
                WHERE tgrelid = to_regclass(name) AND tgname = ANY ($2::text[]) AND tgenabled IN ('O', 'A')
+                 -- Not those of a log in another schema.
+                 AND pronamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('djcrf_pg_change'))
            )
        ) AS bare
+
+-- name: projects
+-- $1 names of our triggers: the projects that have some, as their comments say.
+SELECT DISTINCT split_part(obj_description(oid, 'pg_trigger'), ':', 3) AS name
+FROM pg_trigger WHERE tgname = ANY ($1::text[])
 
 -- name: hold
 -- $1 class and $2 keys of the locks that say whose events are heard.

@@ -6,6 +6,10 @@ WHERE locks.locktype = 'advisory' AND locks.granted AND locks.objsubid = 2
   AND locks.classid = /* :class */::int8::oid AND locks.objid = to_regclass('djcrf_pg_change')::oid
   AND locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 
+-- name: claim
+-- $1 class and $2 key of the lock that says of which project a listener is.
+SELECT pg_advisory_lock_shared($1::int, $2::int8::bit(32)::int)
+
 -- name: try_lead
 -- :schema of the log, $1 class of the leader's lock. Who leads says so in its application_name: operators see it, and the
 -- server reports the change to the client, which is how a command that returns no rows tells what came of it
