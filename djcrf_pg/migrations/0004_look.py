@@ -10,4 +10,4 @@ class Migration(migrations.Migration):
 
     dependencies = [("djcrf_pg", "0003_touch")]
 
-    operations = [RunSQLFile("0006_forwards.sql", "0006_backwards.sql")]
+    operations = [RunSQLFile("0004_forwards.sql", "0004_backwards.sql")]
