@@ -252,7 +252,7 @@ def test_a_pooler_in_session_mode_is_as_good_as_none(
     board.subscribe("tasks")
     with test_pg.connect() as admin:
         state = admin.execute(
-            "SELECT count(*) FROM pg_stat_activity AS activity JOIN pg_locks AS locks USING (pid)"
+            "SELECT count(DISTINCT pid) FROM pg_stat_activity AS activity JOIN pg_locks AS locks USING (pid)"
             " WHERE locktype = 'advisory' AND application_name LIKE 'djcrf_pg leader %'"
             " AND datname = current_database()"
         )

@@ -10,7 +10,7 @@ from django.db import DatabaseError, IntegrityError, connection, connections, mo
 from django.test.utils import isolate_apps
 
 import djcrf_pg
-from djcrf_pg.capture.plan import Table, steps
+from djcrf_pg.capture import plan
 from djcrf_pg.exceptions import ConfigurationError
 from tests.integration.writer.conftest import Log
 from tests.testapp.models import Awkward, Label, Note, Project, Task
@@ -277,7 +277,7 @@ def _capture(*names: str) -> None:
     with connection.cursor() as cursor:
         for name in names:
             cursor.execute("SELECT to_regclass(%s)::oid", [name])
-            (step,) = steps([Table(cursor.fetchone()[0], name)], {}, "public.")
+            (step,) = plan.steps([plan.Table(cursor.fetchone()[0], name)], {}, "public.", plan.Project("tests", ()))
             for statement in step.statements:
                 cursor.execute(statement)
 
