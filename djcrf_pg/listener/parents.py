@@ -72,7 +72,9 @@ class Parents:
         return bool(self._rows)
 
     def complete(self, rows: Iterable[tuple[type[Model], RowChange]], elsewhere: "Elsewhere") -> None:
-        """Take in what these rows refer to and the log has in other pieces of the window, level by level.
+        """Take in what these rows refer to and other pieces of the window have, level by level.
+
+        Also where this piece has the delete: another one may have what the row was before the transaction.
 
         Args:
             rows: Those of a piece, each with the model of its table.
@@ -85,22 +87,11 @@ class Parents:
                     wanted.setdefault(column, {})[row.xid, key] = None
             rows = []
             for (parent, name), keys in wanted.items():
-                here = self._keys(parent._meta.db_table, name)
-                for row in elsewhere.find(parent._meta.db_table, name, [key for key in keys if key not in here]):
+                for row in elsewhere.find(parent._meta.db_table, name, keys):
                     self.add(parent._meta.db_table, row)
                     rows.append((parent, row))
             if not rows:
                 return
-
-    def _keys(self, table: str, column: str) -> set[Key]:
-        """The rows of a table that are here already."""
-        return {
-            (xid, key)
-            for (xid, name), rows in self._rows.items()
-            if name == table
-            for row in rows
-            if (key := _text((row.old or {}).get(column))) is not None
-        }
 
     def preset(self, instance: Model | None, xid: int) -> None:
         """Set the relations of an instance to what its transaction has deleted."""

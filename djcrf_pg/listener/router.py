@@ -215,7 +215,7 @@ class Router:
 
     def _may_be_parents(self, change: Change, root: int) -> bool:
         """Whether a change is of a table that nobody is told of, and whose deleted rows others may refer to."""
-        return change.op in "ID" and root in self._referred and (change.xid, root) in self._emptied
+        return change.op in "IUD" and root in self._referred and (change.xid, root) in self._emptied
 
     def _key(self, relation: int, image: Image) -> Any:
         return self._routes[relation].key(image)
