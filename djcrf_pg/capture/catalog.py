@@ -44,6 +44,11 @@ def tables(connection: Any, wanted: Mapping[str, tuple[str, ...]]) -> list[Table
         connection: A Django database connection.
         wanted: ``db_table`` to excluded columns.
     """
+    return sort(connection, wanted)[0]
+
+
+def sort(connection: Any, wanted: Mapping[str, tuple[str, ...]]) -> tuple[list[Table], set[int]]:
+    """As :func:`tables`, and beside them the oids of those that are left out: they must have no triggers."""
     names = {connection.ops.quote_name(name): name for name in wanted}
     rows = _members(connection, names)
     bad = {name for name, _, _, kind in rows if kind not in _TABLES}
@@ -52,7 +57,7 @@ def tables(connection: Any, wanted: Mapping[str, tuple[str, ...]]) -> list[Table
         if name not in bad:
             excluded = {*wanted[names[name]], *(found[oid].excluded if oid in found else ())}
             found[oid] = Table(oid, qualified, tuple(sorted(excluded)), names[name])
-    return list(found.values())
+    return list(found.values()), {oid for name, oid, _, _ in rows if name in bad}
 
 
 def unfit(connection: Any, names: Iterable[str]) -> dict[str, str]:
@@ -64,13 +69,6 @@ def unfit(connection: Any, names: Iterable[str]) -> dict[str, str]:
     """
     rows = _members(connection, map(connection.ops.quote_name, names))
     return {qualified: _KINDS.get(kind, kind) for _, _, qualified, kind in rows if kind not in _TABLES}
-
-
-def spoiled(connection: Any, names: Iterable[str]) -> set[int]:
-    """The tables that must have no triggers, out of some ``db_table`` and their children, for :func:`unfit` ones."""
-    rows = _members(connection, map(connection.ops.quote_name, names))
-    bad = {name for name, _, _, kind in rows if kind not in _TABLES}
-    return {oid for name, oid, _, _ in rows if name in bad}
 
 
 def _members(connection: Any, quoted: Iterable[str]) -> list[tuple[str, int, str, str]]:

@@ -45,11 +45,10 @@ def plan(alias: str, *, prune: bool = False) -> list[Step]:
             return []
         refuse_tenants(alias)
         names = registry.tables(alias)
-        wanted = catalog.tables(connection, names)
+        wanted, unfit = catalog.sort(connection, names)
         found = steps(wanted, catalog.triggers(connection, schema), schema, _project(names, prune))
         taken = catalog.taken(connection, schema, wanted)
         found = [_taken(step, taken[step.table.oid]) if step.table.oid in taken else step for step in found]
-        unfit = catalog.spoiled(connection, names)
         found = [_unfit(step) if step.state == "unwanted" and step.table.oid in unfit else step for step in found]
         if unwanted := {step.table.oid for step in found} - {table.oid for table in wanted}:
             observed = {model._meta.db_table for _, models in registry.observed() for model in models}

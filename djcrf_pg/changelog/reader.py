@@ -186,8 +186,9 @@ class ChangeLog:
             await self.connection.execute(texts["close"])
         places = {"window": part, "xids": xids, "relations": relations}
         kept = True
+        rest = sql.render(texts["rest"], **places, after=after)
         try:
-            await self.connection.execute(sql.render(texts["declare"], **places, weight=_WEIGHT, after=after))
+            await self.connection.execute(sql.render(texts["declare"], rest=rest, weight=_WEIGHT))
         except _FAILS_AGAIN:
             kept = False
         return _Pieces(self.connection, self._sql, position, window, None if kept else places)
@@ -357,7 +358,8 @@ class _Pieces:
         if self._places is None:
             return sql.render(texts["fetch"], count=str(self._count))
         after = self._keys[-1]["id"] if self._keys else self.position.after_id or 0
-        return sql.render(texts["keys"], **self._places, after=str(after), count=str(self._count))
+        rest = sql.render(texts["rest"], **self._places, after=str(after))
+        return sql.render(texts["keys"], rest=rest, count=str(self._count))
 
     async def _images(self, keys: Sequence[asyncpg.Record]) -> list[asyncpg.Record]:
         """Rows by their keys; one that cannot be read, not even alone, is unreadable."""

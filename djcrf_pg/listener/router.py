@@ -68,7 +68,13 @@ class Router:
         self._audiences: dict[int, Audience] = {}
         self._deaf: set[int] = set()
         self._emptied: set[tuple[int, int]] = set()
-        # The tables that foreign keys of others lead to, with those that their models inherit from; and the others.
+        # The observed tables that a table inherits from: a row of it is a row of theirs.
+        self._ancestors = {
+            oid: found
+            for oid, relation in relations.items()
+            if (found := [ancestor for ancestor in relation.ancestors if ancestor in routes])
+        }
+        # Where the foreign keys of each table lead, to the tables of the models that those inherit from as well.
         ways = {
             oid: {
                 part._meta.db_table for key in foreign_keys(route.model) for part in family_of(key.remote_field.model)
@@ -117,7 +123,7 @@ class Router:
         self._lenient, self._forgiving, self._cut = lenient, forgiving, cut
         if not cut:
             self._elsewhere.forget()
-        changes = list(self._with_ancestors(changes))
+        changes = self._with_ancestors(changes)
         with self._assembled(changes, silent):
             found = self._find([row for change in changes if (row := self._row(change)) is not None])
             found += self._resync_lost(changes)
@@ -149,20 +155,24 @@ class Router:
         """The tables that nobody here knows, while observers miss theirs: these may be those, under another name."""
         if not self.lost:
             return set()
-        return {oid for oid in relations if self._routes.keys().isdisjoint(self._tables_of(oid))}
+        return {oid for oid in relations if not self._is_observed(oid)}
 
-    def _tables_of(self, relation: int) -> tuple[int, ...]:
-        """The tables that a row of a table is a row of, as far as they may have routes."""
-        known = self._relations.get(relation)
-        return () if known is None else (known.root, *known.ancestors)
+    def _is_observed(self, oid: int) -> bool:
+        relation = self._relations.get(oid)
+        return relation is not None and (relation.root in self._routes or oid in self._ancestors)
 
-    def _with_ancestors(self, changes: Iterable[Change]) -> Iterator[Change]:
+    def _with_ancestors(self, changes: Iterable[Change]) -> list[Change]:
         """Each change, and beside it the same change of each observed table that its table inherits from."""
-        for change in changes:
-            yield change
-            for oid in self._tables_of(change.relation)[1:]:
-                if oid in self._routes:
-                    yield change._replace(relation=oid)
+        if not self._ancestors:
+            return list(changes)
+        return [
+            each
+            for change in changes
+            for each in (
+                change,
+                *(change._replace(relation=oid) for oid in self._ancestors.get(change.relation, ())),
+            )
+        ]
 
     def _resync_lost(self, changes: Iterable[Change]) -> list[Occurrence]:
         """Tell those who miss a table to load again: what was written may be for them.
@@ -180,7 +190,7 @@ class Router:
     def surrender(self, changes: Iterable[Change], error: Exception) -> list[Occurrence]:
         """Tell all who hear of the tables to load again: what went wrong is not to keep the rest waiting for ever."""
         resyncs: dict[tuple[int, Observed], Occurrence] = {}
-        changes = list(self._with_ancestors(changes))
+        changes = self._with_ancestors(changes)
         with self._assembled(changes):
             rows = [row for change in changes if (row := self._row(change)) is not None]
             for row in rows:

@@ -9,22 +9,18 @@ import pytest
 
 from tests.acceptance.board import Board
 from tests.acceptance.test_subscriptions import refusal
+from tests.integration.test_commands import BOOKS, JOINS
 from tests.project import Project
 from tests.servers import DBNAME, AsgiServer, ManagePy, PgParams, app_env
 
 pytestmark = pytest.mark.processes
 
-BOOKS = {("shelf_book", f"djcrf_pg_{event}") for event in ("insert", "update", "delete", "truncate")}
-JOINS = {("shelf_book_authors", name) for _, name in BOOKS}
 CRATES = {("crate_crate", name) for _, name in BOOKS}
 
 SETTINGS = """
 from shelf_settings import *
 
-INSTALLED_APPS = [
-    "django.contrib.contenttypes", "django.contrib.auth", "channels", "rest_framework", "djangochannelsrestframework",
-    "djcrf_pg", "crate",
-]
+INSTALLED_APPS = [*INSTALLED_APPS[:-1], "crate"]
 """
 
 MODELS = """
@@ -121,7 +117,7 @@ def test_triggers_of_a_version_that_noted_no_project_belong_to_who_has_the_model
 
 
 def test_what_another_project_wants_otherwise_is_refused_and_kept(two: Two):
-    two.shelf.write("crate_settings.py", SETTINGS.replace('"crate",', '"crate", "shelf",'))
+    two.shelf.write("crate_settings.py", SETTINGS.replace('"crate"', '"crate", "shelf"'))
     result = two.crate("migrate", "--verbosity", "0", EXCLUDE={"shelf.Book": ["secret"]}, PROJECT="other", check=False)
     assert "The triggers on public.shelf_book (project 'shelf_settings') in database 'default'" in result.stderr
     assert "W005" in result.stderr

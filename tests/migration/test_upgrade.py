@@ -22,8 +22,7 @@ from tests.processes import ROOT, meanwhile, wait_until
 from tests.project import Project
 from tests.servers import AsgiServer, PgParams
 from tests.subscriber import Subscriber
-
-RELEASES = sorted((ROOT / "tests" / "releases").glob("*.whl"))
+from tests.unit.test_releases import RELEASES
 
 #: What a lock is waited for, in seconds: `migrate` gives up after it, so nobody waits behind it for longer.
 LOCK_TIMEOUT = 2.0
@@ -205,6 +204,18 @@ def test_a_release_is_upgraded_under_writes_and_back(
     assert str(release) in version(deployed)
     deployed.manage("migrate", "--verbosity", "0")
     writers = Writers(deployed.pg)
+
+    def replace(server: AsgiServer, subscriber: Reader) -> tuple[AsgiServer, Reader]:
+        """Start a server of the version that is deployed now beside another one, and stop that."""
+        successor = serve()
+        other = reader(successor)
+        both = writers.more(100)
+        subscriber.has(both)
+        other.has(both)
+        server.stop()
+        other.has(writers.more(100))
+        return successor, other
+
     with writers.at_work():
         writers.more(100)  # the log has rows before anybody reads it
         old_server = serve()
@@ -214,23 +225,11 @@ def test_a_release_is_upgraded_under_writes_and_back(
         deployed.release = None
         deployed.manage("migrate", "--verbosity", "0")
         old.has(writers.more(100))
-        new_server = serve()
-        new = reader(new_server)
-        both = writers.more(100)
-        old.has(both)
-        new.has(both)
-        old_server.stop()
-        new.has(writers.more(100))
+        new_server, new = replace(old_server, old)
 
         # Back: the old processes first, on what this version has made, then the migration.
         deployed.release = release
-        old_server = serve()
-        old = reader(old_server)
-        both = writers.more(100)
-        old.has(both)
-        new.has(both)
-        new_server.stop()
-        old.has(writers.more(100))
+        _, old = replace(new_server, new)
         deployed.release = None
         deployed.manage("migrate", "djcrf_pg", "0001", "--verbosity", "0")
         deployed.release = release

@@ -13,7 +13,7 @@ PACKAGE = Path(str(files(djcrf_pg)))
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.sql"))
 
 #: What the code fills in.
-PLACES = {"schema", "class", "wait", "holder", "window", "weight", "last", "target", "after", "most", "count"}
+PLACES = {"schema", "class", "wait", "holder", "window", "rest", "weight", "last", "target", "after", "most", "count"}
 PLACES |= {"xids", "relations", "age", "rows", "bytes", "columns", "query", "calls"}
 
 

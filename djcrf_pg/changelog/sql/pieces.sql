@@ -15,27 +15,27 @@ FROM (/* :window */) AS change
 WHERE depth > 1 AND id <= /* :after */
 GROUP BY xid, relation
 
--- name: declare
--- Keys and weights alone; images follow piece by piece.
-DECLARE djcrf_pg_window NO SCROLL CURSOR WITH HOLD FOR
-SELECT change.xid::text AS xid, change.id, weight.bytes
-FROM (/* :window */) AS change
-CROSS JOIN LATERAL (/* :weight */) AS weight
-WHERE change.id > /* :after */ AND NOT EXISTS (
-    SELECT FROM unnest('{/* :xids */}'::xid8[], '{/* :relations */}'::oid[]) AS mass (xid, relation)
-    WHERE mass.xid = change.xid AND mass.relation = change.relation
-)
-ORDER BY change.id
-
--- name: keys
--- Where the server cannot keep them all: :count keys, of which it sorts no more at a time. Their weights are what is stored:
--- no image is unpacked.
-SELECT xid::text AS xid, id, coalesce(pg_column_size(old), 0) + coalesce(pg_column_size(new), 0) AS bytes
-FROM (/* :window */) AS change
+-- name: rest
+-- What of the window is told row by row, and comes after.
+SELECT * FROM (/* :window */) AS change
 WHERE id > /* :after */ AND NOT EXISTS (
     SELECT FROM unnest('{/* :xids */}'::xid8[], '{/* :relations */}'::oid[]) AS mass (xid, relation)
     WHERE mass.xid = change.xid AND mass.relation = change.relation
 )
+
+-- name: declare
+-- Of :rest, keys and weights alone; images follow piece by piece.
+DECLARE djcrf_pg_window NO SCROLL CURSOR WITH HOLD FOR
+SELECT change.xid::text AS xid, change.id, weight.bytes
+FROM (/* :rest */) AS change
+CROSS JOIN LATERAL (/* :weight */) AS weight
+ORDER BY change.id
+
+-- name: keys
+-- Where the server cannot keep them all: :count keys of :rest, of which it sorts no more at a time. Their weights are what
+-- is stored: no image is unpacked.
+SELECT xid::text AS xid, id, coalesce(pg_column_size(old), 0) + coalesce(pg_column_size(new), 0) AS bytes
+FROM (/* :rest */) AS change
 ORDER BY id LIMIT /* :count */
 
 -- name: fetch
