@@ -1,0 +1,12 @@
+ALTER TABLE /* :schema */djcrf_pg_shape REPLICA IDENTITY DEFAULT;
+ALTER TABLE /* :schema */djcrf_pg_cap REPLICA IDENTITY DEFAULT;
+DROP FUNCTION /* :schema */djcrf_pg_trim_v2(bigint);
+DROP FUNCTION /* :schema */djcrf_pg_shorten_v1(bigint, timestamptz, bigint);
+DROP FUNCTION /* :schema */djcrf_pg_length_v1();
+DROP FUNCTION /* :schema */djcrf_pg_mark_v1(text, xid8, bigint);
+DROP SEQUENCE /* :schema */djcrf_pg_reach_id;
+DROP SEQUENCE /* :schema */djcrf_pg_reach_xid;
+DROP SEQUENCE /* :schema */djcrf_pg_late;
+DROP SEQUENCE /* :schema */djcrf_pg_front_id;
+DROP SEQUENCE /* :schema */djcrf_pg_front_xid;
+DROP SEQUENCE /* :schema */djcrf_pg_trimmed;
