@@ -1,3 +1,10 @@
+DROP TRIGGER djcrf_pg_replicated ON /* :schema */djcrf_pg_failure;
+DROP TRIGGER djcrf_pg_replicated ON /* :schema */djcrf_pg_shape;
+DROP TRIGGER djcrf_pg_replicated ON /* :schema */djcrf_pg_cap;
+DROP TRIGGER djcrf_pg_replicated ON /* :schema */djcrf_pg_cursor;
+DROP TRIGGER djcrf_pg_replicated_too ON /* :schema */djcrf_pg_change;
+DROP TRIGGER djcrf_pg_replicated ON /* :schema */djcrf_pg_change;
+DROP FUNCTION /* :schema */djcrf_pg_skip_v1();
 ALTER TABLE /* :schema */djcrf_pg_shape REPLICA IDENTITY DEFAULT;
 ALTER TABLE /* :schema */djcrf_pg_cap REPLICA IDENTITY DEFAULT;
 DROP FUNCTION /* :schema */djcrf_pg_trim_v2(bigint);
