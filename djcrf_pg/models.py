@@ -4,6 +4,7 @@ The listener does not use them: it reads over its own asyncpg connection. The ta
 files.
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.db import models
@@ -61,7 +62,31 @@ class PlainJSONField(_PgTypeField):
     pg_type = "json"
 
 
-class Change(models.Model):
+class _StaysHere(models.QuerySet[Any]):
+    """What dumps of data are made with: they iterate, and that yields nothing."""
+
+    def iterator(self, chunk_size: int | None = None) -> Iterator[Any]:
+        """Yield nothing."""
+        return iter(())
+
+
+class _Local(models.Model):
+    """What belongs to this database at this time, and to no dump of its data: ``dumpdata``, ``serialized_rollback``.
+
+    Both iterate over the default or the base manager. So ``iterator()`` yields nothing there, but whatever else Django
+    asks of these managers is answered; ``objects`` is as always.
+    """
+
+    undumped = models.Manager.from_queryset(_StaysHere)()
+    objects: models.Manager[Any] = models.Manager()
+
+    class Meta:
+        abstract = True
+        base_manager_name = "undumped"
+        default_manager_name = "undumped"
+
+
+class Change(_Local):
     """One row of one statement: what the triggers wrote. Rows are never changed, only pruned."""
 
     pk = models.CompositePrimaryKey("xid", "id")
@@ -75,14 +100,14 @@ class Change(models.Model):
     context = models.TextField(null=True)  # noqa: DJ001 - NULL says that the writer set none
     at = models.DateTimeField()
 
-    class Meta:
+    class Meta(_Local.Meta):
         db_table = "djcrf_pg_change"
 
     def __str__(self) -> str:
         return f"{self.op} {self.id} of {self.relation} in transaction {self.xid}"
 
 
-class Cursor(models.Model):
+class Cursor(_Local):
     """How far the leader has sent: see :mod:`djcrf_pg.changelog.cursor`."""
 
     name = models.TextField(primary_key=True)
@@ -92,14 +117,14 @@ class Cursor(models.Model):
     term = models.BigIntegerField()
     saved_at = models.DateTimeField()
 
-    class Meta:
+    class Meta(_Local.Meta):
         db_table = "djcrf_pg_cursor"
 
     def __str__(self) -> str:
         return f"{self.name}: term {self.term} at {self.snapshot}"
 
 
-class Failure(models.Model):
+class Failure(_Local):
     """A row that an observer's groups, serializer or handler failed on: see :mod:`djcrf_pg.listener.failures`."""
 
     id = models.BigAutoField(primary_key=True)
@@ -117,7 +142,7 @@ class Failure(models.Model):
     told = models.BooleanField(default=False)
     retry = models.BooleanField(default=False)
 
-    class Meta:
+    class Meta(_Local.Meta):
         db_table = "djcrf_pg_failure"
 
     def __str__(self) -> str:

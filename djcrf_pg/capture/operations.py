@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from django.db import router, transaction
+from django.db import OperationalError, router, transaction
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations.base import Operation
 from django.db.models import Model
@@ -30,6 +30,8 @@ def migration_schema(schema_editor: BaseDatabaseSchemaEditor) -> str:
 
 class RunSQLFile(Operation):
     """Run a file of ``djcrf_pg/capture/sql`` on PostgreSQL; do nothing on another vendor, or where a router says no.
+
+    Writers wait for a lock on the log while it is waited for, so that ends after ``LOCK_TIMEOUT``.
 
     Args:
         forwards: The file to run when migrating forwards.
@@ -66,8 +68,18 @@ class RunSQLFile(Operation):
         connection = schema_editor.connection
         if connection.vendor != "postgresql" or not router.allow_migrate(connection.alias, app_label):
             return
-        text = sql.load("djcrf_pg.capture", name)
-        schema_editor.execute(sql.render(text, schema=migration_schema(schema_editor)), params=None)
+        text = sql.render(sql.load("djcrf_pg.capture", name), schema=migration_schema(schema_editor))
+        try:
+            with _lock_timeout(schema_editor):
+                schema_editor.execute(text, params=None)
+        except OperationalError as error:
+            if getattr(error.__cause__, "sqlstate", None) != "55P03":
+                raise
+            raise InstallError(
+                f"{name} (database {connection.alias!r}) has not run: no lock on the tables of djcrf_pg within "
+                f"{get_settings().LOCK_TIMEOUT:g} s (DJCRF_PG['LOCK_TIMEOUT']), for a transaction that has written to "
+                f"an observed table is open. When it has ended, run `manage.py migrate` again."
+            ) from error
 
 
 #: The name of a trigger to the statements that make it as it should be.
@@ -162,7 +174,7 @@ class AlterTriggers(Operation):
 
 @contextmanager
 def _lock_timeout(schema_editor: BaseDatabaseSchemaEditor) -> Iterator[None]:
-    """Wait no longer than ``LOCK_TIMEOUT`` for the table; the rest of the migration has what it had before."""
+    """Wait no longer than ``LOCK_TIMEOUT`` for a table; the rest of the migration has what it had before."""
     if schema_editor.collect_sql:
         yield
         return

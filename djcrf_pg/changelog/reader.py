@@ -251,13 +251,13 @@ class ChangeLog:
         """Tell the writers how large the log may grow: seconds, rows, bytes."""
         await self.connection.execute(sql.set_caps(self.schema, age, rows, size))
 
-    async def trim(self, limit: int) -> int:
+    async def trim(self, limit: int) -> bool:
         """Delete up to ``limit`` of the oldest changes, delivered or not, if the log is over a cap.
 
         Returns:
-            How many were deleted.
+            Whether there is more to delete.
         """
-        return int(await self.connection.fetchval(self._sql["trim"], limit))
+        return bool(await self.connection.fetchval(self._sql["trim"], limit))
 
     async def may_look(self) -> bool:
         """Whether there is the function that finds changes without a trigger, and our role may call it."""

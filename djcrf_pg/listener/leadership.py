@@ -37,6 +37,9 @@ _SAVE, _PRUNE = 1.0, 60.0
 #: Rows that one DELETE of the retention takes: short enough to be in nobody's way.
 _PRUNE_ROWS = 5_000
 
+#: Rows that one trim takes, which ends before that when it has taken long.
+_TRIM_ROWS = 100_000
+
 #: Events are made and sent in parts of so many row changes: those of a part are made while the last part is sent.
 _PART = 1_000
 
@@ -77,7 +80,7 @@ class Leadership:
         self._position = taken.position
         self._grace_ends = time.monotonic() + grace
         self._unsaved = self._pruning = False
-        self._saved_at = self._pruned_at = self._looked_at = time.monotonic()
+        self._saved_at = self._pruned_at = self._trimmed_at = self._looked_at = time.monotonic()
         self._may_look = True
         self._catalog = catalog
         self._sender = Sender(taken.term, self._leads)
@@ -206,6 +209,9 @@ class Leadership:
                             await done.wait()
                         return
                     await self._log.beat(self._term)
+                    # Nobody else may keep the caps: writers that are SERIALIZABLE do not.
+                    if time.monotonic() - self._trimmed_at >= _PRUNE:
+                        await self._trim()
 
         beating = asyncio.create_task(beat())
         try:
@@ -327,6 +333,13 @@ class Leadership:
 
     async def _prune(self) -> None:
         pruned = await self._log.prune(self._position, get_settings().RETENTION, _PRUNE_ROWS)
-        trimmed = await self._log.trim(_PRUNE_ROWS)
-        self._pruning = _PRUNE_ROWS in (pruned, trimmed)
+        more = await self._trim()
+        self._pruning = more or pruned == _PRUNE_ROWS
         self._pruned_at = time.monotonic()
+
+    async def _trim(self) -> bool:
+        """Keep the caps of the log; whether there is more to do."""
+        more = await self._log.trim(_TRIM_ROWS)
+        if not more:
+            self._trimmed_at = time.monotonic()
+        return more

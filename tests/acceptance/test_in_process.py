@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import threading
 from typing import Any
 
 import pytest
@@ -164,6 +165,36 @@ async def test_a_leader_notices_what_fires_no_trigger(monkeypatch: pytest.Monkey
         await run("DROP TABLE task_heir")
         await communicator.disconnect()
         await sync_to_async(connections.close_all)()
+
+
+async def test_the_leader_keeps_the_caps_also_while_it_delivers(monkeypatch: pytest.MonkeyPatch, test_pg: PgParams):
+    former, blocked, released = router.net, threading.Event(), threading.Event()
+
+    def waiting(rows: Any, key: Any) -> Any:
+        blocked.set()
+        released.wait(25)
+        return former(rows, key)
+
+    monkeypatch.setattr(leadership, "_PRUNE", 0.0)
+    communicator = WebsocketCommunicator(BoardConsumer.as_asgi(), "/ws/board/")
+    with override_settings(DJCRF_PG={"LOG_MAX_ROWS": 2_000}):
+        await communicator.connect()
+        await communicator.send_json_to({"action": "subscribe", "name": "tasks", "request_id": "r"})
+        assert (await communicator.receive_json_from(timeout=10))["response_status"] == 201
+        monkeypatch.setattr(router, "net", waiting)
+        await Task.objects.acreate(title="one")
+        await until(blocked.is_set)
+        with test_pg.connect() as writer:
+            # Writers of this kind do not keep them.
+            writer.execute("SET default_transaction_isolation = 'serializable'")
+            writer.execute(
+                "INSERT INTO testapp_task (title, status, points, body) "
+                "SELECT 'many ' || i, '', 0, '' FROM generate_series(1, 6000) AS i"
+            )
+            await until(lambda: writer.execute("SELECT count(*) <= 2001 FROM djcrf_pg_change").fetchone() == (True,))
+        released.set()
+        await communicator.disconnect()
+    await sync_to_async(connections.close_all)()
 
 
 async def test_a_fault_that_nobody_foresaw_is_a_resync_and_holds_nobody_up(monkeypatch: pytest.MonkeyPatch):

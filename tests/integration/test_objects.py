@@ -9,6 +9,7 @@ from django.core.management import call_command
 from django.db import connection
 from django.test import override_settings
 
+from djcrf_pg import sql as files
 from djcrf_pg.capture import objects
 from djcrf_pg.capture.objects import look
 from tests.integration.log import observe, script, sql
@@ -172,14 +173,15 @@ def test_without_migrations_the_tables_of_the_models_become_the_change_log():
     try:
         with override_settings(MIGRATION_MODULES={"djcrf_pg": None}):
             call_command("migrate", run_syncdb=True, verbosity=0)
-            files = importlib.resources.files("djcrf_pg.capture") / "sql"
-            numbers = {path.name[:4] for path in files.iterdir() if path.name.endswith("_forwards.sql")}
+            folder = importlib.resources.files("djcrf_pg.capture") / "sql"
+            numbers = {path.name[:4] for path in folder.iterdir() if path.name.endswith("_forwards.sql")}
             assert set(objects._FILES) == numbers
             sql("INSERT INTO testapp_project (name) VALUES ('captured')")
             assert sql("SELECT op::text, new->>'name' FROM djcrf_pg_change WHERE op = 'I'")[-1] == ("I", "captured")
             sql("SELECT djcrf_pg_touch('testapp_project', 1)")
             assert sql("SELECT count(*) FROM djcrf_pg_change WHERE depth = 0 AND op = 'U'") == [(1,)]
     finally:
+        sql(files.render(files.load("djcrf_pg.capture", "0005_backwards.sql"), schema=""))
         sql("DROP TABLE djcrf_pg_change, djcrf_pg_cursor, djcrf_pg_cap, djcrf_pg_shape, djcrf_pg_failure")
         sql("DROP SEQUENCE djcrf_pg_listener_awake, djcrf_pg_floor")
         for name in ("insert", "update", "delete", "truncate"):

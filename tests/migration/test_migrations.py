@@ -15,13 +15,16 @@ from django.test import override_settings
 from pytest_django import DjangoDbBlocker
 
 import djcrf_pg
+from djcrf_pg import sql
 from djcrf_pg.capture.plan import TRIGGERS
-from djcrf_pg.exceptions import TouchError
+from djcrf_pg.exceptions import InstallError, TouchError
 from djcrf_pg.models import Change, Cursor
 from tests.servers import PgParams
 from tests.testapp.models import Project
 
 ALIAS = "migrated"
+
+_READER = sql.queries("djcrf_pg.changelog", "reader.sql", schema="public.", window="", weight="")
 
 
 @contextmanager
@@ -229,7 +232,7 @@ def test_on_another_vendor_nothing_is_made(
         migrate("djcrf_pg", "zero")
 
 
-@pytest.mark.parametrize("migration", ["0001", "0003"])
+@pytest.mark.parametrize("migration", ["0001", "0003", "0005"])
 @pytest.mark.parametrize(("backwards", "words"), [(False, "CREATE FUNCTION"), (True, "DROP FUNCTION")])
 def test_sqlmigrate_shows_what_runs(backwards: bool, words: str, migration: str, connection: Any) -> None:
     out = io.StringIO()
@@ -238,3 +241,33 @@ def test_sqlmigrate_shows_what_runs(backwards: bool, words: str, migration: str,
     assert words in shown
     assert "/* :" not in shown
     assert rows(connection, "SELECT to_regclass('djcrf_pg_change')") == [(None,)], "it was only shown"
+
+
+def test_a_migration_that_has_to_wait_for_a_writer_gives_up_and_says_so(connection: Any, pg: PgParams) -> None:
+    migrate()
+    migrate("djcrf_pg", "0004")
+    with psycopg.connect(pg.dsn(connection.settings_dict["NAME"])) as writer:
+        writer.execute("INSERT INTO testapp_project (name) VALUES ('open')")
+        with (
+            override_settings(DJCRF_PG={"LOCK_TIMEOUT": 0.2}),
+            pytest.raises(InstallError, match=r"0005_forwards\.sql .* within 0\.2 s"),
+        ):
+            migrate("djcrf_pg")
+        writer.commit()
+    migrate("djcrf_pg")
+
+
+def test_a_listener_of_a_role_of_its_own_may_trim_after_an_upgrade_without_new_grants(connection: Any) -> None:
+    migrate()
+    migrate("djcrf_pg", "0004")
+    rows(connection, "CREATE ROLE djcrf_listener")
+    try:
+        rows(connection, "GRANT EXECUTE ON FUNCTION djcrf_pg_trim_v1(bigint) TO djcrf_listener")
+        migrate("djcrf_pg")
+        rows(connection, "GRANT SELECT, DELETE, UPDATE ON djcrf_pg_change TO djcrf_listener")
+        rows(connection, "SET ROLE djcrf_listener")
+        rows(connection, _READER["trim"].replace("$1", "1"))
+        rows(connection, _READER["prune"].replace("$1", "'1:1:'").replace("$2", "1").replace("$3", "1"))
+        rows(connection, "RESET ROLE")
+    finally:
+        rows(connection, "DROP OWNED BY djcrf_listener; DROP ROLE djcrf_listener")

@@ -85,10 +85,19 @@ WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND classid = $1::int8:
 SELECT wanted.name, to_regclass(wanted.name)::oid AS oid FROM unnest($1::text[]) AS wanted (name)
 
 -- name: prune
--- $1 snapshot delivered, $2 seconds to keep, $3 rows: the oldest rows by the only index there is.
-WITH oldest AS (
+-- $1 snapshot delivered, $2 seconds to keep, $3 rows: the oldest rows by the only index there is, from where the last trim has
+-- found the first one. What was deleted before it may be in the index for as long as somebody's snapshot is old.
+WITH front AS (
+    SELECT CASE WHEN late.last_value = 0 THEN xid.last_value ELSE least(xid.last_value, late.last_value) END::text::xid8 AS xid,
+           CASE WHEN late.last_value = 0 THEN id.last_value ELSE 0 END AS id
+    FROM /* :schema */djcrf_pg_front_xid AS xid, /* :schema */djcrf_pg_front_id AS id, /* :schema */djcrf_pg_late AS late
+), oldest AS (
     SELECT xid, id FROM /* :schema */djcrf_pg_change
     WHERE xid < pg_snapshot_xmin($1::text::pg_snapshot)
+      AND (xid, id) >= (  -- one from another cluster's dump says nothing
+          (SELECT CASE WHEN xid < pg_snapshot_xmax(pg_current_snapshot()) THEN xid ELSE '0' END FROM front),
+          (SELECT CASE WHEN xid < pg_snapshot_xmax(pg_current_snapshot()) THEN id ELSE 0 END FROM front)
+      )
     ORDER BY xid, id
     LIMIT $3
     FOR UPDATE SKIP LOCKED  -- writers trim the log too
@@ -137,8 +146,10 @@ WITH touched AS (
 SELECT term FROM /* :schema */djcrf_pg_cursor WHERE name = $1
 
 -- name: trim
--- $1 rows.
-SELECT /* :schema */djcrf_pg_trim_v1($1)
+-- $1 rows. A writer that is at it has the lock, and needs no help.
+SELECT CASE WHEN pg_try_advisory_xact_lock(1684693878, '/* :schema */djcrf_pg_change'::regclass::oid::int8::bit(32)::int)
+            THEN /* :schema */djcrf_pg_shorten_v1($1, clock_timestamp() + interval '0.2 s', 9223372036854775807)
+            ELSE false END
 
 -- name: may_look
 SELECT coalesce(
