@@ -25,7 +25,7 @@ WHERE change.id > /* :after */ AND NOT EXISTS (
     SELECT FROM unnest('{/* :xids */}'::xid8[], '{/* :relations */}'::oid[]) AS mass (xid, relation)
     WHERE mass.xid = change.xid AND mass.relation = change.relation
 )
-ORDER BY change.id
+ORDER BY change.id, change.xid
 
 -- name: keys
 -- Where the server cannot keep them all: :count keys, of which it sorts no more at a time. Their weights are what is stored:
