@@ -36,6 +36,13 @@ Convert = Callable[[Any], Any]
 #: Types whose values are JSON themselves.
 JSON = ("json", "jsonb")
 
+#: The oids of types from here on are those that somebody has made (PostgreSQL's FirstNormalObjectId).
+_FIRST_MADE = 16384
+
+#: Made types whose arrays Django has the driver read (``django.contrib.postgres.signals``), and how: as ``text[]``.
+_READ_ARRAYS = ("citext", "hstore")
+_TEXT_ARRAY = 1009
+
 #: The kind of a generated column that is not stored: a trigger sees null, so its field is deferred.
 VIRTUAL = "virtual"
 
@@ -136,6 +143,29 @@ def _interval(value: str) -> timedelta:
     )
 
 
+_PAIR = re.compile(r'"((?:[^"\\]|\\.)*)"=>(?:NULL|"((?:[^"\\]|\\.)*)")(?:, |$)', re.DOTALL)
+
+
+def _hstore(value: Any) -> dict[str, str | None]:
+    """Read hstore: JSON from its extension's cast, the text of its output function inside of an array."""
+    if not isinstance(value, str):
+        return cast("dict[str, str | None]", _exactly(dict)(value))
+    found: dict[str, str | None] = {}
+    place = 0
+    while place < len(value):
+        match = _PAIR.match(value, place)
+        if match is None:
+            raise ValueError(f"hstore expected, not {value!r:.50}")
+        key, text = match.groups()
+        found[_unescaped(key)] = None if text is None else _unescaped(text)
+        place = match.end()
+    return found
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
+
+
 def _timestamptz(aware: bool, zone: tzinfo) -> Convert:
     if aware and zone is UTC:
         # What fromisoformat makes of "+00:00" is timezone.utc already.
@@ -161,7 +191,7 @@ _PLAIN: dict[str, Convert] = {
     "timetz": time.fromisoformat,
     "timestamp": datetime.fromisoformat,
     "interval": _interval,
-    "hstore": _exactly(dict),
+    "hstore": _hstore,
     # The raw text of the value, see image.parse.
     "jsonb": _exactly(str),
 }
@@ -192,7 +222,8 @@ class Decoders:
         if column.element is not None:
             if column.element.name in JSON:
                 return _json_array(self.converter(column.element), depth)
-            return _array(self.converter(column.element))
+            convert_list = _array(self.converter(column.element))
+            return self._made_array(column, convert_list) if column.oid >= _FIRST_MADE else convert_list
         if column.name == "timestamptz":
             return _timestamptz(settings.USE_TZ, self._zone)
         if column.kind == "e":
@@ -202,6 +233,23 @@ class Decoders:
         if column.name == "json":
             return json.loads
         return self._fallback(column)
+
+    def _made_array(self, column: ColumnType, convert_list: Convert) -> Convert:
+        """Of a type that somebody has made the image has the text that the driver is given; a former version had JSON.
+
+        Django has the driver read arrays of citext and hstore, and nothing else of the kind.
+        """
+        assert column.element is not None
+        split: Convert | None = None
+        if column.element.name in _READ_ARRAYS:
+            split = self._driver.get_loader(_TEXT_ARRAY, Format.TEXT).load
+
+        def convert(value: Any) -> Any:
+            if not isinstance(value, str):
+                return convert_list(value)
+            return value if split is None else convert_list(split(value.encode()))
+
+        return convert
 
     def _fallback(self, column: ColumnType) -> Convert:
         load = self._driver.get_loader(column.oid, Format.TEXT).load
