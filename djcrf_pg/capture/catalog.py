@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from djcrf_pg import sql
-from djcrf_pg.capture.plan import Table, Trigger
+from djcrf_pg.capture.plan import FORMER, FUNCTIONS, Table, Trigger
 
 
 def _query(name: str) -> str:
@@ -94,12 +94,12 @@ def triggers(connection: Any, schema: str) -> dict[Table, dict[str, Trigger]]:
     return _by_table(rows)
 
 
-def casts(connection: Any, schema: str, oids: list[int]) -> list[tuple[Any, ...]]:
-    """Find casts to json that capturing rows of tables calls, and that are neither ours nor a superuser's."""
+def version(connection: Any, schema: str) -> str:
+    """The newest version of the capture functions in ``schema``: an older one where migrations were taken back."""
     with connection.cursor() as cursor:
-        cursor.execute(_query("casts"), [oids, schema.removesuffix(".")])
-        rows: list[tuple[Any, ...]] = cursor.fetchall()
-    return rows
+        cursor.execute(_query("versions"), [schema.removesuffix(".")])
+        found = {name for (name,) in cursor.fetchall()}
+    return next((version for version in (FUNCTIONS, *FORMER) if version in found), FUNCTIONS)
 
 
 def _by_table(rows: Iterable[tuple[Any, ...]]) -> dict[Table, dict[str, Trigger]]:

@@ -38,7 +38,7 @@ def plan(alias: str) -> list[Step]:
             return []
         refuse_tenants(alias)
         wanted = catalog.tables(connection, registry.tables(alias))
-        found = steps(wanted, catalog.triggers(connection, schema), schema)
+        found = steps(wanted, catalog.triggers(connection, schema), schema, catalog.version(connection, schema))
         if unwanted := [step.table.oid for step in found if step.state == "unwanted"]:
             names = {model._meta.db_table for _, models in registry.observed() for model in models}
             theirs = _wanted_by_siblings(alias) | catalog.elsewhere(connection, unwanted, names)

@@ -67,7 +67,9 @@ class RunSQLFile(Operation):
         if connection.vendor != "postgresql" or not router.allow_migrate(connection.alias, app_label):
             return
         text = sql.load("djcrf_pg.capture", name)
-        schema_editor.execute(sql.render(text, schema=migration_schema(schema_editor)), params=None)
+        # Backwards some of them lock observed tables.
+        with _lock_timeout(schema_editor):
+            schema_editor.execute(sql.render(text, schema=migration_schema(schema_editor)), params=None)
 
 
 #: The name of a trigger to the statements that make it as it should be.

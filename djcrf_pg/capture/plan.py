@@ -14,8 +14,9 @@ _EVENTS = {
     "truncate": "",
 }
 
-#: Version of the capture functions in the SQL files.
-FUNCTIONS = "v1"
+#: Version of the capture functions in the SQL files, and the former ones.
+FUNCTIONS = "v2"
+FORMER = ("v1",)
 
 TRIGGERS = tuple(f"djcrf_pg_{event}" for event in _EVENTS)
 
@@ -60,28 +61,28 @@ def quote_literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def definition(table: Table, event: str, schema: str) -> str:
+def definition(table: Table, event: str, schema: str, version: str | None = None) -> str:
     """The ``CREATE TRIGGER`` statement of one event; ``schema`` holds our functions, quoted, with its dot."""
     arguments = ", ".join(map(quote_literal, table.excluded)) if event != "truncate" else ""
     referencing = f"{_EVENTS[event]} " if _EVENTS[event] else ""
     return (
         f"CREATE OR REPLACE TRIGGER djcrf_pg_{event} AFTER {event.upper()} ON {table.name} "
         f"{referencing}FOR EACH STATEMENT "
-        f"EXECUTE FUNCTION {schema}djcrf_pg_capture_{event}_{FUNCTIONS}({arguments})"
+        f"EXECUTE FUNCTION {schema}djcrf_pg_capture_{event}_{version or FUNCTIONS}({arguments})"
     )
 
 
-def fingerprint(table: Table, event: str) -> str:
+def fingerprint(table: Table, event: str, version: str | None = None) -> str:
     """What the trigger's COMMENT says: a hash that changes when its definition does, not with renames."""
-    nameless = definition(dataclasses.replace(table, oid=0, name=""), event, "")
+    nameless = definition(dataclasses.replace(table, oid=0, name=""), event, "", version)
     return f"djcrf_pg:{hashlib.sha256(nameless.encode()).hexdigest()[:16]}"
 
 
-def create(table: Table, event: str, schema: str) -> tuple[str, str]:
+def create(table: Table, event: str, schema: str, version: str | None = None) -> tuple[str, str]:
     """The statements that make the trigger of one event, whether or not it is there: itself and its fingerprint."""
-    comment = quote_literal(fingerprint(table, event))
+    comment = quote_literal(fingerprint(table, event, version))
     return (
-        definition(table, event, schema),
+        definition(table, event, schema, version),
         f"COMMENT ON TRIGGER djcrf_pg_{event} ON {table.name} IS {comment}",
     )
 
@@ -92,20 +93,27 @@ def definitions(excluded: tuple[str, ...]) -> dict[str, tuple[str, str]]:
     return {f"djcrf_pg_{event}": create(table, event, "/* :schema */") for event in _EVENTS}
 
 
-def steps(wanted: Iterable[Table], installed: Mapping[Table, Mapping[str, Trigger]], schema: str) -> list[Step]:
+def steps(
+    wanted: Iterable[Table],
+    installed: Mapping[Table, Mapping[str, Trigger]],
+    schema: str,
+    version: str | None = None,
+) -> list[Step]:
     """Plan the work on every table that wants triggers or has them.
 
     Args:
         wanted: The tables that want triggers.
         installed: The tables that have some of ours, by table (compared by oid alone), trigger by name.
         schema: The schema of our functions, quoted and with its dot.
+        version: Of the functions that the triggers are to call: the newest ones that are migrated; by default
+            the newest there are.
 
     Returns:
         One step for each table, wanted ones first.
     """
     wanted = list(wanted)
     found = {table.oid: triggers for table, triggers in installed.items()}
-    plan = [_wanted_step(table, found.get(table.oid, {}), schema) for table in wanted]
+    plan = [_wanted_step(table, found.get(table.oid, {}), schema, version) for table in wanted]
     oids = {table.oid for table in wanted}
     for table, triggers in installed.items():
         if table.oid not in oids:
@@ -118,7 +126,7 @@ def drops(table: Table, triggers: Iterable[str]) -> tuple[str, ...]:
     return tuple(f'DROP TRIGGER IF EXISTS "{name}" ON {table.name}' for name in sorted(triggers))
 
 
-def _wanted_step(table: Table, triggers: Mapping[str, Trigger], schema: str) -> Step:
+def _wanted_step(table: Table, triggers: Mapping[str, Trigger], schema: str, version: str | None) -> Step:
     statements: list[str] = []
     states: set[State] = set()
     if strangers := triggers.keys() - set(TRIGGERS):
@@ -126,11 +134,11 @@ def _wanted_step(table: Table, triggers: Mapping[str, Trigger], schema: str) -> 
         states.add("outdated")
         statements += drops(table, strangers)
     for event in _EVENTS:
-        name, comment = f"djcrf_pg_{event}", fingerprint(table, event)
+        name, comment = f"djcrf_pg_{event}", fingerprint(table, event, version)
         there = triggers.get(name)
         if there is None or there.comment != comment:
             states.add("outdated" if there else "missing")
-            statements += create(table, event, schema)
+            statements += create(table, event, schema, version)
         if there is not None and not there.enabled:
             states.add("disabled")
             statements.append(f"ALTER TABLE {table.name} ENABLE TRIGGER {name}")

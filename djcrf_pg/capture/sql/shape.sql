@@ -13,8 +13,9 @@ WITH present AS (
     )
     GROUP BY a.attrelid
 ), said AS (
-    INSERT INTO /* :schema */djcrf_pg_change (relation, op)
-    SELECT DISTINCT present.relation, 'R'::"char"
+    -- A position in the WAL, as the ids of the triggers are: it comes behind what they have written.
+    INSERT INTO /* :schema */djcrf_pg_change (id, relation, op) OVERRIDING SYSTEM VALUE
+    SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint + row_number() OVER (), present.relation, 'R'::"char"
     FROM present JOIN /* :schema */djcrf_pg_shape AS known ON known.relation = present.relation
     WHERE EXISTS (
         SELECT FROM jsonb_each(known.columns) AS former JOIN jsonb_each(present.columns) AS now USING (key)
