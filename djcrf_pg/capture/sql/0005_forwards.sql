@@ -304,7 +304,9 @@ $function$;
 --
 -- The quick way is for what most statements are: one row (OFFSET 1 finds a second one), of common types, in an ordinary
 -- session. What may stand against it is asked in the WHERE of one SELECT, before the image is made: each expression of
--- PL/pgSQL is made ready anew in each transaction.
+-- PL/pgSQL is made ready anew in each transaction. The flag of the doorbell may be read before the log is written: the
+-- writer's rows
+-- have given its transaction an xid.
 --
 -- The long way pins the settings. It makes the images of a row in variables. Of many rows it makes them twice where one of
 -- them may be too long, to see that it can; and then writes them, outside of the block.
