@@ -338,8 +338,11 @@ class _Pieces:
                     raise
                 self._count //= 2
                 continue
-            self._keys.extend(keys)
             self._more = len(keys) == self._count
+            if self._more and self._places is not None and keys[0]["id"] != keys[-1]["id"]:
+                # The next ones are behind an id, and the last one may be that of more transactions.
+                keys = [key for key in keys if key["id"] != keys[-1]["id"]]
+            self._keys.extend(keys)
         chosen: list[asyncpg.Record] = []
         size = 0
         while self._keys and (
