@@ -1,16 +1,14 @@
 """System checks: what is missing, where, and the command or setting that mends it."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.checks import CheckMessage, Error, Info, Tags, Warning, register
 from django.db import DatabaseError, connections
 
 from djcrf_pg import conf
-from djcrf_pg.capture.casts import MEND, foreign_casts
 from djcrf_pg.capture.install import plan, unfit
 from djcrf_pg.capture.tenancy import refusal, refuse_tenants
 from djcrf_pg.discovery import discover
@@ -28,7 +26,7 @@ def register_all() -> None:
     register(check_serializers)
     register(check_tenants)
     register(check_triggers, Tags.database)
-    register(check_casts, Tags.database)
+    register(check_server, Tags.database)
 
 
 def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
@@ -160,20 +158,37 @@ def check_triggers(
             )
 
 
-def check_casts(
+def check_server(
     app_configs: Sequence[AppConfig] | None, databases: Iterable[str] | None = None, **kwargs: Any
 ) -> Iterable[CheckMessage]:
-    """No trigger runs somebody else's cast to json with the rights of our functions' owner."""
+    """Settings of the server with which an event takes longer, or a large statement fails."""
     if conf.problems(getattr(settings, "DJCRF_PG", {})):
         return
     for alias in databases or ():
         if connections[alias].vendor != "postgresql":
             continue
-        # What goes wrong here goes wrong in check_triggers too, and is told there.
-        with suppress(DjcrfPgError, DatabaseError):
-            discover()
-            for cast in foreign_casts(alias, [step.table for step in plan(alias)]):
-                yield Warning(f"Database {alias!r}, {cast}", hint=MEND, id="djcrf_pg.W007")
+        try:
+            with connections[alias].cursor() as cursor:
+                cursor.execute(
+                    "SELECT current_setting('max_prepared_transactions')::int, current_setting('temp_file_limit')"
+                )
+                prepared, limit = cursor.fetchone()
+        except DatabaseError:
+            continue  # check_triggers says what is wrong
+        if prepared and conf.get_settings().NOTIFY == "auto":
+            yield Info(
+                f"The server of database {alias!r} has max_prepared_transactions = {prepared}, and PREPARE TRANSACTION "
+                f"fails after NOTIFY. So no trigger rings, and the leader reads each POLL_INTERVAL.",
+                hint="If nothing prepares transactions there, set DJCRF_PG['NOTIFY'] = 'elide'; else to 'never'.",
+                id="djcrf_pg.I012",
+            )
+        if limit != "-1":
+            yield Warning(
+                f"The database user of {alias!r} has temp_file_limit = {limit}: a statement on an observed table fails "
+                f"where its rows, before and after it, and their images take more than that.",
+                hint="See the reference of limits: raise work_mem or temp_file_limit, or write in smaller statements.",
+                id="djcrf_pg.W013",
+            )
 
 
 def _mend(alias: str) -> str:

@@ -14,7 +14,7 @@ from django.core.signals import setting_changed
 
 from djcrf_pg.exceptions import ConfigurationError
 
-NotifyMode = Literal["elide", "always", "never"]
+NotifyMode = Literal["auto", "elide", "always", "never"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,7 +33,8 @@ class Settings:
         LISTENER_DATABASE: Alias in ``DATABASES`` that the listener connects to instead of ``default``, for one that
             is behind a pooler in transaction mode; or a mapping of alias to alias.
         NOTIFY: ``"elide"`` rings the doorbell only when the listener sleeps, ``"always"`` for each
-            statement, ``"never"`` not at all (two-phase commit): the listener polls instead.
+            statement, ``"never"`` not at all (two-phase commit): the listener polls instead. ``"auto"`` is
+            ``"never"`` where ``max_prepared_transactions`` of the server is above 0, else ``"elide"``.
         SUBSCRIBE_TIMEOUT: Seconds that ``subscribe()`` waits for a listener.
         LOCK_TIMEOUT: Seconds that an install waits for the lock on a table.
         RETENTION: Seconds that delivered changes stay in the log.
@@ -44,7 +45,7 @@ class Settings:
             tells each row.
         SAFETY_POLL: Seconds between the reads of a listener that nobody wakes; so long it does not notice a
             connection that has gone silent.
-        POLL_INTERVAL: Seconds between reads when ``NOTIFY`` is ``"never"``.
+        POLL_INTERVAL: Seconds between reads when nobody rings.
         BATCH_SIZE: Changes read and sent at a time.
         ENVELOPE_EVENTS: Events in one channel-layer message, at most.
         ENVELOPE_BYTES: Bytes of events in one channel-layer message; a larger single event travels alone.
@@ -57,7 +58,7 @@ class Settings:
     PROJECT: str | None = None
     EMBEDDED: bool = True
     LISTENER_DATABASE: str | Mapping[str, str] | None = None
-    NOTIFY: NotifyMode = "elide"
+    NOTIFY: NotifyMode = "auto"
     SUBSCRIBE_TIMEOUT: float = 10.0
     LOCK_TIMEOUT: float = 5.0
     RETENTION: float = 86_400.0

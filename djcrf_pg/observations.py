@@ -279,6 +279,16 @@ class FieldDeferred(Observation):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ContextTooLong(Observation):
+    """A session said more of its changes than the log stores with each, so they carry no context."""
+
+    level = logging.WARNING
+    template = "changes of {table} carry no context: djcrf_pg.context was longer than 8192 bytes (transaction {xid})"
+    table: str
+    xid: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class FieldSelectsSql(Observation):
     """A query selects a field as SQL, and the log has what is stored, so the field is deferred on the instance."""
 

@@ -61,7 +61,8 @@ SERVER_SETTINGS: Mapping[str, str] = {
     "full_page_writes": "off",
     "synchronous_commit": "on",
     "max_connections": "200",
-    "max_prepared_transactions": "10",
+    # Where transactions can be prepared, the default of NOTIFY is to poll.
+    "max_prepared_transactions": "0",
     "track_commit_timestamp": "off",
     "timezone": "UTC",
     "log_line_prefix": "%m [%p] %q%a ",

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from djcrf_pg import sql
-from djcrf_pg.capture.plan import TRIGGERS, Table, Trigger
+from djcrf_pg.capture.plan import FORMER, FUNCTIONS, TRIGGERS, Table, Trigger
 
 
 def _query(name: str) -> str:
@@ -115,12 +115,12 @@ def taken(connection: Any, schema: str, tables: Iterable[Table]) -> dict[int, st
         return dict(cursor.fetchall())
 
 
-def casts(connection: Any, schema: str, oids: list[int]) -> list[tuple[Any, ...]]:
-    """Find casts to json that capturing rows of tables calls, and that are neither ours nor a superuser's."""
+def version(connection: Any, schema: str) -> str:
+    """The newest version of the capture functions in ``schema``: an older one where migrations were taken back."""
     with connection.cursor() as cursor:
-        cursor.execute(_query("casts"), [oids, schema.removesuffix(".")])
-        rows: list[tuple[Any, ...]] = cursor.fetchall()
-    return rows
+        cursor.execute(_query("versions"), [schema.removesuffix(".")])
+        found = {name for (name,) in cursor.fetchall()}
+    return next((version for version in (FUNCTIONS, *FORMER) if version in found), FUNCTIONS)
 
 
 def _by_table(rows: Iterable[tuple[Any, ...]]) -> dict[Table, dict[str, Trigger]]:

@@ -46,7 +46,8 @@ def plan(alias: str, *, prune: bool = False) -> list[Step]:
         refuse_tenants(alias)
         names = registry.tables(alias)
         wanted, unfit = catalog.sort(connection, names)
-        found = steps(wanted, catalog.triggers(connection, schema), schema, _project(names, prune))
+        version = catalog.version(connection, schema)
+        found = steps(wanted, catalog.triggers(connection, schema), schema, _project(names, prune), version)
         taken = catalog.taken(connection, schema, wanted)
         found = [_taken(step, taken[step.table.oid]) if step.table.oid in taken else step for step in found]
         found = [_unfit(step) if step.state == "unwanted" and step.table.oid in unfit else step for step in found]

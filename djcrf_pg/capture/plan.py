@@ -14,8 +14,9 @@ _EVENTS = {
     "truncate": "",
 }
 
-#: Version of the capture functions in the SQL files.
-FUNCTIONS = "v1"
+#: Version of the capture functions in the SQL files, and the former ones.
+FUNCTIONS = "v2"
+FORMER = ("v1",)
 
 TRIGGERS = tuple(f"djcrf_pg_{event}" for event in _EVENTS)
 
@@ -99,20 +100,20 @@ def quote_literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def definition(table: Table, event: str, schema: str) -> str:
+def definition(table: Table, event: str, schema: str, version: str = FUNCTIONS) -> str:
     """The ``CREATE TRIGGER`` statement of one event; ``schema`` holds our functions, quoted, with its dot."""
     arguments = ", ".join(map(quote_literal, table.excluded)) if event != "truncate" else ""
     referencing = f"{_EVENTS[event]} " if _EVENTS[event] else ""
     return (
         f"CREATE OR REPLACE TRIGGER djcrf_pg_{event} AFTER {event.upper()} ON {table.name} "
         f"{referencing}FOR EACH STATEMENT "
-        f"EXECUTE FUNCTION {schema}djcrf_pg_capture_{event}_{FUNCTIONS}({arguments})"
+        f"EXECUTE FUNCTION {schema}djcrf_pg_capture_{event}_{version}({arguments})"
     )
 
 
-def fingerprint(table: Table, event: str) -> str:
+def fingerprint(table: Table, event: str, version: str = FUNCTIONS) -> str:
     """What the trigger's COMMENT says: a hash that changes when its definition does, not with renames."""
-    nameless = definition(dataclasses.replace(table, oid=0, name=""), event, "")
+    nameless = definition(dataclasses.replace(table, oid=0, name=""), event, "", version)
     return f"djcrf_pg:{hashlib.sha256(nameless.encode()).hexdigest()[:16]}"
 
 
@@ -128,15 +129,17 @@ def owner_of(triggers: Iterable[Trigger]) -> tuple[str, str] | None:
     return None
 
 
-def create(table: Table, event: str, schema: str, project: str | None = None) -> tuple[str, str]:
+def create(
+    table: Table, event: str, schema: str, project: str | None = None, version: str = FUNCTIONS
+) -> tuple[str, str]:
     """The statements that make the trigger of one event, whether or not it is there: itself and its comment.
 
     The comment is the fingerprint, and with a project also its name and the table that it observes.
     """
     owner = "" if project is None else f":{project}:{table.observed}"
-    comment = quote_literal(fingerprint(table, event) + owner)
+    comment = quote_literal(fingerprint(table, event, version) + owner)
     return (
-        definition(table, event, schema),
+        definition(table, event, schema, version),
         f"COMMENT ON TRIGGER djcrf_pg_{event} ON {table.name} IS {comment}",
     )
 
@@ -152,6 +155,7 @@ def steps(
     installed: Mapping[Table, Mapping[str, Trigger]],
     schema: str,
     project: Project,
+    version: str = FUNCTIONS,
 ) -> list[Step]:
     """Plan the work on every table that wants triggers or has them.
 
@@ -160,13 +164,14 @@ def steps(
         installed: The tables that have some of ours, by table (compared by oid alone), trigger by name.
         schema: The schema of our functions, quoted and with its dot.
         project: Who asks.
+        version: Of the functions that the triggers are to call: the newest ones that are migrated.
 
     Returns:
         One step for each table, wanted ones first.
     """
     wanted = list(wanted)
     found = {table.oid: triggers for table, triggers in installed.items()}
-    plan = [_wanted_step(table, found.get(table.oid, {}), schema, project) for table in wanted]
+    plan = [_wanted_step(table, found.get(table.oid, {}), schema, project, version) for table in wanted]
     oids = {table.oid for table in wanted}
     for table, triggers in installed.items():
         if table.oid in oids:
@@ -183,8 +188,8 @@ def drops(table: Table, triggers: Iterable[str]) -> tuple[str, ...]:
     return tuple(f'DROP TRIGGER IF EXISTS "{name}" ON {table.name}' for name in sorted(triggers))
 
 
-def _wanted_step(table: Table, triggers: Mapping[str, Trigger], schema: str, project: Project) -> Step:
-    fingerprints = {f"djcrf_pg_{event}": fingerprint(table, event) for event in _EVENTS}
+def _wanted_step(table: Table, triggers: Mapping[str, Trigger], schema: str, project: Project, version: str) -> Step:
+    fingerprints = {f"djcrf_pg_{event}": fingerprint(table, event, version) for event in _EVENTS}
     outdated = {
         name
         for name, expected in fingerprints.items()
@@ -204,7 +209,7 @@ def _wanted_step(table: Table, triggers: Mapping[str, Trigger], schema: str, pro
         there = triggers.get(name)
         if there is None or name in outdated:
             states.add("outdated" if there else "missing")
-            statements += create(table, event, schema, other or project.name)
+            statements += create(table, event, schema, other or project.name, version)
         if there is not None and not there.enabled:
             states.add("disabled")
             statements.append(f"ALTER TABLE {table.name} ENABLE TRIGGER {name}")

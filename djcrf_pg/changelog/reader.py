@@ -158,7 +158,7 @@ class ChangeLog:
                 f"server process {rows[0]['process']} answers in place of {self._process}: a connection pooler lends "
                 f"the session to others, see DJCRF_PG['LISTENER_DATABASE']"
             )
-        changes = [_change(row[3:]) for row in rows[:limit] if row["id"] is not None]
+        changes = [_change(row[3:]) for row in rows if row["id"] is not None]
         if found <= len(changes):
             if mass is not None:
                 changes = Window(mass=crowds(changes, mass)).fold(changes)
@@ -222,6 +222,18 @@ class ChangeLog:
     async def set_flag(self, value: int) -> None:
         """Set the doorbell flag: 0 ring, 1 awake, 2 never ring."""
         await self.connection.execute(self._sql["flag"].replace("$1", str(int(value))))
+
+    async def set_rings(self, rings: bool) -> None:
+        """Tell the writers whether to ring although transactions can be prepared here."""
+        await self.connection.execute(sql.set_rings(self.schema, rings))
+
+    async def prepares(self) -> bool:
+        """Whether transactions can be prepared here: PREPARE TRANSACTION fails after NOTIFY."""
+        return bool(await self.connection.fetchval(self._sql["prepares"]))
+
+    async def is_queue_full(self) -> bool:
+        """Whether writers do not ring, because the queue of NOTIFY is half full."""
+        return bool(await self.connection.fetchval(self._sql["queue"]))
 
     async def beat(self, term: int) -> None:
         """Say that the leader lives, though it has nothing to save yet.
@@ -330,7 +342,8 @@ class _Pieces:
         target = self.position.target
         assert target is not None
         texts = sql.texts("djcrf_pg.changelog", "pieces.sql")
-        while self._more and len(self._keys) <= limit:
+        # As many as it takes to know that the next key has another id: transactions may have one in common.
+        while self._more and (len(self._keys) <= limit or self._keys[-1]["id"] == self._keys[limit - 1]["id"]):
             try:
                 keys = await self._connection.fetch(self._next_keys(texts))
             except _FAILS_AGAIN:
@@ -338,11 +351,18 @@ class _Pieces:
                     raise
                 self._count //= 2
                 continue
-            self._keys.extend(keys)
             self._more = len(keys) == self._count
+            if self._more and self._places is not None and keys[0]["id"] != keys[-1]["id"]:
+                # The next ones are behind an id, and the last one may be that of more transactions.
+                keys = [key for key in keys if key["id"] != keys[-1]["id"]]
+            self._keys.extend(keys)
         chosen: list[asyncpg.Record] = []
         size = 0
-        while self._keys and len(chosen) < limit and (not chosen or size < PIECE_BYTES):
+        while self._keys and (
+            not chosen
+            or (len(chosen) < limit and size < PIECE_BYTES)
+            or self._keys[0]["id"] == chosen[-1]["id"]  # the next read goes on behind it
+        ):
             chosen.append(self._keys.popleft())
             size += chosen[-1]["bytes"]
         rows = await self._images(chosen)

@@ -85,6 +85,7 @@ class Leadership:
         self._catalog = catalog
         self._sender = Sender(taken.term, self._leads)
         self._mode = get_settings().NOTIFY
+        self._unrung = False
         self._ahead: asyncio.Task[Piece] | None = None
         self._failures = Failures(session)
 
@@ -95,6 +96,9 @@ class Leadership:
             await self._look()
             await self._failures.begin()
             await self._retry()
+            await self._log.set_rings(self._mode in ("elide", "always"))
+            if self._mode == "auto":
+                self._mode = "never" if await self._log.prepares() else "elide"
             if self._mode == "never":
                 await self._poll()
             while not self._listener.stopping:
@@ -146,7 +150,9 @@ class Leadership:
             if busy >= BUSY and self._mode == "elide":
                 await self._log.set_flag(1)
                 return
-            patience = doze.patience(get_settings().SAFETY_POLL)
+            if self._unrung or (piece.changes and not self._bell.rung):
+                self._unrung = await self._log.is_queue_full()
+            patience = doze.patience(get_settings().POLL_INTERVAL if self._unrung else get_settings().SAFETY_POLL)
             if self._unsaved or self._pruning:
                 patience = min(patience, _SAVE)
             if (pause := self._failures.wait(time.monotonic())) is not None:

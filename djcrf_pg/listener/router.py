@@ -18,7 +18,7 @@ from djcrf_pg.listener.inheritance import Heirs
 from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.listener.parents import Elsewhere, Parents, foreign_keys
 from djcrf_pg.listener.routes import Audience, Link, Route
-from djcrf_pg.observations import ChangedUnseen, RowUnreadable, emit, text_of
+from djcrf_pg.observations import ChangedUnseen, ContextTooLong, RowUnreadable, emit, text_of
 from djcrf_pg.registry import Observed, alias_of, family_of
 
 #: What stands in the log for changes that are not told row by row.
@@ -91,6 +91,7 @@ class Router:
             {table: [each.oid for each in relations.values() if each.root == oid] for table, oid in tables.items()},
             lambda oid, text: parse(text, self._raw[oid]),
         )
+        self._unsaid: int | None = None  # the last transaction whose context was too long
 
     def occurrences(
         self,
@@ -204,6 +205,9 @@ class Router:
         if relation is None or relation.root not in self._routes:
             return None
         row = RowChange(change.id, change.xid, relation.root, None, None, change.context, change.at)
+        if change.context == "" and self._unsaid != change.xid:
+            self._unsaid = change.xid
+            emit(ContextTooLong(table=relation.name, xid=change.xid))
         if change.op in _RESYNC_OPS:
             row.resync, row.count = _RESYNC_OPS[change.op], change.rows
             if change.is_of_a_look:

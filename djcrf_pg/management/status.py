@@ -10,7 +10,6 @@ from django.core.management.base import BaseCommand
 from django.db import connections
 
 from djcrf_pg.capture import catalog
-from djcrf_pg.capture.casts import MEND, foreign_casts
 from djcrf_pg.capture.install import absent, log_schema, plan, unfit
 from djcrf_pg.instances import sql_fields
 from djcrf_pg.management.databases import add_database, choose
@@ -45,7 +44,6 @@ class Line:
             (there is no such table), ``unfit`` (a view, say, which takes no triggers, or a table with a foreign one
             among its children), or ``not migrated`` (there is no change log).
         excluded: The columns that never leave it.
-        casts: What is to be said of casts to json that its triggers call and that somebody else owns.
         deferred: The fields that a query selects as SQL and that instances lack therefore, with the class of each.
     """
 
@@ -53,7 +51,6 @@ class Line:
     table: str
     state: str
     excluded: tuple[str, ...] = ()
-    casts: tuple[str, ...] = ()
     deferred: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -79,9 +76,6 @@ def look(alias: str) -> list[Line]:
     if log_schema(alias) is None:
         return [Line(alias, name, "not migrated", excluded) for name, excluded in registry.tables(alias).items()]
     steps = plan(alias)
-    casts: dict[str, list[str]] = {}
-    for cast in foreign_casts(alias, [step.table for step in steps]):
-        casts.setdefault(cast.table, []).append(str(cast))
     deferred = _deferred(alias)
     lines = [
         Line(
@@ -89,7 +83,6 @@ def look(alias: str) -> list[Line]:
             step.table.name,
             step.state,
             step.table.excluded,
-            tuple(casts.get(step.table.name, ())),
             deferred.get(step.table.oid, {}),
         )
         for step in steps
@@ -129,11 +122,10 @@ def as_table(lines: Sequence[Line]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     mends = dict.fromkeys(_MENDS[line.state] for line in lines if line.state != "installed")
-    warnings = [f"\nWarning: {line.database}: {cast}\n{MEND}" for line in lines for cast in line.casts]
     notes = [
         f"\nNote: {line.database}: {line.table}, field {field}: deferred on instances; a query selects it as SQL of "
         f"{kind}, and the log has what is stored."
         for line in lines
         for field, kind in line.deferred.items()
     ]
-    return "\n".join([*text, *(f"\n{mend}." for mend in mends), *warnings, *notes])
+    return "\n".join([*text, *(f"\n{mend}." for mend in mends), *notes])

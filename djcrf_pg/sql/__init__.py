@@ -59,3 +59,13 @@ def set_caps(schema: str, age: float, rows: int, size: int) -> str:
     """
     places = {"schema": schema, "age": str(float(age)), "rows": str(int(rows)), "bytes": str(int(size))}
     return render(texts("djcrf_pg", "log.sql")["caps"], **places)
+
+
+def set_rings(schema: str, rings: bool) -> str:
+    """The command that tells the writers whether to ring although transactions can be prepared.
+
+    Args:
+        schema: The schema of the log, quoted and with its dot.
+        rings: Whether the setting NOTIFY says so.
+    """
+    return render(texts("djcrf_pg", "log.sql")["rings"], schema=schema, rings=str(int(rings)))

@@ -13,3 +13,9 @@ UPDATE /* :schema */djcrf_pg_cap
 SET max_age = make_interval(secs => /* :age */), max_rows = /* :rows */, max_bytes = /* :bytes */
 WHERE (max_age, max_rows, max_bytes)
    IS DISTINCT FROM (make_interval(secs => /* :age */), /* :rows */::bigint, /* :bytes */::bigint)
+
+-- name: rings
+-- :rings, 0 or 1: whether to ring although transactions can be prepared here. Nothing where a former version is migrated.
+SELECT setval(c.oid, /* :rings */)
+FROM pg_catalog.pg_class AS c
+WHERE c.oid = to_regclass('/* :schema */djcrf_pg_rings') AND pg_sequence_last_value(c.oid) <> /* :rings */

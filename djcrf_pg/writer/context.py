@@ -40,7 +40,8 @@ class context:
 
     Raises:
         TypeError: A value is not JSON data, or a generator is decorated.
-        ValueError: A value is NaN or infinite, or contains NUL characters or halves of surrogate pairs.
+        ValueError: A value is NaN or infinite, or contains NUL characters or halves of surrogate pairs; or all
+            together have more than 8 192 bytes.
     """
 
     def __init__(self, /, **values: Any) -> None:

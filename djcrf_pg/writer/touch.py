@@ -59,7 +59,7 @@ def touch(rows: Model | QuerySet[Any], *, using: str | None = None) -> None:
     function = _function(connection)
     if function is None:
         raise TouchError(
-            f"djcrf_pg.touch: database {alias!r} has no function djcrf_pg_touch_v1: run `manage.py migrate djcrf_pg "
+            f"djcrf_pg.touch: database {alias!r} has no function djcrf_pg_touch_v2: run `manage.py migrate djcrf_pg "
             f"--database {alias}`."
         )
     try:

@@ -10,6 +10,9 @@ from typing import Any, Self
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db.models import Model
 
+#: Bytes of a context as JSON, at most; it is stored with each change. The triggers leave out what is longer.
+LONGEST = 8192
+
 # An escape is one only behind an even number of backslashes.
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -70,7 +73,7 @@ class State:
         """Make the state of a block with ``values`` inside ``outer``; the inner value of a name wins.
 
         Raises:
-            TypeError, ValueError: See :func:`fragment`.
+            TypeError, ValueError: See :func:`fragment`; also where the whole is too long.
         """
         fragments: dict[str, str] = {}
         deferred: dict[str, Callable[[], Any]] = {}
@@ -101,7 +104,19 @@ class State:
 
 
 def _object(fragments: Mapping[str, str]) -> str:
-    return "{" + ", ".join(f"{json.dumps(name)}: {text}" for name, text in fragments.items()) + "}"
+    """The JSON object.
+
+    Raises:
+        ValueError: It is too long for the log.
+    """
+    whole = "{" + ", ".join(f"{json.dumps(name)}: {text}" for name, text in fragments.items()) + "}"
+    if len(whole) > LONGEST // 4 and (size := len(whole.encode())) > LONGEST:
+        longest = max(fragments, key=lambda name: len(fragments[name]))
+        raise ValueError(
+            f"djcrf_pg.context({longest}=…): the context has {size} bytes of JSON, and may have {LONGEST}: it is "
+            f"stored with each change. Store the data in a table, and let the context carry its key."
+        )
+    return whole
 
 
 #: The innermost block; a context variable follows asyncio's tasks and the threads of ``sync_to_async``.

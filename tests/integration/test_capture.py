@@ -555,9 +555,9 @@ def test_who_has_no_rights_on_our_objects_can_write(log: Log, stranger: psycopg.
         "UPDATE djcrf_pg_cursor SET term = 99",
         "SELECT last_value FROM djcrf_pg_listener_awake",
         "SELECT setval('djcrf_pg_listener_awake', 1)",
-        "SELECT djcrf_pg_ring_v1(1, 'x', 1)",
+        "SELECT djcrf_pg_ring_v2(1, 'x', 1)",
         "CREATE TABLE mine (id int); CREATE TRIGGER t AFTER INSERT ON mine REFERENCING NEW TABLE AS djcrf_pg_new "
-        "FOR EACH STATEMENT EXECUTE FUNCTION djcrf_pg_capture_insert_v1()",
+        "FOR EACH STATEMENT EXECUTE FUNCTION djcrf_pg_capture_insert_v2()",
     ],
 )
 def test_who_has_no_rights_on_our_objects_can_neither_read_nor_touch_them(
@@ -573,7 +573,7 @@ FAKES = [
     "CREATE FUNCTION {}.current_setting(text, boolean) RETURNS text LANGUAGE sql AS $$ SELECT 'fake' $$",
     "CREATE FUNCTION {}.pg_notify(text, text) RETURNS void LANGUAGE sql AS $$ SELECT 1/0 $$",
     "CREATE FUNCTION {}.pg_current_xact_id() RETURNS xid8 LANGUAGE sql AS $$ SELECT '1'::xid8 $$",
-    "CREATE FUNCTION {}.djcrf_pg_ring_v1(oid, text, bigint) RETURNS void LANGUAGE sql AS $$ SELECT 1/0 $$",
+    "CREATE FUNCTION {}.djcrf_pg_ring_v2(oid, text, bigint) RETURNS void LANGUAGE sql AS $$ SELECT 1/0 $$",
     "CREATE FUNCTION {}.count(int) RETURNS bigint LANGUAGE sql AS $$ SELECT 0::bigint $$",
 ]
 FAKE_TABLES = [

@@ -126,12 +126,12 @@ def test_it_is_frozen_and_a_new_version_of_the_functions_is_another_migration(wr
     written.write("shelf_settings.py", f"{SETTINGS}\nfrom djcrf_pg.capture import plan\nplan.FUNCTIONS = 'v9'\n")
     assert make(written).count("  - Alter djcrf_pg triggers on") == 2
     second = text_of(written, "0003_djcrf_pg_triggers_2")
-    assert second.count("djcrf_pg_capture_update_v9(") == second.count("djcrf_pg_capture_update_v1(") == 2
+    assert second.count("djcrf_pg_capture_update_v9(") == second.count("djcrf_pg_capture_update_v2(") == 2
     (written.folder / "shelf/migrations/0003_djcrf_pg_triggers_2.py").unlink()
     create_database(written.server, written.pg.dbname)
     migrate(written)
     assert text_of(written, "0002_djcrf_pg_triggers") == first
-    assert "_v1()" in written.rows(DEFINITIONS)[0][0]
+    assert "_v2()" in written.rows(DEFINITIONS)[0][0]
 
 
 def test_renames_before_and_after_need_no_care(written: Project) -> None:
@@ -250,7 +250,7 @@ def test_the_functions_may_be_in_another_schema_than_the_tables(project: Project
     (definition,) = project.rows(
         "SELECT DISTINCT tgfoid::regproc::text FROM pg_trigger WHERE tgname = 'djcrf_pg_insert'"
     )
-    assert definition == ("log.djcrf_pg_capture_insert_v1",)
+    assert definition == ("log.djcrf_pg_capture_insert_v2",)
     project.manage("djcrf_pg", "status", "--check", settings=OFF)
 
 

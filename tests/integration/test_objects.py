@@ -181,16 +181,8 @@ def test_without_migrations_the_tables_of_the_models_become_the_change_log():
             sql("SELECT djcrf_pg_touch('testapp_project', 1)")
             assert sql("SELECT count(*) FROM djcrf_pg_change WHERE depth = 0 AND op = 'U'") == [(1,)]
     finally:
-        sql(files.render(files.load("djcrf_pg.capture", "0005_backwards.sql"), schema=""))
-        sql("DROP TABLE djcrf_pg_change, djcrf_pg_cursor, djcrf_pg_cap, djcrf_pg_shape, djcrf_pg_failure")
-        sql("DROP SEQUENCE djcrf_pg_listener_awake, djcrf_pg_floor")
-        for name in ("insert", "update", "delete", "truncate"):
-            sql(f"DROP FUNCTION djcrf_pg_capture_{name}_v1() CASCADE")
-        sql("DROP FUNCTION djcrf_pg_ring_v1(oid, text, bigint), djcrf_pg_columns_v1(oid, text[])")
-        sql("DROP FUNCTION djcrf_pg_touch(regclass, anyarray), djcrf_pg_touch_v1(regclass, jsonb)")
-        sql("DROP FUNCTION djcrf_pg_suspended_v1(oid)")
-        sql("DROP FUNCTION djcrf_pg_trim_v1(bigint)")
-        sql("DROP FUNCTION djcrf_pg_look_v1()")
+        for number in sorted(objects._FILES, reverse=True):
+            sql(files.render(files.load("djcrf_pg.capture", f"{number}_backwards.sql"), schema="public."))
         call_command("migrate", verbosity=0)
 
 

@@ -698,3 +698,27 @@ async def test_options_are_split_as_the_server_would(test_pg: PgParams, asyncpg:
                 assert ours == await asyncpg.fetchval("SELECT current_setting($1)", name)
                 shown = await asyncpg.fetchval("SELECT setting FROM pg_settings WHERE name = $1", name)
                 assert shown == value, options
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 100])
+async def test_changes_with_one_id_are_never_parted(
+    limit: int, log: ChangeLog, now: Position, session: Callable[[], Session], asyncpg: Connection
+) -> None:
+    """An id is a position in the WAL, and transactions on different rows may read the same one."""
+    for name in "abcdefgh":
+        commit(session(), name)
+    await asyncpg.execute(
+        "WITH gone AS ("
+        "    DELETE FROM djcrf_pg_change WHERE relation = 'testapp_project'::regclass AND new->>'name' ~ '^[a-h]$'"
+        "    RETURNING *"
+        "), placed AS (SELECT *, (row_number() OVER (ORDER BY id) - 1) / 3 AS place FROM gone) "
+        "INSERT INTO djcrf_pg_change (id, xid, relation, op, depth, new) OVERRIDING SYSTEM VALUE "
+        "SELECT max(id) OVER (PARTITION BY place), xid, relation, op, depth, new FROM placed"
+    )
+    pieces, _ = await read_all(log, now, limit)
+    assert "".join(name for piece in pieces for name in names(piece.changes)) == "abcdefgh"
+    again, position = list[str](), now
+    while (piece := await ChangeLog(log.connection, log.schema).read(position, limit)).changes:
+        again += names(piece.changes)
+        position = reopened(piece.position)
+    assert "".join(again) == "abcdefgh"

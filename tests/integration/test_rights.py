@@ -33,7 +33,7 @@ def app(test_pg: PgParams, db: None) -> Iterator[Session]:
             session.execute("CREATE SCHEMA app AUTHORIZATION djcrf_owner")
             session.execute("SET search_path = app")
             session.execute("SET SESSION AUTHORIZATION djcrf_owner")
-            for name in ("0001_forwards.sql", "0003_forwards.sql"):
+            for name in ("0001_forwards.sql", "0003_forwards.sql", "0005_forwards.sql"):
                 text = files.render(files.load("djcrf_pg.capture", name), schema="app.")
                 session.execute(text)  # type: ignore[arg-type]
             for table in ("shown", "vault"):
@@ -98,9 +98,9 @@ def test_a_writer_without_rights_copies_and_sees_nothing_of_ours(app: Session):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             app.execute(f"SELECT * FROM {what}")  # type: ignore[arg-type]
     for function in (
-        "djcrf_pg_columns_v1('vault'::regclass, '{}')",
-        "djcrf_pg_suspended_v1('vault'::regclass)",
-        "djcrf_pg_ring_v1('vault'::regclass, 'I', 1)",
+        "djcrf_pg_columns_v2('vault'::regclass, '{}')",
+        "djcrf_pg_suspended_v2('vault'::regclass)",
+        "djcrf_pg_ring_v2('vault'::regclass, 'I', 1)",
     ):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             app.execute(f"SELECT {function}")  # type: ignore[arg-type]
@@ -109,7 +109,7 @@ def test_a_writer_without_rights_copies_and_sees_nothing_of_ours(app: Session):
 
 TOUCHES = [
     "SELECT app.djcrf_pg_touch('app.vault', 1)",
-    """SELECT app.djcrf_pg_touch_v1('app.vault', '[{"id": 1}]')""",
+    """SELECT app.djcrf_pg_touch_v2('app.vault', '[{"id": 1}]')""",
 ]
 
 
@@ -160,7 +160,7 @@ def test_who_may_not_update_may_not_touch(touch: str, become: str, vault: Sessio
     [
         """SELECT djcrf_pg_touch('vault', '{"id": 1, "value": "forged"}'::jsonb)""",
         """SELECT djcrf_pg_touch('vault', '{"secret": "hush"}'::jsonb)""",
-        """SELECT djcrf_pg_touch_v1('vault', '[{"id": 1, "value": "forged"}]')""",
+        """SELECT djcrf_pg_touch_v2('vault', '[{"id": 1, "value": "forged"}]')""",
         "SELECT djcrf_pg_touch('djcrf_pg_change', 1)",
     ],
 )
@@ -168,7 +168,7 @@ def test_a_writer_can_say_nothing_of_a_row_but_which_one_it_is(call: str, vault:
     vault.execute("SET SESSION AUTHORIZATION djcrf_writer")
     with pytest.raises((psycopg.errors.InvalidParameterValue, psycopg.errors.InsufficientPrivilege)):
         vault.execute(call)  # type: ignore[arg-type]
-    vault.execute("""SELECT djcrf_pg_touch_v1('vault', '[{"id": 1}, {"id": 2, "value": "forged"}]')""")
+    vault.execute("""SELECT djcrf_pg_touch_v2('vault', '[{"id": 1}, {"id": 2, "value": "forged"}]')""")
     assert logged(vault) == [("U", {"id": 1}, {"id": 1}), ("U", {"id": 2}, {"id": 2})]
 
 

@@ -113,7 +113,7 @@ def test_the_functions_are_called_in_their_schema_with_the_excluded_columns() ->
     table = Table(1, "t", ("password", "it's"))
     assert definition(table, "insert", '"my schema".') == (
         "CREATE OR REPLACE TRIGGER djcrf_pg_insert AFTER INSERT ON t REFERENCING NEW TABLE AS djcrf_pg_new "
-        "FOR EACH STATEMENT EXECUTE FUNCTION \"my schema\".djcrf_pg_capture_insert_v1('password', 'it''s')"
+        "FOR EACH STATEMENT EXECUTE FUNCTION \"my schema\".djcrf_pg_capture_insert_v2('password', 'it''s')"
     )
     assert "password" not in definition(table, "truncate", SCHEMA)
 
@@ -121,7 +121,7 @@ def test_the_functions_are_called_in_their_schema_with_the_excluded_columns() ->
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00")), min_size=1, max_size=3))
 def test_excluded_columns_are_quoted_whatever_they_are_called(names: list[str]) -> None:
     """Reading the literals back, as PostgreSQL's scanner does, gives the names."""
-    text = definition(Table(1, "t", tuple(names)), "update", "").partition("_update_v1(")[2].removesuffix(")")
+    text = definition(Table(1, "t", tuple(names)), "update", "").partition("_update_v2(")[2].removesuffix(")")
     found, rest = [], text
     while rest:
         assert rest[0] == "'"

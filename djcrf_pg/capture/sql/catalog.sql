@@ -60,42 +60,6 @@ JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid
 WHERE t.tgrelid = ANY (%s::oid[]) AND t.tgname = ANY (%s::text[]) AND p.pronamespace <> %s::regnamespace
 GROUP BY t.tgrelid
 
--- name: casts
--- Casts to json that row_to_json calls for columns of tables: json looks through domains, arrays and composite types, and
--- calls a cast of any other type that is not built in (PostgreSQL's json_categorize_type). Those that matter are
--- nobody's whom our functions trust: of no extension, and whose function belongs neither to our functions' owner, with
--- whose rights it is called, nor to a superuser.
-WITH RECURSIVE reached (relid, attname, type) AS (
-    SELECT attrelid, attname, atttypid FROM pg_catalog.pg_attribute
-    WHERE attrelid = ANY (%s::oid[]) AND attnum > 0 AND NOT attisdropped
-    UNION
-    SELECT reached.relid, reached.attname, inner_type.oid
-    FROM reached
-    JOIN pg_catalog.pg_type AS t ON t.oid = reached.type
-    CROSS JOIN LATERAL (
-        SELECT t.typbasetype WHERE t.typtype = 'd'
-        UNION ALL
-        SELECT t.typelem WHERE t.typelem <> 0 AND t.typcategory = 'A'
-        UNION ALL
-        SELECT atttypid FROM pg_catalog.pg_attribute
-        WHERE t.typtype = 'c' AND attrelid = t.typrelid AND attnum > 0 AND NOT attisdropped
-    ) AS inner_type (oid)
-), ours AS (
-    SELECT proowner FROM pg_catalog.pg_proc
-    WHERE pronamespace = %s::regnamespace AND proname LIKE 'djcrf\_pg\_capture\_%%'
-)
-SELECT reached.relid, reached.attname, format_type(reached.type, NULL) AS type,
-       p.oid::regprocedure::text AS function, pg_get_userbyid(p.proowner) AS owner,
-       (SELECT string_agg(DISTINCT pg_get_userbyid(proowner), ', ') FROM ours) AS runs_as
-FROM reached
-JOIN pg_catalog.pg_type AS t ON t.oid = reached.type AND t.typtype NOT IN ('d', 'c')
-JOIN pg_catalog.pg_cast AS c
-  ON c.castsource = reached.type AND c.casttarget = 'json'::regtype AND c.castfunc <> 0 AND c.oid >= 16384
-JOIN pg_catalog.pg_proc AS p ON p.oid = c.castfunc
-JOIN pg_catalog.pg_roles AS role ON role.oid = p.proowner
-WHERE NOT role.rolsuper AND p.proowner NOT IN (SELECT proowner FROM ours)
-  AND NOT EXISTS (
-      SELECT FROM pg_catalog.pg_depend
-      WHERE classid = 'pg_cast'::regclass AND objid = c.oid AND deptype = 'e'
-  )
-ORDER BY reached.relid, reached.attname, type
+-- name: versions
+SELECT substring(proname FROM 'v[0-9]+$') FROM pg_catalog.pg_proc
+WHERE pronamespace = %s::regnamespace AND proname LIKE 'djcrf\_pg\_capture\_insert\_v%%'

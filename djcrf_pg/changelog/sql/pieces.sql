@@ -29,7 +29,7 @@ DECLARE djcrf_pg_window NO SCROLL CURSOR WITH HOLD FOR
 SELECT change.xid::text AS xid, change.id, weight.bytes
 FROM (/* :rest */) AS change
 CROSS JOIN LATERAL (/* :weight */) AS weight
-ORDER BY change.id
+ORDER BY change.id, change.xid
 
 -- name: keys
 -- Where the server cannot keep them all: :count keys of :rest, of which it sorts no more at a time. Their weights are what

@@ -1,22 +1,25 @@
 -- name: read
 -- $1 last snapshot, $2 rows, $3 bytes; :window goes from there to what is visible now, :weight is a row's.
 -- One statement, one snapshot (READ COMMITTED): what it sees and its pg_current_snapshot() agree. The first
--- row always passes the limit of bytes; `found` tells whether the limits cut something off.
+-- row always passes the limit of bytes; `found` tells whether the limits cut something off. Some transactions may have an id in
+-- common, so none is cut in two: the next read goes on behind it.
 WITH piece AS (
     /* :window */
     ORDER BY part.id
-    LIMIT $2 + 1
+    LIMIT $2::bigint + 64 -- not WITH TIES, which would sort all that there is
 ), weighed AS (
-    SELECT piece.*, count(*) OVER () AS found,
-           sum(bytes) OVER (ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+    SELECT piece.*, count(*) OVER () AS found, max(id) OVER () AS last,
+           count(*) OVER (ORDER BY id RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS earlier,
+           sum(bytes) OVER (ORDER BY id RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
     FROM piece
     CROSS JOIN LATERAL (/* :weight */) AS weight
 )
 SELECT s.snapshot, s.process, w.found, w.id, w.xid::text AS xid, w.relation::oid AS relation, w.op::text AS op, w.depth,
        w.old::text AS old, w.new::text AS new, w.context, w.at
 FROM (SELECT pg_current_snapshot()::text AS snapshot, pg_backend_pid() AS process) AS s
-LEFT JOIN weighed AS w ON w.before IS NULL OR w.before < $3
-ORDER BY w.id
+LEFT JOIN weighed AS w
+       ON w.earlier < $2 AND (w.before IS NULL OR w.before < $3) AND (w.found < $2::bigint + 64 OR w.id < w.last)
+ORDER BY w.id, w.xid
 
 -- name: images
 -- $1 transactions and $2 ids: what may have been deleted meanwhile is left out.
@@ -24,7 +27,7 @@ SELECT id, xid::text AS xid, relation::oid AS relation, op::text AS op, depth, o
        context, at
 FROM unnest($1::text[]::xid8[], $2::bigint[]) AS key (xid, id)
 JOIN /* :schema */djcrf_pg_change AS change USING (xid, id)
-ORDER BY id
+ORDER BY id, change.xid
 
 -- name: unreadable
 -- As `images`, of rows whose images cannot be read.
@@ -125,9 +128,13 @@ RETURNING snapshot::text AS snapshot, target::text AS target, after_id, term,
 
 -- name: adopt
 -- Rows of a log restored from another cluster, whose transaction ids lie in this one's future: they become part of
--- this transaction, so that they are read once, and now. Rows of this cluster are never seen with such an xid.
-UPDATE /* :schema */djcrf_pg_change SET xid = pg_current_xact_id()
-WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())
+-- this transaction, so that they are read once, and now. Rows of this cluster are never seen with such an xid. Their ids
+-- are positions in the WAL of the other cluster: they become ones that come before any of this one's, in their order.
+WITH strangers AS (
+    DELETE FROM /* :schema */djcrf_pg_change WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()) RETURNING *
+)
+INSERT INTO /* :schema */djcrf_pg_change (id, relation, op, depth, old, new, context, at) OVERRIDING SYSTEM VALUE
+SELECT row_number() OVER (ORDER BY id, xid), relation, op, depth, old, new, context, at FROM strangers
 
 -- name: save
 -- Where the row is gone (a flush of all tables), it is made again; where another term has it, nothing happens.
@@ -161,3 +168,10 @@ SELECT /* :schema */djcrf_pg_look_v1()
 
 -- name: flag
 SELECT setval('/* :schema */djcrf_pg_listener_awake', $1)
+
+-- name: prepares
+SELECT current_setting('max_prepared_transactions')::int > 0
+
+-- name: queue
+-- As in djcrf_pg_ring_v2.
+SELECT pg_notification_queue_usage() >= 0.5

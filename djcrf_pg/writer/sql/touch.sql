@@ -1,10 +1,12 @@
 -- name: find
--- The function that touches, beside the change log; none before the migration that makes it.
+-- The newest function that touches, beside the change log; none before the migration that makes it.
 SELECT '"' || replace(n.nspname, '"', '""') || '".' || p.proname
 FROM pg_catalog.pg_class AS log
 JOIN pg_catalog.pg_namespace AS n ON n.oid = log.relnamespace
-JOIN pg_catalog.pg_proc AS p ON p.pronamespace = n.oid AND p.proname = 'djcrf_pg_touch_v1'
+JOIN pg_catalog.pg_proc AS p ON p.pronamespace = n.oid AND p.proname IN ('djcrf_pg_touch_v1', 'djcrf_pg_touch_v2')
 WHERE log.oid = to_regclass('djcrf_pg_change')
+ORDER BY p.proname DESC
+LIMIT 1
 
 -- name: touch
 -- :query brings the keys, in columns called :columns, and may bring one several times, by a join. :calls hand them on,

@@ -138,9 +138,9 @@ def test_what_goes_wrong_by_hand_is_observed_and_not_raised(
 @pytest.mark.parametrize("in_transaction", [True, False])
 def test_an_error_of_the_database_ends_no_transaction(in_transaction: bool, log: Log, observations: list[Observation]):
     task = create()
-    run("ALTER FUNCTION djcrf_pg_touch_v1(regclass, jsonb) RENAME TO hidden")
+    run("ALTER FUNCTION djcrf_pg_touch_v2(regclass, jsonb) RENAME TO hidden")
     run(
-        "CREATE FUNCTION djcrf_pg_touch_v1(regclass, jsonb) RETURNS boolean LANGUAGE plpgsql AS $$ "
+        "CREATE FUNCTION djcrf_pg_touch_v2(regclass, jsonb) RETURNS boolean LANGUAGE plpgsql AS $$ "
         "BEGIN RAISE 'it fails'; END $$"
     )
     try:
@@ -154,8 +154,8 @@ def test_an_error_of_the_database_ends_no_transaction(in_transaction: bool, log:
         with pytest.raises(DatabaseError, match="it fails"):
             djcrf_pg.touch(task)
     finally:
-        run("DROP FUNCTION djcrf_pg_touch_v1(regclass, jsonb)")
-        run("ALTER FUNCTION hidden(regclass, jsonb) RENAME TO djcrf_pg_touch_v1")
+        run("DROP FUNCTION djcrf_pg_touch_v2(regclass, jsonb)")
+        run("ALTER FUNCTION hidden(regclass, jsonb) RENAME TO djcrf_pg_touch_v2")
     assert log.ops() == "IU"
     ((failed,),) = [observations]
     assert str(failed).startswith("post_save.send(sender=testapp.Task, …) by hand, with pk=")
@@ -183,7 +183,7 @@ def test_a_savepoint_keeps_it_apart_and_nothing_else_is_held(log: Log):
         sent(task)
     (begin, _, touch, end) = (query["sql"] for query in queries)
     assert (begin.split()[0], end.split()[0]) == ("SAVEPOINT", "RELEASE")
-    assert "djcrf_pg_touch_v1" in touch
+    assert "djcrf_pg_touch_v2" in touch
     assert len(log.take()) == 2
     assert not run("SELECT FROM pg_locks WHERE relation = 'testapp_task'::regclass AND mode = 'RowShareLock'")
 

@@ -312,8 +312,11 @@ def test_a_value_is_data(log: Log, value: str, conforming: str):
     assert list(Task.objects.order_by("title").values_list("title", "body")) == [("many", ""), ("parameters", "x%")]
 
 
-def test_a_value_may_be_large(log: Log):
-    large = "'\\%" * 350_000
+def test_a_context_has_up_to_8_kilobytes_and_what_is_longer_is_refused_by_name(log: Log):
+    large = "'\\%" * 2_000
+    too_large = r"^djcrf_pg.context\(large=…\): the context has 16026 bytes of JSON, and may have 8192"
+    with pytest.raises(ValueError, match=too_large):
+        djcrf_pg.context(little=1, large=large * 2).__enter__()
     with djcrf_pg.context(large=large):
         create()
         with connection.cursor() as cursor:
