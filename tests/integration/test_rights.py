@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 
 from djcrf_pg import sql as files
-from djcrf_pg.capture import catalog
+from djcrf_pg.capture import catalog, objects
 from djcrf_pg.capture.plan import Project, steps
 from tests.integration.log import script
 from tests.servers import PgParams
@@ -33,8 +33,8 @@ def app(test_pg: PgParams, db: None) -> Iterator[Session]:
             session.execute("CREATE SCHEMA app AUTHORIZATION djcrf_owner")
             session.execute("SET search_path = app")
             session.execute("SET SESSION AUTHORIZATION djcrf_owner")
-            for name in ("0001_forwards.sql", "0003_forwards.sql", "0005_forwards.sql"):
-                text = files.render(files.load("djcrf_pg.capture", name), schema="app.")
+            for number in objects._FILES:
+                text = files.render(files.load("djcrf_pg.capture", f"{number}_forwards.sql"), schema="app.")
                 session.execute(text)  # type: ignore[arg-type]
             for table in ("shown", "vault"):
                 session.execute(f"CREATE TABLE {table} (id int, value text, secret text)")  # type: ignore[arg-type]
