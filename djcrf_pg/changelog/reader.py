@@ -173,10 +173,12 @@ class ChangeLog:
         part = self._window(f"'{last}'::pg_snapshot", f"'{target}'::pg_snapshot")
         texts = sql.texts("djcrf_pg.changelog", "pieces.sql")
         window = Window()
+        firsts: list[int] = []
         if mass is not None:
             with suppress(*_FAILS_AGAIN):  # row by row, then
                 rows = await self.connection.fetch(sql.render(texts["crowds"], window=part, most=str(mass)))
                 window.mass = {(int(row["xid"]), row["relation"]): row["count"] for row in rows}
+                firsts = [row["first"] for row in rows]
         if resumed:
             rows = await self.connection.fetch(sql.render(texts["nested"], window=part, after=after))
             window.nested = {(int(row["xid"]), row["relation"]): row["depth"] for row in rows}
@@ -184,7 +186,7 @@ class ChangeLog:
         relations = ",".join(str(relation) for _, relation in window.mass)
         if await self.connection.fetchval(_IS_OPEN):
             await self.connection.execute(texts["close"])
-        places = {"window": part, "xids": xids, "relations": relations}
+        places = {"window": part, "xids": xids, "relations": relations, "firsts": ",".join(map(str, firsts))}
         kept = True
         rest = sql.render(texts["rest"], **places, after=after)
         try:

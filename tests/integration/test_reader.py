@@ -330,11 +330,15 @@ async def test_a_window_that_is_taken_up_again_knows_what_its_former_pieces_had(
     assert [change.op for change in (await log.read(piece.position, 2)).changes] == [UNORDERED]
 
 
+@pytest.mark.parametrize("resumed", [False, True], ids=["", "resumed"])
+@pytest.mark.parametrize("before", [0, 1, 2, 3, 7])
 @pytest.mark.parametrize("limit", [2, 100])
 async def test_a_crowd_is_one_change_wherever_the_window_is_cut(
-    limit: int, log: ChangeLog, now: Position, session: Callable[[], Session]
+    limit: int, before: int, resumed: bool, log: ChangeLog, now: Position, session: Callable[[], Session]
 ) -> None:
     writer, other = session(), session()
+    for number in range(before):
+        commit(other, f"before {number}")
     for number in range(5):
         write(writer, f"crowd {number}")
     commit(other, "few")
@@ -346,8 +350,10 @@ async def test_a_crowd_is_one_change_wherever_the_window_is_cut(
         position = piece.position
         if position.target is None:
             break
-    assert [(change.op, change.rows) for change in changes] == [(MASS, 5), ("I", None)]
-    assert names(changes) == ["few"]
+        if resumed:
+            log = await ChangeLog.open(log.connection)
+    assert [(change.op, change.rows) for change in changes] == [("I", None)] * before + [(MASS, 5), ("I", None)]
+    assert names(changes) == [*(f"before {number}" for number in range(before)), "few"]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 6, 9])

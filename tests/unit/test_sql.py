@@ -14,7 +14,7 @@ FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.sql"))
 
 #: What the code fills in.
 PLACES = {"schema", "class", "wait", "holder", "window", "rest", "weight", "last", "target", "after", "most", "count"}
-PLACES |= {"xids", "relations", "age", "rows", "bytes", "rings", "columns", "query", "calls"}
+PLACES |= {"xids", "relations", "firsts", "age", "rows", "bytes", "rings", "columns", "query", "calls"}
 
 
 def test_there_are_sql_files() -> None:

@@ -1,10 +1,10 @@
 -- For a window that is larger than a piece: it is sorted once, by a cursor that the server keeps beyond the transaction.
 -- DECLARE takes no parameters, so these are filled in: :window the query, :weight of a row, :after an id, and :xids and :relations,
--- arrays of what is not told row by row.
+-- arrays of what is not told row by row, :firsts the ids of its first rows.
 
 -- name: crowds
 -- :most rows.
-SELECT xid::text AS xid, relation::oid AS relation, count(*) AS count
+SELECT xid::text AS xid, relation::oid AS relation, count(*) AS count, min(id) AS first
 FROM (/* :window */) AS change
 WHERE old IS NOT NULL OR new IS NOT NULL
 GROUP BY xid, relation HAVING count(*) > /* :most */
@@ -16,11 +16,12 @@ WHERE depth > 1 AND id <= /* :after */
 GROUP BY xid, relation
 
 -- name: rest
--- What of the window is told row by row, and comes after.
+-- What of the window comes after. Of what is not told row by row the first row stands for all, wherever it lies.
 SELECT * FROM (/* :window */) AS change
 WHERE id > /* :after */ AND NOT EXISTS (
-    SELECT FROM unnest('{/* :xids */}'::xid8[], '{/* :relations */}'::oid[]) AS mass (xid, relation)
-    WHERE mass.xid = change.xid AND mass.relation = change.relation
+    SELECT FROM unnest('{/* :xids */}'::xid8[], '{/* :relations */}'::oid[], '{/* :firsts */}'::bigint[])
+        AS mass (xid, relation, first)
+    WHERE mass.xid = change.xid AND mass.relation = change.relation AND mass.first < change.id
 )
 
 -- name: declare
