@@ -1,4 +1,4 @@
-"""The caps of the log, which the writers keep."""
+"""The caps of the log, which the writers keep: here through the triggers; test_trim.py has the trimming itself."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -52,10 +52,11 @@ def many(make_table: MakeTable) -> None:
 
 
 def test_rows_stay_under_their_cap_and_what_is_deleted_unread_is_said(many: None, capped: Callable[..., None]) -> None:
+    """A writer looks when the WAL has moved on by 1 MiB: 4 000 of these rows, or fewer."""
     capped(rows=3_000)
     for number in range(10):
         write(number * 2_000, 2_000, statements=20)
-        assert length() < 3_000 + 2_048
+        assert length() < 3_000 + 4_200
     assert ("many",) in said()
     # The newest are there.
     assert sql("SELECT max((new->>'id')::int) FROM djcrf_pg_change") == [(19_999,)]
@@ -85,35 +86,6 @@ def test_bytes_stay_under_their_cap(many: None, capped: Callable[..., None]) -> 
     assert ("many",) in said()
 
 
-def test_old_changes_go_and_young_ones_stay(many: None, capped: Callable[..., None]) -> None:
-    capped(age="1 hour")
-    write(1, 100)
-    sql("UPDATE djcrf_pg_change SET at = at - interval '2 hours'")
-    write(1_000, 1_024)
-    assert said() == [("many",)]
-    assert sql("SELECT min((new->>'id')::int) FROM djcrf_pg_change") == [(1_000,)]
-
-
-def test_what_was_delivered_goes_without_a_word(many: None, capped: Callable[..., None]) -> None:
-    capped()
-    write(1, 1_024)
-    sql(
-        "INSERT INTO djcrf_pg_cursor (name, snapshot, term) VALUES ('leader', pg_current_snapshot(), 1) "
-        "ON CONFLICT (name) DO UPDATE SET snapshot = excluded.snapshot"
-    )
-    capped(rows=1_500)
-    write(5_000, 1_024)
-    assert length() <= 1_500
-    assert said() == []
-
-
-def test_a_hint_of_another_cluster_s_dump_hides_nothing(many: None, capped: Callable[..., None]) -> None:
-    capped(rows=1_000)
-    sql("SELECT setval('djcrf_pg_floor', 1000000000000000)")
-    write(1, 4_096, statements=4)
-    assert length() < 2_100
-
-
 def test_under_the_caps_nothing_is_touched(many: None, capped: Callable[..., None]) -> None:
     capped()
     write(1, 4_096, statements=4)
@@ -131,18 +103,15 @@ def test_nothing_that_goes_wrong_there_fails_a_write(many: None, capped: Callabl
     assert length() >= 2_048
 
 
-@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
-def test_a_write_with_a_snapshot_of_its_own_leaves_the_log_alone(
-    level: str, many: None, capped: Callable[..., None]
-) -> None:
+def test_a_serializable_transaction_leaves_the_log_alone(many: None, capped: Callable[..., None]) -> None:
     capped(rows=1)
     write(1, 1_000)
     before = length()
     with connection.cursor() as cursor:
-        cursor.execute(f"BEGIN ISOLATION LEVEL {level}")
-        cursor.execute("INSERT INTO many SELECT i FROM generate_series(5000, 8000) AS i")
+        cursor.execute("BEGIN ISOLATION LEVEL SERIALIZABLE")
+        cursor.execute("INSERT INTO many SELECT i FROM generate_series(5000, 20000) AS i")
         cursor.execute("COMMIT")
-    assert length() == before + 3_001
+    assert length() == before + 15_001
 
 
 def test_writers_that_trim_at_the_same_time_wait_for_nobody(

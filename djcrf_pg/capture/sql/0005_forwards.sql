@@ -223,6 +223,12 @@ BEGIN
     END IF;
     IF cut_xid IS NULL THEN
         total := /* :schema */djcrf_pg_length_v1();
+        IF caps.max_rows < counted OR total < 2 * counted THEN
+            -- The statistics may be behind what was just deleted, which would delete more.
+            SELECT count(*) INTO rows FROM (SELECT FROM /* :schema */djcrf_pg_change LIMIT counted) AS change;
+            total := CASE WHEN rows < counted THEN rows ELSE greatest(total, counted) END;
+            rows := 64;
+        END IF;
         excess := total - caps.max_rows;
         IF width IS NOT NULL THEN
             excess := greatest(excess, (least(stored, total * width) - caps.max_bytes) / width);
