@@ -100,18 +100,18 @@ def quote_literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def definition(table: Table, event: str, schema: str, version: str = FUNCTIONS) -> str:
+def definition(table: Table, event: str, schema: str, version: str | None = None) -> str:
     """The ``CREATE TRIGGER`` statement of one event; ``schema`` holds our functions, quoted, with its dot."""
     arguments = ", ".join(map(quote_literal, table.excluded)) if event != "truncate" else ""
     referencing = f"{_EVENTS[event]} " if _EVENTS[event] else ""
     return (
         f"CREATE OR REPLACE TRIGGER djcrf_pg_{event} AFTER {event.upper()} ON {table.name} "
         f"{referencing}FOR EACH STATEMENT "
-        f"EXECUTE FUNCTION {schema}djcrf_pg_capture_{event}_{version}({arguments})"
+        f"EXECUTE FUNCTION {schema}djcrf_pg_capture_{event}_{version or FUNCTIONS}({arguments})"
     )
 
 
-def fingerprint(table: Table, event: str, version: str = FUNCTIONS) -> str:
+def fingerprint(table: Table, event: str, version: str | None = None) -> str:
     """What the trigger's COMMENT says: a hash that changes when its definition does, not with renames."""
     nameless = definition(dataclasses.replace(table, oid=0, name=""), event, "", version)
     return f"djcrf_pg:{hashlib.sha256(nameless.encode()).hexdigest()[:16]}"
@@ -130,7 +130,7 @@ def owner_of(triggers: Iterable[Trigger]) -> tuple[str, str] | None:
 
 
 def create(
-    table: Table, event: str, schema: str, project: str | None = None, version: str = FUNCTIONS
+    table: Table, event: str, schema: str, project: str | None = None, version: str | None = None
 ) -> tuple[str, str]:
     """The statements that make the trigger of one event, whether or not it is there: itself and its comment.
 
@@ -155,7 +155,7 @@ def steps(
     installed: Mapping[Table, Mapping[str, Trigger]],
     schema: str,
     project: Project,
-    version: str = FUNCTIONS,
+    version: str | None = None,
 ) -> list[Step]:
     """Plan the work on every table that wants triggers or has them.
 
@@ -164,7 +164,8 @@ def steps(
         installed: The tables that have some of ours, by table (compared by oid alone), trigger by name.
         schema: The schema of our functions, quoted and with its dot.
         project: Who asks.
-        version: Of the functions that the triggers are to call: the newest ones that are migrated.
+        version: Of the functions that the triggers are to call: the newest ones that are migrated; by
+            default the newest there are.
 
     Returns:
         One step for each table, wanted ones first.
@@ -188,7 +189,9 @@ def drops(table: Table, triggers: Iterable[str]) -> tuple[str, ...]:
     return tuple(f'DROP TRIGGER IF EXISTS "{name}" ON {table.name}' for name in sorted(triggers))
 
 
-def _wanted_step(table: Table, triggers: Mapping[str, Trigger], schema: str, project: Project, version: str) -> Step:
+def _wanted_step(
+    table: Table, triggers: Mapping[str, Trigger], schema: str, project: Project, version: str | None
+) -> Step:
     fingerprints = {f"djcrf_pg_{event}": fingerprint(table, event, version) for event in _EVENTS}
     outdated = {
         name

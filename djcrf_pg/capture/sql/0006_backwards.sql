@@ -35,6 +35,16 @@ SELECT setval(
     )
 );
 
+DO $do$
+BEGIN
+    EXECUTE replace(
+        pg_get_functiondef('/* :schema */djcrf_pg_look_v1()'::regprocedure),
+        '_change (id, relation, op) OVERRIDING SYSTEM VALUE VALUES (/* :schema */djcrf_pg_place_v2(), present.relation,',
+        '_change (relation, op) VALUES (present.relation,'
+    );
+END
+$do$;
+
 CREATE OR REPLACE FUNCTION /* :schema */djcrf_pg_touch(relation regclass, VARIADIC keys anyarray) RETURNS void
 LANGUAGE plpgsql STRICT
 SET search_path = pg_catalog, pg_temp

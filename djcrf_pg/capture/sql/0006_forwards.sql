@@ -45,6 +45,20 @@ AS $function$
     )::pg_catalog.int8
 $function$;
 
+-- What djcrf_pg_look_v1 logs (0004_forwards.sql) comes after what was logged before it, so it has such an id too.
+DO $do$
+DECLARE
+    former text := pg_get_functiondef('/* :schema */djcrf_pg_look_v1()'::regprocedure);
+    present text := replace(
+        former, '_change (relation, op) VALUES (present.relation,',
+        '_change (id, relation, op) OVERRIDING SYSTEM VALUE VALUES (/* :schema */djcrf_pg_place_v2(), present.relation,'
+    );
+BEGIN
+    ASSERT present <> former, 'djcrf_pg_look_v1() is not the one of 0004_forwards.sql';
+    EXECUTE present;
+END
+$do$;
+
 -- What the session says of its changes. It is stored with each of them, so it has a limit; empty says that it was longer.
 CREATE FUNCTION /* :schema */djcrf_pg_context_v2() RETURNS text
 LANGUAGE sql STABLE
