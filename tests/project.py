@@ -130,8 +130,8 @@ class Project:
         return {
             (table, name)
             for table, name in self.rows(
-                "SELECT tgrelid::regclass::text, tgname FROM pg_trigger WHERE tgname LIKE 'djcrf%' AND NOT tgisinternal "
-                "AND tgname NOT LIKE '%replicated%'"
+                "SELECT tgrelid::regclass::text, tgname FROM pg_trigger "
+                "WHERE tgname LIKE 'djcrf%' AND tgname NOT LIKE '%replicated%' AND NOT tgisinternal"
             )
         }
 

@@ -155,14 +155,43 @@ def _interval(value: str) -> timedelta:
     )
 
 
-def _timestamptz(aware: bool, zone: tzinfo) -> Convert:
-    if aware and zone is UTC:
+_OUTER_YEAR = re.compile(r"(?:10000|(0001))(-[^ ]+)(?(1) BC)")
+
+
+def _outer_year(value: str) -> datetime:
+    """Read a time of the years 1 to 9999, written with the offset of a zone in which the year is 0 or 10000."""
+    match = _OUTER_YEAR.fullmatch(value)
+    if match is None:
+        raise ValueError(f"ISO 8601 date and time expected, not {value!r:.60}")
+    # After 400 years the calendar is the same.
+    year, shift = (400, -400) if match[1] else (8000, 2000)
+    moment = datetime.fromisoformat(f"{year:04}{match[2]}").astimezone(UTC)
+    return moment.replace(year=moment.year + shift)
+
+
+def _moment(zone: tzinfo) -> Convert:
+    """Read a timestamptz: its offset is that of whatever session has written it."""
+
+    def convert(value: str) -> datetime:
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            moment = _outer_year(value)
         # What fromisoformat makes of "+00:00" is timezone.utc already.
-        return datetime.fromisoformat
-    if aware:
-        return lambda value: datetime.fromisoformat(value).astimezone(zone)
+        if moment.tzinfo is zone:
+            return moment
+        try:
+            return moment.astimezone(zone)
+        except OverflowError as error:
+            raise ValueError(f"{value} is outside of the years 1 to 9999 in {zone}") from error
+
+    return convert
+
+
+def _timestamptz(aware: bool, zone: tzinfo) -> Convert:
+    read = _moment(zone)
     # USE_TZ = False: Django's connection speaks TIME_ZONE, and its loader drops the offset.
-    return lambda value: datetime.fromisoformat(value).astimezone(zone).replace(tzinfo=None)
+    return read if aware else lambda value: read(value).replace(tzinfo=None)
 
 
 _PLAIN: dict[str, Convert] = {

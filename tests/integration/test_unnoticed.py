@@ -265,6 +265,27 @@ def test_images_are_the_same_whatever_the_session_has_set_and_it_keeps_that(
     assert float(images[0]["f"]) == 1 / 3
 
 
+def test_a_time_has_the_offset_of_its_session_in_whatever_way_it_is_logged(make_table: Make, log: Log) -> None:
+    """So the text of a value differs where the value does."""
+    make_table("zoned", "id int PRIMARY KEY, at timestamptz, f float8")
+    make_table("left_out", "id int PRIMARY KEY, at timestamptz, f float8, secret text", excluded=("secret",))
+    with transaction.atomic():
+        sql("SET LOCAL TimeZone = 'Asia/Kolkata'")
+        sql("SET LOCAL extra_float_digits = 0")
+        for table in ("zoned", "left_out"):
+            sql(f"INSERT INTO {table} VALUES (1, '2020-02-01 00:00+00', 1/3.0)")
+            sql(f"INSERT INTO {table} VALUES (2, '2020-02-01 00:00+00', 1/3.0), (3, '2020-02-01 00:00+00', 1/3.0)")
+            sql(f"UPDATE {table} SET id = -id WHERE id = 1")
+            sql(f"UPDATE {table} SET id = -id WHERE id > 1")
+            sql(f"DELETE FROM {table}")
+        assert sql("SHOW TimeZone") == [("Asia/Kolkata",)]
+        assert sql("SHOW extra_float_digits") == [("0",)]
+    images = [image for entry in log.entries() for image in (entry.old, entry.new) if image is not None]
+    assert len(images) == 2 * 12
+    assert {image["at"] for image in images} == {"2020-02-01T05:30:00+05:30"}
+    assert {float(image["f"]) for image in images} == {1 / 3}
+
+
 TRAPS = """
     CREATE SCHEMA trap;
     CREATE FUNCTION trap.spring() RETURNS boolean LANGUAGE plpgsql AS

@@ -257,17 +257,22 @@ def test_a_migration_that_has_to_wait_for_a_writer_gives_up_and_says_so(connecti
     migrate("djcrf_pg")
 
 
-def test_a_listener_of_a_role_of_its_own_may_trim_after_an_upgrade_without_new_grants(connection: Any) -> None:
+def test_a_listener_of_a_role_of_its_own_goes_on_after_an_upgrade_without_new_grants(connection: Any) -> None:
     migrate()
     migrate("djcrf_pg", "0004")
     rows(connection, "CREATE ROLE djcrf_listener")
     try:
         rows(connection, "GRANT EXECUTE ON FUNCTION djcrf_pg_trim_v1(bigint) TO djcrf_listener")
-        migrate("djcrf_pg")
         rows(connection, "GRANT SELECT, DELETE, UPDATE ON djcrf_pg_change TO djcrf_listener")
+        rows(connection, "GRANT UPDATE ON SEQUENCE djcrf_pg_listener_awake TO djcrf_listener")
+        migrate("djcrf_pg")
         rows(connection, "SET ROLE djcrf_listener")
         rows(connection, _READER["trim"].replace("$1", "1"))
         rows(connection, _READER["prune"].replace("$1", "'1:1:'").replace("$2", "1").replace("$3", "1"))
+        rows(connection, _READER["adopt"])
+        rows(connection, sql.set_rings("", True))
+        assert rows(connection, "SELECT last_value FROM djcrf_pg_rings") == [(1,)]
+        rows(connection, sql.set_rings("", False))
         rows(connection, "RESET ROLE")
     finally:
         rows(connection, "DROP OWNED BY djcrf_listener; DROP ROLE djcrf_listener")

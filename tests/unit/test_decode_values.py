@@ -5,13 +5,14 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from djcrf_pg.changelog.decode import ColumnType, Decoders, Relation, raw_columns, relations_of
+from djcrf_pg.changelog.decode import ColumnType, Decoders, Relation, _moment, raw_columns, relations_of
 
 
 def decode(value: Any, name: str, oid: int = 0, kind: str = "b", element: ColumnType | None = None) -> Any:
@@ -116,6 +117,35 @@ def test_dates_and_times_are_read() -> None:
     assert decode("12:00:00+02:00", "timetz").utcoffset() == timedelta(hours=2)
     assert decode("2026-01-02T03:04:05.000006", "timestamp") == datetime(2026, 1, 2, 3, 4, 5, 6)
     assert decode("2026-01-02T03:04:05+00:00", "timestamptz") == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("2026-01-02T08:34:05+05:30", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
+        ("2026-01-01T19:04:05-08:00", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
+        ("1890-01-01T00:53:28+00:53:28", datetime(1890, 1, 1, tzinfo=UTC)),
+        # The years 10000 and 0, where the zone is ahead or behind.
+        ("10000-01-01T00:59:59.5+01:00", datetime(9999, 12, 31, 23, 59, 59, 500_000, tzinfo=UTC)),
+        ("0001-12-31T19:03:58-04:56:02 BC", datetime(1, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_a_time_is_read_with_the_offset_of_any_session(value: str, expected: datetime) -> None:
+    found = decode(value, "timestamptz")
+    assert (found, found.utcoffset()) == (expected, timedelta(0))
+
+
+@pytest.mark.parametrize(
+    "value", ["10000-01-02T00:00:00+01:00", "0001-12-31T00:00:00+00:00 BC", "10001-01-01T00:00:00+01:00"]
+)
+def test_a_time_that_is_outside_of_all_years_raises(value: str) -> None:
+    with pytest.raises(ValueError, match=r"year|ISO 8601"):
+        decode(value, "timestamptz")
+
+
+def test_a_time_that_the_connection_s_zone_takes_out_of_all_years_raises() -> None:
+    with pytest.raises(ValueError, match="years 1 to 9999"):
+        _moment(ZoneInfo("Asia/Tokyo"))("9999-12-31T23:00:00+00:00")
 
 
 @pytest.mark.parametrize("value", ["infinity", "-infinity", "0044-03-15 BC", "10000-01-01"])

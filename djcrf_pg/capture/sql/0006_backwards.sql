@@ -30,7 +30,7 @@ $do$;
 SELECT setval(
     pg_get_serial_sequence('/* :schema */djcrf_pg_change', 'id'),
     greatest(
-        (pg_current_wal_insert_lsn() - '0/0')::bigint,
+        (pg_current_wal_insert_lsn() - '0/0')::bigint + pg_sequence_last_value('/* :schema */djcrf_pg_offset'),
         pg_sequence_last_value(pg_get_serial_sequence('/* :schema */djcrf_pg_change', 'id'))
     )
 );
@@ -82,6 +82,7 @@ DROP FUNCTION /* :schema */djcrf_pg_capture_truncate_v2();
 DROP FUNCTION /* :schema */djcrf_pg_touch_v2(regclass, jsonb);
 DROP FUNCTION /* :schema */djcrf_pg_logged_v2();
 DROP FUNCTION /* :schema */djcrf_pg_place_v2();
+DROP FUNCTION /* :schema */djcrf_pg_offset_v2();
 DROP FUNCTION /* :schema */djcrf_pg_context_v2();
 DROP FUNCTION /* :schema */djcrf_pg_needs_v2();
 DROP FUNCTION /* :schema */djcrf_pg_ordinary_v2();
@@ -89,7 +90,8 @@ DROP FUNCTION /* :schema */djcrf_pg_suspended_v2(oid);
 DROP FUNCTION /* :schema */djcrf_pg_current_v2(oid);
 DROP FUNCTION /* :schema */djcrf_pg_made_v2(oid);
 DROP FUNCTION /* :schema */djcrf_pg_columns_v2(oid, text[]);
-DROP FUNCTION /* :schema */djcrf_pg_pin_v2();
+DROP FUNCTION /* :schema */djcrf_pg_pin_v2(int);
 DROP FUNCTION /* :schema */djcrf_pg_unpin_v2(text[]);
 DROP FUNCTION /* :schema */djcrf_pg_ring_v2(oid, text, bigint);
+DROP SEQUENCE /* :schema */djcrf_pg_offset;
 DROP SEQUENCE /* :schema */djcrf_pg_rings;

@@ -18,6 +18,28 @@ SELECT setval(
     coalesce(pg_sequence_last_value(pg_get_serial_sequence('/* :schema */djcrf_pg_change', 'id')), 1)
 );
 
+-- What is added to positions in the WAL, so that ids go on behind those of the sequence: a database that was restored from a
+-- dump may have given out more of them than its cluster has written bytes of WAL.
+CREATE SEQUENCE /* :schema */djcrf_pg_offset MINVALUE 0 START 0;
+SELECT setval('/* :schema */djcrf_pg_offset', greatest(
+    pg_sequence_last_value(pg_get_serial_sequence('/* :schema */djcrf_pg_change', 'id'))
+        - (pg_current_wal_insert_lsn() - '0/0')::bigint,
+    0
+));
+REVOKE ALL ON SEQUENCE /* :schema */djcrf_pg_offset FROM PUBLIC;
+
+-- It never changes, so a plan may have it.
+CREATE FUNCTION /* :schema */djcrf_pg_offset_v2() RETURNS bigint
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+    RETURN pg_sequence_last_value('/* :schema */djcrf_pg_offset');
+EXCEPTION WHEN OTHERS THEN
+    RETURN 0; -- somebody has dropped it
+END
+$function$;
+
 -- Whether each row of the log is a record in the WAL: not where the log is unlogged, and with wal_level = minimal not where the
 -- same transaction has created or emptied it. IMMUTABLE, so that a plan has the answer: the server has its wal_level as long as
 -- it runs, and altering the log ends the plans of queries that name it.
@@ -42,7 +64,7 @@ AS $function$
         CASE WHEN /* :schema */djcrf_pg_logged_v2() THEN pg_catalog.pg_current_wal_insert_lsn()
              ELSE pg_catalog.pg_logical_emit_message(false, 'djcrf_pg', '')
         END OPERATOR(pg_catalog.-) '0/0'::pg_catalog.pg_lsn
-    )::pg_catalog.int8
+    )::pg_catalog.int8 OPERATOR(pg_catalog.+) /* :schema */djcrf_pg_offset_v2()
 $function$;
 
 -- What djcrf_pg_look_v1 logs (0004_forwards.sql) comes after what was logged before it, so it has such an id too.
@@ -87,8 +109,8 @@ BEGIN
 END
 $function$;
 
--- What the text of a table's values depends on, as bits. 1: TimeZone. 2: extra_float_digits. 4: other settings (bytea, interval,
--- ranges of dates, regclass). 8: somebody has made a type.
+-- What the text of a table's values depends on, as bits. 2: extra_float_digits. 4: other settings (bytea, interval, ranges of
+-- dates, regclass). 8: somebody has made a type, or it is not known. A timestamptz has its offset, so any time zone will do.
 --
 -- To ask the catalog at each firing would cost more than anything else. So it is asked when the plan of a query over a
 -- transition table is made, which lasts until the table is altered: the function says that it is IMMUTABLE, and takes no
@@ -102,15 +124,15 @@ DECLARE
 BEGIN
     RETURN (
         SELECT CASE WHEN /* :schema */djcrf_pg_current_v2(relation) THEN coalesce(bit_or(CASE
-            -- Dropped columns; bool, char, name, int8, int2, int4, text, oid, json, bpchar, varchar, date, time, timestamp, timetz,
+            -- Dropped columns; bool, char, name, int8, int2, int4, text, oid, json, bpchar, varchar, date, time, timestamp,
+            -- timestamptz, timetz,
             -- bit, varbit, numeric, uuid, jsonb, inet, cidr, macaddr, macaddr8, tsvector, tsquery, xml; arrays of these; ranges
             -- of numbers.
             WHEN atttypid = ANY (
-                '{0,16,18,19,20,21,23,25,26,114,1042,1043,1082,1083,1114,1266,1560,1562,1700,2950,3802,869,650,829,774,3614,
+                '{0,16,18,19,20,21,23,25,26,114,1042,1043,1082,1083,1114,1184,1185,1266,1560,1562,1700,2950,3802,869,650,829,774,3614,
                   3615,142,1000,1002,1003,1016,1005,1007,1009,1028,199,1014,1015,1182,1183,1115,1270,1561,1563,1231,2951,3807,
                   1041,651,1040,775,3643,3645,143,3904,3905,3906,3907,3926,3927,4451,4532,4536,6150,6151,6157}'
             ) THEN 0
-            WHEN atttypid IN ('timestamptz'::regtype, 'timestamptz[]'::regtype) THEN 1
             WHEN atttypid IN ('float4'::regtype, 'float8'::regtype, 'float4[]'::regtype, 'float8[]'::regtype) THEN 2
             WHEN atttypid < 16384 THEN 4
             ELSE 8
@@ -125,10 +147,9 @@ CREATE FUNCTION /* :schema */djcrf_pg_ordinary_v2() RETURNS boolean
 LANGUAGE sql STABLE
 AS $function$
     SELECT CASE WHEN /* :schema */djcrf_pg_needs_v2() OPERATOR(pg_catalog.>=) 4 THEN false ELSE
-        CASE WHEN /* :schema */djcrf_pg_needs_v2() OPERATOR(pg_catalog.&) 1 OPERATOR(pg_catalog.=) 0 THEN true
-             ELSE pg_catalog.current_setting('TimeZone') OPERATOR(pg_catalog.=) 'UTC' END
-        AND CASE WHEN /* :schema */djcrf_pg_needs_v2() OPERATOR(pg_catalog.&) 2 OPERATOR(pg_catalog.=) 0 THEN true
-             ELSE pg_catalog.current_setting('extra_float_digits') OPERATOR(pg_catalog.=) '1' END
+        CASE WHEN /* :schema */djcrf_pg_needs_v2() OPERATOR(pg_catalog.&) 2 OPERATOR(pg_catalog.=) 0 THEN true
+             -- All of these are the shortest text that is exact.
+             ELSE pg_catalog.current_setting('extra_float_digits') OPERATOR(pg_catalog.=) ANY ('{1,2,3}') END
     END
 $function$;
 
@@ -192,11 +213,13 @@ SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan
 AS $function$
 #variable_conflict use_variable
 DECLARE
-    everything boolean := NOT /* :schema */djcrf_pg_current_v2(relation);
     whole boolean;
 BEGIN
-    SELECT coalesce(cardinality(excluded), 0) = 0 AND NOT everything AND coalesce(bool_and(NOT as_text), true),
-           coalesce(string_agg(CASE WHEN everything OR as_text THEN format(
+    IF NOT /* :schema */djcrf_pg_current_v2(relation) THEN
+        RAISE EXCEPTION 'the table was altered since the transaction began, which does not see how';
+    END IF;
+    SELECT coalesce(cardinality(excluded), 0) = 0 AND coalesce(bool_and(NOT as_text), true),
+           coalesce(string_agg(CASE WHEN as_text THEN format(
                'CASE WHEN %1$I IS DISTINCT FROM NULL THEN pg_catalog.format(''%%s'', %1$I) END AS %1$I', attname
            ) ELSE quote_ident(attname) END, ', ' ORDER BY attnum), ''),
            CASE WHEN bool_and(
@@ -219,22 +242,30 @@ BEGIN
 END
 $function$;
 
--- Sets what the text of a value depends on for the rest of the transaction, and returns what it was before. The text of
--- a regclass depends on the search_path.
-CREATE FUNCTION /* :schema */djcrf_pg_pin_v2() RETURNS text[]
+-- Sets what the text of a table's values depends on (djcrf_pg_needs_v2) for the rest of the transaction, and returns what it was
+-- before; NULL where nothing was set. The text of a regclass depends on the search_path.
+CREATE FUNCTION /* :schema */djcrf_pg_pin_v2(needs int) RETURNS text[]
 LANGUAGE plpgsql
 AS $function$
+#variable_conflict use_variable
 DECLARE
-    kept pg_catalog.text[] := ARRAY[
-        pg_catalog.current_setting('search_path'), pg_catalog.current_setting('DateStyle'),
-        pg_catalog.current_setting('TimeZone'), pg_catalog.current_setting('IntervalStyle'),
-        pg_catalog.current_setting('bytea_output'), pg_catalog.current_setting('extra_float_digits')
-    ];
+    kept pg_catalog.text[];
 BEGIN
-    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true),
-            pg_catalog.set_config('DateStyle', 'ISO, MDY', true), pg_catalog.set_config('TimeZone', 'UTC', true),
-            pg_catalog.set_config('IntervalStyle', 'iso_8601', true), pg_catalog.set_config('bytea_output', 'hex', true),
-            pg_catalog.set_config('extra_float_digits', '1', true);
+    IF needs OPERATOR(pg_catalog.>=) 4 THEN
+        kept := ARRAY[
+            pg_catalog.current_setting('extra_float_digits'), pg_catalog.current_setting('search_path'),
+            pg_catalog.current_setting('DateStyle'), pg_catalog.current_setting('TimeZone'),
+            pg_catalog.current_setting('IntervalStyle'), pg_catalog.current_setting('bytea_output')
+        ];
+        PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true),
+                pg_catalog.set_config('DateStyle', 'ISO, MDY', true), pg_catalog.set_config('TimeZone', 'UTC', true),
+                pg_catalog.set_config('IntervalStyle', 'iso_8601', true),
+                pg_catalog.set_config('bytea_output', 'hex', true),
+                pg_catalog.set_config('extra_float_digits', '1', true);
+    ELSIF needs OPERATOR(pg_catalog.=) 2 THEN
+        kept := ARRAY[pg_catalog.current_setting('extra_float_digits')];
+        PERFORM pg_catalog.set_config('extra_float_digits', '1', true);
+    END IF;
     RETURN kept;
 END
 $function$;
@@ -244,10 +275,12 @@ CREATE FUNCTION /* :schema */djcrf_pg_unpin_v2(kept text[]) RETURNS void
 LANGUAGE plpgsql
 AS $function$
 BEGIN
-    PERFORM pg_catalog.set_config('DateStyle', kept[2], true), pg_catalog.set_config('TimeZone', kept[3], true),
-            pg_catalog.set_config('IntervalStyle', kept[4], true), pg_catalog.set_config('bytea_output', kept[5], true),
-            pg_catalog.set_config('extra_float_digits', kept[6], true),
-            pg_catalog.set_config('search_path', kept[1], true);
+    PERFORM pg_catalog.set_config('extra_float_digits', kept[1], true);
+    IF pg_catalog.cardinality(kept) OPERATOR(pg_catalog.>) 1 THEN
+        PERFORM pg_catalog.set_config('DateStyle', kept[3], true), pg_catalog.set_config('TimeZone', kept[4], true),
+                pg_catalog.set_config('IntervalStyle', kept[5], true), pg_catalog.set_config('bytea_output', kept[6], true),
+                pg_catalog.set_config('search_path', kept[2], true);
+    END IF;
 END
 $function$;
 
@@ -324,6 +357,7 @@ DECLARE
     columns pg_catalog.text;
     bound pg_catalog.int8;
     kept pg_catalog.text[];
+    needs pg_catalog.int4;
 BEGIN
     BEGIN
         SELECT /* :schema */djcrf_pg_place_v2(), pg_catalog.row_to_json(djcrf_pg_new.*),
@@ -356,14 +390,15 @@ BEGIN
             RETURN NULL;
         END IF;
         BEGIN
-            SELECT pg_catalog.count(*), pg_catalog.max(pg_catalog.pg_column_size(djcrf_pg_new.*)) INTO changed, widest
+            SELECT pg_catalog.count(*), pg_catalog.max(pg_catalog.pg_column_size(djcrf_pg_new.*)), /* :schema */djcrf_pg_needs_v2()
+            INTO changed, widest, needs
             FROM djcrf_pg_new;
             IF changed OPERATOR(pg_catalog.=) 0 THEN
                 RETURN NULL;
             END IF;
             says := /* :schema */djcrf_pg_context_v2();
             IF NOT failed THEN
-                kept := /* :schema */djcrf_pg_pin_v2();
+                kept := /* :schema */djcrf_pg_pin_v2(needs);
                 SELECT pg_catalog.row_to_json(djcrf_pg_new.*) INTO image
                 FROM djcrf_pg_new
                 WHERE changed OPERATOR(pg_catalog.=) 1 AND tg_nargs OPERATOR(pg_catalog.=) 0
@@ -436,6 +471,7 @@ DECLARE
     columns pg_catalog.text;
     bound pg_catalog.int8;
     kept pg_catalog.text[];
+    needs pg_catalog.int4;
 BEGIN
     BEGIN
         SELECT /* :schema */djcrf_pg_place_v2(), pg_catalog.row_to_json(djcrf_pg_old.*),
@@ -468,14 +504,15 @@ BEGIN
             RETURN NULL;
         END IF;
         BEGIN
-            SELECT pg_catalog.count(*), pg_catalog.max(pg_catalog.pg_column_size(djcrf_pg_old.*)) INTO changed, widest
+            SELECT pg_catalog.count(*), pg_catalog.max(pg_catalog.pg_column_size(djcrf_pg_old.*)), /* :schema */djcrf_pg_needs_v2()
+            INTO changed, widest, needs
             FROM djcrf_pg_old;
             IF changed OPERATOR(pg_catalog.=) 0 THEN
                 RETURN NULL;
             END IF;
             says := /* :schema */djcrf_pg_context_v2();
             IF NOT failed THEN
-                kept := /* :schema */djcrf_pg_pin_v2();
+                kept := /* :schema */djcrf_pg_pin_v2(needs);
                 SELECT pg_catalog.row_to_json(djcrf_pg_old.*) INTO image
                 FROM djcrf_pg_old
                 WHERE changed OPERATOR(pg_catalog.=) 1 AND tg_nargs OPERATOR(pg_catalog.=) 0
@@ -553,6 +590,7 @@ DECLARE
     columns pg_catalog.text;
     bound pg_catalog.int8;
     kept pg_catalog.text[];
+    needs pg_catalog.int4;
 BEGIN
     BEGIN
         SELECT /* :schema */djcrf_pg_place_v2(), pg_catalog.row_to_json(djcrf_pg_old.*), pg_catalog.row_to_json(djcrf_pg_new.*),
@@ -586,7 +624,8 @@ BEGIN
             RETURN NULL;
         END IF;
         BEGIN
-            SELECT pg_catalog.count(*), pg_catalog.max(pg_catalog.pg_column_size(djcrf_pg_old.*)) INTO gone, widest
+            SELECT pg_catalog.count(*), pg_catalog.max(pg_catalog.pg_column_size(djcrf_pg_old.*)), /* :schema */djcrf_pg_needs_v2()
+            INTO gone, widest, needs
             FROM djcrf_pg_old;
             SELECT pg_catalog.count(*), pg_catalog.max(pg_catalog.pg_column_size(djcrf_pg_new.*)) INTO changed, wider
             FROM djcrf_pg_new;
@@ -595,7 +634,7 @@ BEGIN
             END IF;
             says := /* :schema */djcrf_pg_context_v2();
             IF NOT failed THEN
-                kept := /* :schema */djcrf_pg_pin_v2();
+                kept := /* :schema */djcrf_pg_pin_v2(needs);
                 SELECT pg_catalog.row_to_json(djcrf_pg_old.*), pg_catalog.row_to_json(djcrf_pg_new.*) INTO before, after
                 FROM djcrf_pg_old, djcrf_pg_new
                 WHERE gone OPERATOR(pg_catalog.=) 1 AND changed OPERATOR(pg_catalog.=) 1
@@ -811,6 +850,7 @@ BEGIN
 END
 $function$;
 
+REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_offset_v2() FROM PUBLIC;
 REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_logged_v2() FROM PUBLIC;
 REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_place_v2() FROM PUBLIC;
 REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_context_v2() FROM PUBLIC;
@@ -820,10 +860,26 @@ REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_suspended_v2(oid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_current_v2(oid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_made_v2(oid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_columns_v2(oid, text[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_pin_v2() FROM PUBLIC;
+REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_pin_v2(int) FROM PUBLIC;
 REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_unpin_v2(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_ring_v2(oid, text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_capture_insert_v2() FROM PUBLIC;
 REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_capture_update_v2() FROM PUBLIC;
 REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_capture_delete_v2() FROM PUBLIC;
 REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_capture_truncate_v2() FROM PUBLIC;
+
+-- A listener of a role of its own needs these too: it adopts what was restored from another cluster, and says whether to ring.
+DO $do$
+DECLARE
+    listener text;
+BEGIN
+    FOR listener IN
+        SELECT DISTINCT quote_ident(pg_get_userbyid(acl.grantee)) FROM pg_class AS c CROSS JOIN aclexplode(c.relacl) AS acl
+        WHERE c.oid = '/* :schema */djcrf_pg_listener_awake'::regclass AND acl.privilege_type = 'UPDATE'
+          AND acl.grantee NOT IN (0, c.relowner)
+    LOOP
+        EXECUTE 'GRANT INSERT ON /* :schema */djcrf_pg_change TO ' || listener;
+        EXECUTE 'GRANT SELECT, UPDATE ON SEQUENCE /* :schema */djcrf_pg_rings TO ' || listener;
+    END LOOP;
+END
+$do$;
