@@ -140,3 +140,16 @@ def test_a_row_made_before_another_transaction_deleted_its_key_is_a_resync(
     listen()
     assert resync(board, "awkward") == {"reason": "unordered", "model": "testapp.Awkward"}
     assert [(action, body["id"]) for action, body in board.told("awkward")] == [("create", other.pk)]
+
+
+def test_a_context_that_is_too_long_is_left_out_and_said(
+    board: Board, listen: Callable[..., ManagePy], test_pg: PgParams
+) -> None:
+    leader = listen()
+    board.subscribe("tasks")
+    with test_pg.connect() as writer:
+        writer.execute("SELECT set_config('djcrf_pg.context', jsonb_build_object('a', repeat('x', 8192))::text, false)")
+        writer.execute(f"{ENTRIES} generate_series(1, 3) AS i")
+    assert told(board, "tasks") == [("create", pk) for pk in range(1, 4)]
+    leader.wait_for("changes of public.testapp_task carry no context")
+    assert leader.output.count("carry no context") == 1

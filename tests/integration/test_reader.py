@@ -181,26 +181,6 @@ async def test_subtransactions_belong_to_their_transaction(
     assert len({change.xid for change in piece.changes}) == 1
 
 
-async def test_a_prepared_transaction_is_read_when_it_is_committed(
-    log: ChangeLog, now: Position, session: Callable[[], Session]
-) -> None:
-    if await log.connection.fetchval("SHOW max_prepared_transactions") == "0":
-        pytest.skip("the server has max_prepared_transactions = 0")
-    await log.set_flag(2)  # NOTIFY is not allowed in a transaction that is prepared
-    writer = session()
-    writer.tpc_begin("djcrf-test")
-    try:
-        write(writer, "prepared")
-        writer.tpc_prepare()
-        piece = await log.read(now, EVERYTHING)
-        assert piece.changes == []
-    finally:
-        writer.tpc_commit()
-    piece = await log.read(piece.position, EVERYTHING)
-    assert names(piece.changes) == ["prepared"]
-    assert (await log.read(piece.position, EVERYTHING)).changes == []
-
-
 @pytest.mark.parametrize("seed", range(8))
 async def test_any_interleaving_of_writers_and_reads_gives_each_committed_change_once(
     seed: int, log: ChangeLog, now: Position, session: Callable[[], Session]
