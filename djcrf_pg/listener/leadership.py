@@ -96,7 +96,8 @@ class Leadership:
             await self._look()
             await self._failures.begin()
             await self._retry()
-            await self._log.set_rings(self._mode in ("elide", "always"))
+            with suppress(asyncpg.InsufficientPrivilegeError):  # writers ring where nothing can be prepared
+                await self._log.set_rings(self._mode in ("elide", "always"))
             if self._mode == "auto":
                 self._mode = "never" if await self._log.prepares() else "elide"
             if self._mode == "never":
