@@ -3,8 +3,8 @@
 A field that the ORM selects as SQL (an encrypted one, say) is deferred: the image has what is stored.
 
 A JSON value becomes what the driver would have given for the column's type; then Django's own converters and
-``Model.from_db`` do what they do in a queryset. Settings that the text of a value depends on are pinned while the images are
-written (see the capture functions), all but the time zone: a timestamptz has whatever offset.
+``Model.from_db`` do what they do in a queryset. Settings that the text of a value depends on are pinned while the
+images are written (see the capture functions), all but the time zone: a timestamptz has whatever offset.
 """
 
 import dataclasses
