@@ -104,7 +104,8 @@ class ChangeLog:
         self.connection = connection
         self.schema = schema
         window = self._window("$1::text::pg_snapshot", "pg_current_snapshot()")
-        self._sql = sql.queries("djcrf_pg.changelog", "reader.sql", schema=schema, window=window, weight=_WEIGHT)
+        places = {"schema": schema, "window": window, "weight": _WEIGHT, "oid": sql.oid_of("name")}
+        self._sql = sql.queries("djcrf_pg.changelog", "reader.sql", **places)
         self._pieces: _Pieces | None = None
         self._process: int | None = None
 

@@ -691,9 +691,9 @@ async def test_columns_have_the_types_that_the_driver_would_see(log: ChangeLog, 
 async def test_options_are_split_as_the_server_would(test_pg: PgParams, asyncpg: Connection) -> None:
     """What libpq passes on in ``options`` and what we set mean the same to PostgreSQL."""
     for options in (
-        r"-c DateStyle=ISO,\ DMY -c work_mem=9MB",
+        r"-c DateStyle=ISO,\ DMY -c maintenance_work_mem=9MB",
         '-c search_path="My\\ Schema",public',
-        "--search-path=x --work-mem=8MB",
+        "--search-path=x --maintenance-work-mem=8MB",
     ):
         with psycopg.connect(test_pg.dsn(), options=options) as theirs:
             expected = theirs.execute("SELECT name, setting FROM pg_settings WHERE source = 'client'").fetchall()
