@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from djcrf_pg.changelog.change import UNWRITABLE
+from djcrf_pg.changelog.change import UNORDERED, UNWRITABLE
 from djcrf_pg.changelog.cursor import BEGINNING, Position
 from djcrf_pg.changelog.reader import ChangeLog, Connection
 from djcrf_pg.listener import connection as connecting
@@ -16,6 +16,7 @@ from djcrf_pg.listener import session as sessions
 from djcrf_pg.listener.connection import connect
 from djcrf_pg.listener.gate import Gate
 from djcrf_pg.listener.session import Session
+from tests.faults import Faults
 from tests.servers import ManagePy, PgParams, app_env, disconnect_all
 
 pytestmark = pytest.mark.django_db
@@ -90,6 +91,57 @@ async def test_a_window_is_read_without_temporary_files(
     await connection.close()
     assert len(read) == 5000
     assert read == sorted(set(read))
+
+
+@pytest.fixture
+async def asking(faults: Faults, role: PgParams) -> AsyncIterator[Connection]:
+    """A connection of a role whose questions may be made to fail."""
+    connection = await driver.connect(
+        host=role.host, port=role.port, user=role.user, password=role.password, database=role.dbname
+    )
+    yield connection
+    await connection.close()
+
+
+async def test_where_nobody_knows_what_former_pieces_had_the_rest_has_no_order(
+    asking: Connection, faults: Faults, test_pg: PgParams
+) -> None:
+    """A former leader has read rows that a trigger's statement wrote; this one cannot ask which these were."""
+    log = await ChangeLog.open(asking)
+    start = (await log.read(Position(BEGINNING), 1000)).position
+    with test_pg.connect() as writer:
+        insert = "INSERT INTO testapp_project (name) SELECT 'p' || i FROM generate_series(1, 3) AS i"
+        writer.execute(insert)
+        writer.execute("UPDATE djcrf_pg_change SET depth = 2 WHERE new->>'name' ~ '^p'")
+        writer.execute(insert)
+    piece = await log.read(start, 2)
+    faults.make("%max(depth)%", "out_of_memory")
+    with pytest.raises(driver.OutOfMemoryError):
+        await (await ChangeLog.open(asking)).read(piece.position, 100)
+    faults.make("%max(depth)%", "data_corrupted")
+    rest = await (await ChangeLog.open(asking)).read(piece.position, 100)
+    assert [change.op for change in rest.changes] == [UNORDERED, UNORDERED]
+    assert rest.position.target is None
+
+
+@pytest.mark.parametrize("code", ["configuration_limit_exceeded", "program_limit_exceeded", "data_corrupted"])
+async def test_a_window_that_the_server_cannot_keep_is_read_all_the_same(
+    code: str, asking: Connection, faults: Faults, test_pg: PgParams
+) -> None:
+    log = await ChangeLog.open(asking)
+    position = (await log.read(Position(BEGINNING), 1000)).position
+    with test_pg.connect() as writer:
+        writer.execute("INSERT INTO testapp_project (name) SELECT 'p' || i FROM generate_series(1, 10) AS i")
+    faults.make("%DECLARE %", code)
+    read: list[str] = []
+    while True:
+        piece = await log.read(position, 3)
+        read += [change.op for change in piece.changes]
+        position = piece.position
+        if position.target is None:
+            break
+    assert read == ["I"] * 10
+    assert faults.met
 
 
 @pytest.fixture(params=["SQL_ASCII", "WIN1252"])

@@ -492,6 +492,7 @@ async def test_rows_of_another_cluster_are_read_once(
     piece = await log.read(now, EVERYTHING)
     assert names(piece.changes) == ["ours"], "their transactions have not begun here"
     taken = await log.take()
+    await log.adopt()
     pieces, position = await read_all(log, taken.position, 4)
     seen = names([change for piece in pieces for change in piece.changes])
     assert sorted(seen) == sorted(["ours", *(f"theirs {n}" for n in range(99999990, 100000000))])
