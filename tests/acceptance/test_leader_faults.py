@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from djcrf_pg.listener.doorbell import CHANNEL, RETRY
 from tests.acceptance.board import Board
@@ -18,7 +18,7 @@ from tests.testapp.models import Awkward, Project, Task
 pytestmark = pytest.mark.processes
 
 #: Questions of the leader, by what only they have.
-READ = "%WITH piece%"
+READ, IMAGES = "%WITH piece%", "%unnest($1::text[]::xid8[]%"
 
 #: Errors: a limit of the role, damage, a full disk, no memory, and one that nobody foresaw.
 LIMIT, DAMAGE, DISK_FULL, NO_MEMORY, OTHER = "53400", "XX001", "53100", "53200", "P0001"
@@ -148,6 +148,27 @@ def test_what_fails_again_and_again_is_a_resync_of_the_tables_concerned(
     assert not board.client.take(lambda message: message.get("request_id") == "projects")
     expected = make_tasks(2, 3)
     assert board.told("tasks") == expected
+
+
+@pytest.mark.slow
+def test_what_was_read_of_a_window_before_it_fails_is_told(
+    faults: Faults, leader: Callable[..., ManagePy], board: Board
+) -> None:
+    leader(BATCH_SIZE=20)
+    board.subscribe("tasks", "awkward", "projects")
+    faults.make(IMAGES, OTHER, relation="testapp_awkward")
+    with transaction.atomic():
+        Project.objects.create(pk=1, name="in the first piece")
+        expected = make_tasks(1, 45)
+        Awkward.objects.create(pk=1)
+        make_tasks(46, 5)
+    for name, model in (("awkward", "testapp.Awkward"), ("tasks", "testapp.Task")):
+        assert resync(board, name) == {"reason": "unreadable", "model": model}
+    faults.clear()
+    assert board.told("tasks") == expected[:39]
+    assert board.told("projects") == [("create", {"pk": 1})]
+    assert board.told("awkward") == []
+    assert not board.client.take(lambda message: message.get("action") == "resync")
 
 
 @pytest.mark.slow
