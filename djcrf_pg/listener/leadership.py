@@ -44,7 +44,7 @@ _PART = 1_000
 
 #: Sessions in a row that may fail where they began. With the pauses between them they take ten seconds or more: what
 #: passes by itself, such as a want of memory, is to have nobody load again.
-TRIES = 7
+FAILED_SESSIONS = 7
 
 #: Tries of a part whose user code finds its database gone while ours is there.
 _TRIES = 5
@@ -84,11 +84,11 @@ class Obstacle:
         """Note where a session begins.
 
         Returns:
-            The error that :data:`TRIES` sessions in a row have ended in that began here; None where there were fewer.
+            The last error of :data:`FAILED_SESSIONS` in a row that began here; None where there were fewer.
         """
         if position != self._began:
             self._began, self._times = position, 0
-        if self._times < TRIES:
+        if self._times < FAILED_SESSIONS:
             return None
         self._times = 0  # should passing by fail too
         return self._error
@@ -321,8 +321,9 @@ class Leadership:
                 raise
             row = RowChange(0, NEVER_SEEN, 0, None, None, None, now)
             told = [Occurrence(row, observer, resync=UNREADABLE) for observer in registry.on(*self._catalog.aliases)]
-        observers = ", ".join(sorted({occurrence.observer.label for occurrence in told})) or "nobody"
-        emit(ChangesGivenUp(alias=self._listener.alias, observers=observers, tries=TRIES, error=text_of(error)), error)
+        names = ", ".join(sorted({occurrence.observer.label for occurrence in told})) or "nobody"
+        alias, tries = self._listener.alias, FAILED_SESSIONS
+        emit(ChangesGivenUp(alias=alias, observers=names, tries=tries, error=text_of(error)), error)
         await self._deliver(self._send(told))
         self._position, self._unsaved = Position(target), True
         await self._save()
