@@ -72,6 +72,21 @@ class ConnectionFailed(Observation):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ChangesGivenUp(Observation):
+    """The leader failed at the same place again and again; it goes on behind it, and the subscribers load again."""
+
+    level = logging.ERROR
+    template = (
+        "listener of database {alias!r} has failed at the same changes {tries} times in a row and goes on behind them; "
+        "the subscribers of {observers} load again: {error}"
+    )
+    alias: str
+    observers: str
+    tries: int
+    error: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseFailed(Observation):
     """User code found its database gone; the listener tries the same events again."""
 
@@ -102,6 +117,19 @@ class LookFailed(Observation):
         "listener of database {alias!r} does not notice changes that fire no trigger (a partition that is attached, a "
         "trigger that was disabled): djcrf_pg_look_v1() cannot be called ({error}); run `manage.py migrate`, and GRANT "
         "EXECUTE on it to the role of the listener"
+    )
+    alias: str
+    error: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PruneFailed(Observation):
+    """The leader cannot delete old changes; said once, until it can again."""
+
+    level = logging.WARNING
+    template = (
+        "listener of database {alias!r} cannot delete old changes: {error}; if it lacks a right, grant its role "
+        "SELECT, UPDATE, DELETE on djcrf_pg_change, and EXECUTE on djcrf_pg_trim_v1(bigint)"
     )
     alias: str
     error: str
@@ -207,12 +235,13 @@ class ObserverFailed(Observation):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class FailuresUnrecorded(Observation):
-    """Failures of observers cannot be kept for ``manage.py djcrf_pg failures``: the table or a right is missing."""
+    """Failures of observers cannot be kept for ``manage.py djcrf_pg failures``, as where the table is missing."""
 
     level = logging.WARNING
     template = (
-        "{count} failures of observers are not recorded ({error}): run `manage.py migrate`, or grant SELECT, INSERT, "
-        "UPDATE, DELETE on djcrf_pg_failure; their subscribers get their resync all the same"
+        "{count} failures of observers are not recorded ({error}); where it is the table or a right, run `manage.py "
+        "migrate`, or grant SELECT, INSERT, UPDATE, DELETE on djcrf_pg_failure; their subscribers get their resync all "
+        "the same"
     )
     count: int
     error: str

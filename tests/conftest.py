@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,6 +16,8 @@ from django.db import connection, connections
 
 from tests import processes, servers
 from tests.client import Client
+from tests.faults import Faults
+from tests.processes import ROOT
 from tests.project import Project
 from tests.servers import AsgiServer, ManagePy, PgParams, app_env
 
@@ -123,6 +127,31 @@ def migrated(project: Project) -> Project:
     """A project of the test's own whose tables are there, and whose triggers are as observers want them."""
     project.manage("migrate", "--verbosity", "0")
     return project
+
+
+@pytest.fixture
+def role(transactional_db: None, test_pg: PgParams) -> Iterator[PgParams]:
+    """The server as a role that is no superuser and has the rights that the documentation lists for a listener."""
+    page = (ROOT / "docs" / "reference" / "database-objects.md").read_text("utf-8")
+    grants = re.findall(r"^GRANT .* TO listener;$", page, re.MULTILINE)
+    name, password = "djcrf_listener", "secret"
+    with test_pg.connect() as admin:
+        admin.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{password}'".encode())
+        try:
+            # What groups and serializers read.
+            for grant in [*grants, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO listener"]:
+                admin.execute(grant.replace("TO listener", f"TO {name}").encode())
+            yield replace(test_pg, user=name, password=password)
+        finally:
+            admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", [name])
+            admin.execute(f"DROP OWNED BY {name}; DROP ROLE {name}".encode())
+
+
+@pytest.fixture
+def faults(role: PgParams, test_pg: PgParams) -> Iterator[Faults]:
+    """Makes questions of that role to the change log fail, and no one else's."""
+    with test_pg.connect() as admin, Faults(admin, role.user) as faults:
+        yield faults
 
 
 # -- the test application in other processes -----------------------------------------------------------------

@@ -23,6 +23,7 @@ class Proxy:
         self._flowing.set()
         self._frozen: set[socket.socket] = set()
         self._sockets: list[socket.socket] = []
+        self._words, self._times = b"", 0
 
     @property
     def params(self) -> PgParams:
@@ -32,6 +33,20 @@ class Proxy:
     def freeze(self) -> None:
         """Forward nothing from now on; new connections are taken, and get no answer."""
         self._flowing.clear()
+
+    def freeze_at(self, words: bytes, times: int = 1) -> None:
+        """Freeze when clients have sent some words so many times; the last of these does not get through."""
+        self._words, self._times = words, times
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether nothing is forwarded."""
+        return not self._flowing.is_set()
+
+    @property
+    def taken(self) -> int:
+        """How many connections were made."""
+        return len(self._sockets) // 2
 
     def freeze_present(self) -> None:
         """Forward nothing on the connections that there are; new ones work."""
@@ -63,8 +78,8 @@ class Proxy:
                     client.close()
                     continue
                 self._sockets += [client, server]
-                for pair in ((client, server), (server, client)):
-                    threading.Thread(target=self._pump, args=pair, daemon=True).start()
+                threading.Thread(target=self._pump, args=(client, server, True), daemon=True).start()
+                threading.Thread(target=self._pump, args=(server, client, False), daemon=True).start()
 
     def _connect(self) -> socket.socket:
         if not self.target.host.startswith("/"):
@@ -73,9 +88,13 @@ class Proxy:
         server.connect(f"{self.target.host}/.s.PGSQL.{self.target.port}")
         return server
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, of_client: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65_536):
+                if of_client and self._times and self._words in data:
+                    self._times -= 1
+                    if not self._times:
+                        self.freeze()
                 self._flowing.wait()
                 if source in self._frozen:
                     return

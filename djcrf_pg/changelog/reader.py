@@ -24,7 +24,7 @@ _CURSOR = "leader"
 
 #: What comes back with each try for the same rows: text that has no equivalent in UTF-8 and other data exceptions, a
 #: temp_file_limit or memory that does not suffice, a value over a limit, and damage (PostgreSQL manual, appendix A).
-_FAILS_AGAIN = (
+FAILS_AGAIN = (
     asyncpg.DataError,
     asyncpg.InsufficientResourcesError,
     asyncpg.ProgramLimitExceededError,
@@ -104,12 +104,16 @@ class ChangeLog:
         self.connection = connection
         self.schema = schema
         window = self._window("$1::text::pg_snapshot", "pg_current_snapshot()")
-        self._sql = sql.queries("djcrf_pg.changelog", "reader.sql", schema=schema, window=window, weight=_WEIGHT)
+        places = {"schema": schema, "window": window, "weight": _WEIGHT, "oid": sql.oid_of("name")}
+        self._sql = sql.queries("djcrf_pg.changelog", "reader.sql", **places)
         self._pieces: _Pieces | None = None
         self._process: int | None = None
 
     def _window(self, last: str, target: str) -> str:
         return sql.render(sql.load("djcrf_pg.changelog", "window.sql"), schema=self.schema, last=last, target=target)
+
+    def _part(self, position: Position, target: Snapshot) -> str:
+        return self._window(f"'{position.last}'::pg_snapshot", f"'{target}'::pg_snapshot")
 
     @classmethod
     async def open(cls, connection: Asks) -> "ChangeLog":
@@ -146,10 +150,9 @@ class ChangeLog:
             return piece
         try:
             rows = await self.connection.fetch(self._sql["read"], str(position.last), limit, PIECE_BYTES)
-        except _FAILS_AGAIN:
+        except FAILS_AGAIN:
             # In pieces, what can be read of the window is; the rest is unreadable.
-            target = Snapshot.parse(await self.connection.fetchval(self._sql["now"]))
-            return await self.read(Position(position.last, target), limit, mass)
+            return await self.read(Position(position.last, await self.now()), limit, mass)
         snapshot, found = Snapshot.parse(rows[0]["snapshot"]), rows[0]["found"] or 0
         self._process = self._process or rows[0]["process"]
         if rows[0]["process"] != self._process:
@@ -169,19 +172,24 @@ class ChangeLog:
 
     async def _cut(self, position: Position, mass: int | None, *, resumed: bool = False) -> "_Pieces":
         """Sort the rest of a window, for it to be read piece by piece."""
-        last, target, after = str(position.last), str(position.target), str(position.after_id or 0)
-        part = self._window(f"'{last}'::pg_snapshot", f"'{target}'::pg_snapshot")
+        assert position.target is not None
+        part, after = self._part(position, position.target), str(position.after_id or 0)
         texts = sql.texts("djcrf_pg.changelog", "pieces.sql")
         window = Window()
         firsts: list[int] = []
         if mass is not None:
-            with suppress(*_FAILS_AGAIN):  # row by row, then
+            with suppress(*FAILS_AGAIN):  # row by row, then
                 rows = await self.connection.fetch(sql.render(texts["crowds"], window=part, most=str(mass)))
                 window.mass = {(int(row["xid"]), row["relation"]): row["count"] for row in rows}
                 firsts = [row["first"] for row in rows]
-        if resumed:
-            rows = await self.connection.fetch(sql.render(texts["nested"], window=part, after=after))
-            window.nested = {(int(row["xid"]), row["relation"]): row["depth"] for row in rows}
+        if resumed and position.after_id is not None:
+            try:
+                rows = await self.connection.fetch(sql.render(texts["nested"], window=part, after=after))
+                window.nested = {(int(row["xid"]), row["relation"]): row["depth"] for row in rows}
+            except FAILS_AGAIN as error:
+                if _may_pass(error):
+                    raise
+                window.forget(position.target.xmax - 1)
         xids = ",".join(str(xid) for xid, _ in window.mass)
         relations = ",".join(str(relation) for _, relation in window.mass)
         if await self.connection.fetchval(_IS_OPEN):
@@ -191,22 +199,35 @@ class ChangeLog:
         rest = sql.render(texts["rest"], **places, after=after)
         try:
             await self.connection.execute(sql.render(texts["declare"], rest=rest, weight=_WEIGHT))
-        except _FAILS_AGAIN:
+        except FAILS_AGAIN:
             kept = False
-        return _Pieces(self.connection, self._sql, position, window, None if kept else places)
+        return _Pieces(self.connection, self._sql, position, window, places, kept=kept)
+
+    async def now(self) -> Snapshot:
+        """What is committed now."""
+        return Snapshot.parse(await self.connection.fetchval(self._sql["now"]))
+
+    async def written(self, position: Position, target: Snapshot) -> dict[int, int]:
+        """The tables, by oid, that have changes between a position and a snapshot, each with the id of the last one."""
+        query = sql.texts("djcrf_pg.changelog", "pieces.sql")["written"]
+        places = {"window": self._part(position, target), "after": str(position.after_id or 0)}
+        return {row["relation"]: row["id"] for row in await self.connection.fetch(sql.render(query, **places))}
 
     async def take(self) -> Taken:
         """Begin a new term, and load the cursor that the former one left.
 
         After a crash it is at most as old as the last save: what was sent since is sent again.
         """
-        await self.connection.execute(self._sql["adopt"])
         row = await self.connection.fetchrow(self._sql["take"], _CURSOR)
         assert row is not None
         if row["fault"] is not None:
             return Taken(Position(BEGINNING), row["term"], reset=f"{row['snapshot']} {row['fault']}")
         target = row["target"] and Snapshot.parse(row["target"])
         return Taken(Position(Snapshot.parse(row["snapshot"]), target, row["after_id"]), row["term"])
+
+    async def adopt(self) -> None:
+        """Have the rows of a log read that was restored from another cluster."""
+        await self.connection.execute(self._sql["adopt"])
 
     async def save(self, position: Position, term: int) -> None:
         """Save the cursor.
@@ -327,7 +348,9 @@ class _Pieces:
         queries: Mapping[str, str],
         position: Position,
         window: Window,
-        places: Mapping[str, str] | None,
+        places: Mapping[str, str],
+        *,
+        kept: bool,
     ) -> None:
         self.position = position
         self.window = window
@@ -335,6 +358,7 @@ class _Pieces:
         self._sql = queries
         # Of the query for keys, where the server keeps none.
         self._places = places
+        self._kept = kept
         self._keys: deque[asyncpg.Record] = deque()
         self._count = _KEYS
         self._more = True
@@ -348,10 +372,13 @@ class _Pieces:
         while self._more and (len(self._keys) <= limit or self._keys[-1]["id"] == self._keys[limit - 1]["id"]):
             try:
                 keys = await self._connection.fetch(self._next_keys(texts))
-            except _FAILS_AGAIN:
-                if self._places is None or self._count == 1:
+            except FAILS_AGAIN:
+                if self._kept:
+                    self._kept = False
+                elif self._count == 1:
                     raise
-                self._count //= 2
+                else:
+                    self._count //= 2
                 continue
             self._more = len(keys) == self._count
             if self._more and self._places is not None and keys[0]["id"] != keys[-1]["id"]:
@@ -371,25 +398,30 @@ class _Pieces:
         if self._keys:
             self.position = Position(self.position.last, target, chosen[-1]["id"])
         else:
-            if self._places is None:
+            if self._kept:
                 await self._connection.execute(texts["close"])
             self.position = Position(target)
         return Piece(self.window.fold([_change(row) for row in rows]), self.position, target)
 
     def _next_keys(self, texts: Mapping[str, str]) -> str:
-        if self._places is None:
+        if self._kept:
             return sql.render(texts["fetch"], count=str(self._count))
         after = self._keys[-1]["id"] if self._keys else self.position.after_id or 0
         rest = sql.render(texts["rest"], **self._places, after=str(after))
         return sql.render(texts["keys"], rest=rest, count=str(self._count))
 
     async def _images(self, keys: Sequence[asyncpg.Record]) -> list[asyncpg.Record]:
-        """Rows by their keys; one that cannot be read, not even alone, is unreadable."""
+        """Rows by their keys; one that cannot be read, not even alone, is unreadable.
+
+        Unless it is the server that lacks something now: whoever reads tries again later.
+        """
         arguments = [key["xid"] for key in keys], [key["id"] for key in keys]
         try:
             return await self._connection.fetch(self._sql["images"], *arguments)
-        except _FAILS_AGAIN:
+        except FAILS_AGAIN as error:
             if len(keys) == 1:
+                if _may_pass(error):
+                    raise
                 return await self._connection.fetch(self._sql["unreadable"], *arguments)
         half = len(keys) // 2
         return [*await self._images(keys[:half]), *await self._images(keys[half:])]
@@ -398,6 +430,13 @@ class _Pieces:
 def _change(fields: Iterable[Any]) -> Change:
     id, xid, *others = fields
     return Change(id, int(xid), *others)
+
+
+def _may_pass(error: asyncpg.PostgresError) -> bool:
+    """Whether it is no matter of what is read: memory, a full disk; but for a limit of the role's."""
+    return isinstance(error, asyncpg.InsufficientResourcesError) and not isinstance(
+        error, asyncpg.ConfigurationLimitExceededError
+    )
 
 
 def _lost(term: int) -> LeadershipLost:

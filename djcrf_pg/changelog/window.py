@@ -52,8 +52,12 @@ class Window:
         while len(self.nested) > _MANY:
             oldest = next(iter(self.nested))
             del self.nested[oldest]
-            self._forgotten = max(self._forgotten, oldest[0])
+            self.forget(oldest[0])
         return told
+
+    def forget(self, xid: int) -> None:
+        """Take it that each transaction up to this one had statements of triggers in former pieces."""
+        self._forgotten = max(self._forgotten, xid)
 
     def _keep(self, change: Change) -> Change | None:
         place = (change.xid, change.relation)

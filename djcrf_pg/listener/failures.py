@@ -22,7 +22,7 @@ from django.db.models import Model
 
 from djcrf_pg import sql
 from djcrf_pg.changelog.net import RowChange
-from djcrf_pg.changelog.reader import Asks
+from djcrf_pg.changelog.reader import FAILS_AGAIN, Asks
 from djcrf_pg.instances import find
 from djcrf_pg.listener.envelope import RESYNC, Event
 from djcrf_pg.listener.numbering import Control
@@ -50,6 +50,9 @@ _KEY = 2_000
 
 #: The migration has not run yet, or the role lacks a right. That is reported when failures are recorded.
 _NO_TABLE = (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError)
+
+#: Why failures may not be kept, which is not to keep events waiting.
+_UNKEPT = (*_NO_TABLE, *FAILS_AGAIN)
 
 _SQL = sql.queries("djcrf_pg.listener", "failures.sql")
 
@@ -142,7 +145,7 @@ async def record(connection: Asks, failures: Sequence[Failure], *, told: bool) -
     columns = zip(*([*dataclasses.astuple(failure), times] for failure, times in known.values()), strict=True)
     try:
         await connection.execute(_SQL["record"], *map(list, columns), told, _ROWS)
-    except _NO_TABLE as error:
+    except _UNKEPT as error:
         emit(FailuresUnrecorded(count=len(failures), error=str(error)))
 
 
@@ -162,7 +165,7 @@ class Failures:
         """Take over what the former leader has not told: to all subscribers of the observers."""
         try:
             rows = await self._connection.fetch(_SQL["untold"])
-        except _NO_TABLE as error:
+        except _UNKEPT as error:
             emit(FailuresUnrecorded(count=0, error=str(error)))
             return
         now = datetime.now(UTC)
@@ -219,7 +222,7 @@ class Failures:
     async def sent(self, outgoing: Outgoing) -> None:
         """Note in the database that resyncs were sent, unless more of the observer is waiting."""
         addresses = {place.control.address for place in outgoing} - self._outgoing.keys()
-        with suppress(*_NO_TABLE):
+        with suppress(*_UNKEPT):
             await self._connection.execute(_SQL["told"], list(addresses))
 
 

@@ -98,7 +98,7 @@ class Gate:
         self._held: set[int] = set()
         self._opened: datetime | None = None
         self._alias = alias
-        self._sql = sql.queries("djcrf_pg.listener", "gate.sql", holder=HOLDER)
+        self._sql = sql.queries("djcrf_pg.listener", "gate.sql", holder=HOLDER, oid=sql.oid_of("name"))
         self._session: Session | None = None
         self._asking = asyncio.Lock()
         self._next: _Round | None = None

@@ -4,16 +4,18 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import asyncpg
 from django.db import InterfaceError, OperationalError
 
-from djcrf_pg.changelog.change import Change
+from djcrf_pg.changelog.change import UNWRITABLE, Change
 from djcrf_pg.changelog.cursor import Position
 from djcrf_pg.changelog.decode import StaleRelation
-from djcrf_pg.changelog.reader import ChangeLog, Piece, Taken
+from djcrf_pg.changelog.net import UNREADABLE, RowChange
+from djcrf_pg.changelog.reader import FAILS_AGAIN, ChangeLog, Piece, Taken
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import LeadershipLost
 from djcrf_pg.listener import interest
@@ -21,13 +23,13 @@ from djcrf_pg.listener.backoff import Backoff
 from djcrf_pg.listener.catalog import Catalog
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.doorbell import BUSY, LINGER, LONGEST_REST, LOOK, REST, Bell, Doze
-from djcrf_pg.listener.failures import Failed, Failures, again
+from djcrf_pg.listener.failures import NEVER_SEEN, Failed, Failures, again
 from djcrf_pg.listener.leader import LEASE
 from djcrf_pg.listener.occurrence import Occurrence, Outgoing
 from djcrf_pg.listener.sender import Sender
 from djcrf_pg.listener.session import Session
 from djcrf_pg.listener.telling import events
-from djcrf_pg.observations import DatabaseFailed, LookFailed, emit
+from djcrf_pg.observations import ChangesGivenUp, DatabaseFailed, LookFailed, PruneFailed, emit, text_of
 from djcrf_pg.registry import Observed, registry
 
 #: Seconds between saves of the cursor under load, or signs of life while a delivery lasts; and between prunings, each
@@ -42,6 +44,10 @@ _TRIM_ROWS = 100_000
 
 #: Events are made and sent in parts of so many row changes: those of a part are made while the last part is sent.
 _PART = 1_000
+
+#: Sessions in a row that may fail where they began. With the pauses between them they take ten seconds or more: what
+#: passes by itself, such as a want of memory, is to have nobody load again.
+FAILED_SESSIONS = 7
 
 #: Tries of a part whose user code finds its database gone while ours is there.
 _TRIES = 5
@@ -66,6 +72,40 @@ class Host(Protocol):
         ...
 
 
+class Obstacle:
+    """Counts the sessions that fail where they began, one after the other: a fault that comes back is passed by.
+
+    A lost connection is no such failure, whatever was asked when it was lost.
+    """
+
+    def __init__(self) -> None:
+        self._began: Position | None = None
+        self._error: Exception | None = None
+        self._times = 0
+
+    def met_at(self, position: Position) -> Exception | None:
+        """Note where a session begins.
+
+        Returns:
+            The last error of :data:`FAILED_SESSIONS` in a row that began here; None where there were fewer.
+        """
+        if position != self._began:
+            self._began, self._times = position, 0
+        if self._times < FAILED_SESSIONS:
+            return None
+        self._times = 0  # should passing by fail too
+        return self._error
+
+    def failed(self, error: Exception) -> None:
+        """Note what the session has ended in."""
+        self._error = error
+        self._times += 1
+
+    def passed(self) -> None:
+        """Note that everything has been read."""
+        self._times = 0
+
+
 class Leadership:
     """One term: read, deliver, advance; sleep when there is nothing to read."""
 
@@ -81,7 +121,7 @@ class Leadership:
         self._grace_ends = time.monotonic() + grace
         self._unsaved = self._pruning = False
         self._saved_at = self._pruned_at = self._trimmed_at = self._looked_at = time.monotonic()
-        self._may_look = True
+        self._may_look = self._may_prune = True
         self._catalog = catalog
         self._sender = Sender(taken.term, self._leads)
         self._mode = get_settings().NOTIFY
@@ -89,10 +129,16 @@ class Leadership:
         self._ahead: asyncio.Task[Piece] | None = None
         self._failures = Failures(session)
 
-    async def run(self) -> None:
-        """Lead until asked to stop, or until the session or the lead is lost."""
+    async def run(self, obstacle: Exception | None = None) -> None:
+        """Lead until asked to stop, or until the session or the lead is lost.
+
+        Args:
+            obstacle: What nobody gets past here: what may have changed is given up first.
+        """
         rolls = asyncio.create_task(self._call_rolls(), name="djcrf_pg rolls")
         try:
+            if obstacle is not None:
+                await self._give_up(obstacle)
             await self._look()
             await self._failures.begin()
             await self._retry()
@@ -218,7 +264,8 @@ class Leadership:
                     await self._log.beat(self._term)
                     # Nobody else may keep the caps: writers that are SERIALIZABLE do not.
                     if time.monotonic() - self._trimmed_at >= _PRUNE:
-                        await self._trim()
+                        with suppress(asyncpg.PostgresError):  # said when it prunes
+                            await self._trim()
 
         beating = asyncio.create_task(beat())
         try:
@@ -273,11 +320,36 @@ class Leadership:
                 # Foreseen faults are told row by row. This one would come back with each try.
                 return await self._listener.in_thread(partial(router.surrender, changes, error))
 
+    async def _give_up(self, error: Exception) -> None:
+        """Have everybody load again whom the unread changes may concern, and go on behind them."""
+        begun, now = self._position, datetime.now(UTC)
+        target = begun.target or await self._log.now()
+        try:
+            await self._log.adopt()
+            written = await self._log.written(begun, target)
+            # News to all subscribers, whichever of the transactions they know of.
+            lost = [Change(id, NEVER_SEEN, oid, UNWRITABLE, 1, None, None, None, now) for oid, id in written.items()]
+            told = await self._occurrences(lost, cut=False)
+        except Exception:
+            if self._session.is_closed():
+                raise
+            row = RowChange(0, NEVER_SEEN, 0, None, None, None, now)
+            told = [Occurrence(row, observer, resync=UNREADABLE) for observer in registry.on(*self._catalog.aliases)]
+        names = ", ".join(sorted({occurrence.observer.label for occurrence in told})) or "nobody"
+        alias, tries = self._listener.alias, FAILED_SESSIONS
+        emit(ChangesGivenUp(alias=alias, observers=names, tries=tries, error=text_of(error)), error)
+        await self._deliver(self._send(told))
+        self._position, self._unsaved = Position(target), True
+        await self._save()
+
     async def _silent(self, changes: list[Change]) -> frozenset[Observed]:
         """The observers that nobody hears; asked after the changes were read."""
         if len(changes) < interest.LEAST or time.monotonic() < self._grace_ends:
             return frozenset()
-        heard = await self._log.heard(interest.CLASS_ID)
+        try:
+            heard = await self._log.heard(interest.CLASS_ID)
+        except FAILS_AGAIN:
+            return frozenset()
         return frozenset(observer for observer in registry if interest.key_of(observer) not in heard)
 
     async def _send_failed(self) -> None:
@@ -288,12 +360,13 @@ class Leadership:
 
     async def _retry(self) -> None:
         """Send the rows again that somebody asked for; where the database is gone, at the next request."""
-        while asked := await self._failures.asked():
-            found = await self._with_database(partial(again, asked, self._catalog.aliases), lambda: None)
-            if found is None:
-                return
-            await self._deliver(self._send(found))
-            await self._failures.settle(asked)
+        with suppress(*FAILS_AGAIN):  # they stay marked
+            while asked := await self._failures.asked():
+                found = await self._with_database(partial(again, asked, self._catalog.aliases), lambda: None)
+                if found is None:
+                    return
+                await self._deliver(self._send(found))
+                await self._failures.settle(asked)
 
     async def _events(self, told: list[Occurrence]) -> tuple[Outgoing, list[Failed]]:
         return await self._with_database(partial(events, told), partial(events, told, forgiving=True))
@@ -339,14 +412,25 @@ class Leadership:
         self._may_look = may_look
 
     async def _prune(self) -> None:
-        pruned = await self._log.prune(self._position, get_settings().RETENTION, _PRUNE_ROWS)
-        more = await self._trim()
-        self._pruning = more or pruned == _PRUNE_ROWS
-        self._pruned_at = time.monotonic()
+        """Delete what is old or over the caps. What keeps us from it stops no event either."""
+        self._pruned_at, self._pruning = time.monotonic(), False
+        error: asyncpg.PostgresError | None = None
+        try:
+            pruned = await self._log.prune(self._position, get_settings().RETENTION, _PRUNE_ROWS)
+            more = await self._trim()
+            self._pruning = more or pruned == _PRUNE_ROWS
+        except asyncpg.PostgresConnectionError:
+            raise
+        except asyncpg.PostgresError as failure:
+            error = failure
+        if self._may_prune and error is not None:
+            emit(PruneFailed(alias=self._listener.alias, error=str(error)))
+        self._may_prune = error is None
 
     async def _trim(self) -> bool:
         """Keep the caps of the log; whether there is more to do."""
+        self._trimmed_at = time.monotonic()
         more = await self._log.trim(_TRIM_ROWS)
-        if not more:
-            self._trimmed_at = time.monotonic()
+        if more:
+            self._trimmed_at -= _PRUNE
         return more

@@ -22,8 +22,8 @@ from djcrf_pg.exceptions import ConfigurationError
 #: Session settings of the listener. What a database or role sets for its own programs must not reach it: reads under
 #: SERIALIZABLE would make the users' transactions fail, a timeout would cancel a long backlog for ever, and with
 #: ``exit_on_error`` a standby would end each time it has waited. A generic plan made while the log is short must not
-#: scan it when it is long; and a lost peer must be noticed (PostgreSQL manual, 19.3.1 and 19.3.2; ignored on Unix
-#: sockets).
+#: scan it when it is long; a sort must not spill, where there may be a ``temp_file_limit``; and a lost peer must be
+#: noticed (PostgreSQL manual, 19.3.1 and 19.3.2; ignored on Unix sockets).
 _SESSION = {
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
@@ -35,15 +35,12 @@ _SESSION = {
     "client_min_messages": "notice",
     "max_parallel_workers_per_gather": "0",
     "enable_seqscan": "off",
+    "work_mem": "64MB",
     "jit": "off",
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",
 }
-
-#: What a window is sorted in, unless the options of the alias say otherwise: a sort that spills may be over
-#: ``temp_file_limit``.
-_WORK_MEM = "64MB"
 
 #: Of the names of sessions: the longest role, and the hexadecimal digits that stand for the rest of a long host name.
 _LONGEST_ROLE, _DIGEST = "listener", 10
@@ -102,7 +99,7 @@ def asyncpg_arguments(parameters: Mapping[str, Any], role: str = "listener", ali
         if name not in _MEANINGLESS and value not in (None, "")
     }
     _refuse(given, alias)
-    session = {"work_mem": _WORK_MEM, **_session_settings(given.get("options", ""), alias), **_SESSION}
+    session = {**_session_settings(given.get("options", ""), alias), **_SESSION}
     name = given.get("application_name", "djcrf_pg")
     session["application_name"] = _session_name(name, role)
     # By these, sessions of this process are found that must be ended.

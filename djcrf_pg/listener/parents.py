@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from django.core.exceptions import ObjectDoesNotExist
-from django.db import InterfaceError, OperationalError, connections
+from django.db import InterfaceError, OperationalError, connections, transaction
 from django.db.models import Model, QuerySet
 
 from djcrf_pg import sql
@@ -170,8 +170,9 @@ class Elsewhere:
         if len(self._emptied) > _MOST:
             self._emptied.clear()
         if unknown := [xid for xid in xids if xid not in self._emptied]:
+            rows = self._ask("emptied", list(map(str, unknown)))
             self._emptied |= {xid: set() for xid in unknown}
-            for xid, oid in self._ask("emptied", list(map(str, unknown))):
+            for xid, oid in rows:
                 self._emptied[int(xid)].add(oid)
         return set().union(*(self._emptied[xid] for xid in xids))
 
@@ -187,22 +188,25 @@ class Elsewhere:
         if len(self._known) > _MOST:
             self._known.clear()
         if unknown := [key for key in keys if (table, column, key) not in self._known]:
-            self._known |= dict.fromkeys((table, column, key) for key in unknown)
             xids, texts = [str(xid) for xid, _ in unknown], [text for _, text in unknown]
-            for xid, text, id, oid, old, context, at in self._ask("deleted", xids, texts, column, list(oids)):
+            rows = self._ask("deleted", xids, texts, column, list(oids))
+            self._known |= dict.fromkeys((table, column, key) for key in unknown)
+            for xid, text, id, oid, old, context, at in rows:
                 row = RowChange(id, int(xid), oid, self._parse(oid, old), None, context, at)
                 self._known[table, column, (row.xid, text)] = row
         found = (self._known[table, column, key] for key in keys)
         return [row for row in found if row is not None]
 
-    def _ask(self, query: str, *arguments: Any) -> Iterable[tuple[Any, ...]]:
+    def _ask(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
         connection = connections[self._alias]
         if self._schema is None:
             self._schema = schema_of_log(connection)
         queries = sql.queries("djcrf_pg.listener", "parents.sql", schema=self._schema or "")
-        with connection.cursor() as cursor:
+        with transaction.atomic(self._alias), connection.cursor() as cursor:
+            cursor.execute(queries["room"])
             cursor.execute(queries[query], arguments)
-            yield from cursor.fetchall()
+            rows: list[tuple[Any, ...]] = cursor.fetchall()
+        return rows
 
 
 def _references(model: type[Model], row: RowChange) -> Iterator[tuple[Column, str]]:

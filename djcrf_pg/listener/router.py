@@ -213,7 +213,7 @@ class Router:
             if change.is_of_a_look:
                 emit(ChangedUnseen(alias=self._aliases[0], table=relation.name))
             elif row.resync == UNREADABLE:
-                self._report(row, relation.name, ValueError("its image could not be written to the log"))
+                self._report(row, relation.name, ValueError("its image could not be written to the log, or read"))
             return row
         if relation.root in self._deaf and not self._may_be_parents(change, relation.root):
             return None

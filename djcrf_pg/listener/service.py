@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import psycopg
 from django.db import connections
 
-from djcrf_pg.changelog.reader import ChangeLog
+from djcrf_pg.changelog.reader import ChangeLog, Taken
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import ChannelLayerError, ConfigurationError, LeadershipLost, NotMigrated
 from djcrf_pg.listener import interest
@@ -19,7 +19,7 @@ from djcrf_pg.listener.catalog import Catalog
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.doorbell import Bell
 from djcrf_pg.listener.leader import claim, stand_by, try_lead
-from djcrf_pg.listener.leadership import Leadership
+from djcrf_pg.listener.leadership import Leadership, Obstacle
 from djcrf_pg.listener.session import Session
 from djcrf_pg.observations import (
     ConnectionFailed,
@@ -52,6 +52,7 @@ class Listener:
         self.session: int | None = None
         self._caught_up = asyncio.Event()
         self._worked = self._failed = False
+        self._obstacle = Obstacle()
         self._stop = asyncio.Event()
         self._bell: Bell | None = None
         # User code runs in a thread of our own: a consumer's slow query must not hold up everybody's events.
@@ -142,8 +143,21 @@ class Listener:
 
     async def _lead(self, session: Session, log: ChangeLog) -> None:
         taken = await log.take()
+        obstacle = self._obstacle.met_at(taken.position)
+        try:
+            await self._lead_from(taken, obstacle, session, log)
+        except LeadershipLost:
+            raise
+        except Exception as error:
+            if not session.is_closed():
+                self._obstacle.failed(error)
+            raise
+
+    async def _lead_from(self, taken: Taken, obstacle: Exception | None, session: Session, log: ChangeLog) -> None:
         if taken.reset is not None:
             emit(CursorReset(alias=self.alias, fault=taken.reset))
+        if obstacle is None:
+            await log.adopt()
         settings = get_settings()
         await log.set_caps(settings.LOG_MAX_AGE, settings.LOG_MAX_ROWS, settings.LOG_MAX_BYTES)
         emit(Leading(alias=self.alias, term=taken.term))
@@ -152,7 +166,7 @@ class Listener:
         async with Bell(session) as bell:
             self._bell = bell
             try:
-                await Leadership(self, session, log, bell, catalog, taken, grace).run()
+                await Leadership(self, session, log, bell, catalog, taken, grace).run(obstacle)
             finally:
                 self._bell = None
 
@@ -193,6 +207,7 @@ class Listener:
     def caught_up(self) -> None:
         """Note that everything that was there at the start has been sent."""
         self._worked = True
+        self._obstacle.passed()
         self._caught_up.set()
 
 

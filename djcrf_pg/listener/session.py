@@ -95,6 +95,8 @@ class Session:
                 if not answer.done():
                     answer.cancel()
                     await asyncio.wait([answer], timeout=_CHECK)
+                if answer.done() and not answer.cancelled():
+                    answer.exception()  # that of a connection which was ended here, asyncio would report
             self.confirmed = time.monotonic()
             return result
 

@@ -48,6 +48,15 @@ def queries(package: str, name: str, **values: str) -> dict[str, str]:
 LOG_SCHEMA = texts("djcrf_pg", "log.sql")["schema"]
 
 
+def oid_of(name: str) -> str:
+    """The expression for the oid of a table.
+
+    Args:
+        name: The expression for its quoted name, or that of the column that has it.
+    """
+    return render(texts("djcrf_pg", "log.sql")["oid"], name=name)
+
+
 def set_caps(schema: str, age: float, rows: int, size: int) -> str:
     """The command that tells the writers how large the log may grow.
 

@@ -7,6 +7,17 @@ FROM pg_catalog.pg_class AS c
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.oid = to_regclass('djcrf_pg_change')
 
+-- name: oid
+-- Of the table that a quoted :name stands for; null where there is none. to_regclass() raises where the name has a schema
+-- and the role no right on that.
+CASE cardinality(parse_ident(/* :name */))
+    WHEN 2 THEN (
+        SELECT c.oid FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname = (parse_ident(/* :name */))[1]::name AND c.relname = (parse_ident(/* :name */))[2]::name
+    )
+    ELSE to_regclass(/* :name */)::oid
+END
+
 -- name: caps
 -- :age seconds, :rows, :bytes.
 UPDATE /* :schema */djcrf_pg_cap

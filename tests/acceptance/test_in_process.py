@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from django.db import connection, connections
 from django.test import override_settings
 
 from djcrf_pg.capture.install import install
-from djcrf_pg.listener import embedded, leadership, router
+from djcrf_pg.listener import embedded, interest, leadership, router
+from djcrf_pg.observations import ConnectionFailed, Observation, PruneFailed, add_sink
 from tests.processes import until
 from tests.servers import PgParams
 from tests.testapp.consumers import BoardConsumer
@@ -128,6 +130,62 @@ async def test_the_leader_deletes_what_is_delivered_and_older_than_the_retention
         with test_pg.connect() as admin:
             await until(lambda: admin.execute("SELECT count(*) FROM djcrf_pg_change").fetchone() == (0,))
     await sync_to_async(connections.close_all)()
+
+
+@pytest.fixture
+def observed() -> Iterator[list[Observation]]:
+    """What the listener of this process says."""
+    found: list[Observation] = []
+    remove = add_sink(lambda observation, error: found.append(observation))
+    yield found
+    remove()
+
+
+async def test_a_leader_that_cannot_delete_old_changes_goes_on(
+    monkeypatch: pytest.MonkeyPatch, observed: list[Observation], test_pg: PgParams
+):
+    monkeypatch.setattr(leadership, "_PRUNE", 0.0)
+    with test_pg.connect() as admin:
+        admin.execute(
+            "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            "RAISE 'no space left on device' USING ERRCODE = 'disk_full'; END $$;"
+            "CREATE TRIGGER full_disk BEFORE DELETE ON djcrf_pg_change FOR EACH ROW EXECUTE FUNCTION full_disk()"
+        )
+        try:
+            with override_settings(DJCRF_PG={"RETENTION": 0.001}):
+                await talk("first")
+                await until(lambda: any(isinstance(each, PruneFailed) for each in observed))
+                await talk("second")
+        finally:
+            admin.execute("DROP FUNCTION full_disk() CASCADE")
+    assert len([each for each in observed if isinstance(each, PruneFailed)]) == 1
+    assert not [each for each in observed if isinstance(each, ConnectionFailed)]
+
+
+async def test_a_leader_that_cannot_ask_who_has_subscribed_makes_events_for_all(
+    monkeypatch: pytest.MonkeyPatch, observed: list[Observation], test_pg: PgParams
+):
+    monkeypatch.setattr(interest, "LEAST", 1)
+    monkeypatch.setattr(interest, "GRACE", 0.0)
+    # What the role finds before PostgreSQL's own.
+    options = {**connection.settings_dict["OPTIONS"], "options": "-c search_path=before,public,pg_catalog"}
+    monkeypatch.setitem(connection.settings_dict, "OPTIONS", options)
+    with test_pg.connect() as admin:
+        admin.execute(
+            "CREATE SCHEMA before; CREATE SEQUENCE before.asked;"
+            "CREATE FUNCTION before.ask() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN "
+            "IF current_query() LIKE '%SELECT DISTINCT objid%' AND nextval('before.asked') > 0 THEN "
+            "RAISE 'out of shared memory' USING ERRCODE = 'out_of_memory'; END IF; RETURN true; END $$;"
+            "CREATE VIEW before.pg_locks AS SELECT * FROM pg_catalog.pg_locks WHERE before.ask()"
+        )
+        try:
+            await talk("heard")
+            assert admin.execute("SELECT is_called FROM before.asked").fetchone() == (True,)
+        finally:
+            await embedded.close_all()
+            await sync_to_async(connections.close_all)()
+            admin.execute("DROP SCHEMA before CASCADE")
+    assert not [each for each in observed if isinstance(each, ConnectionFailed)]
 
 
 async def test_a_leader_notices_what_fires_no_trigger(monkeypatch: pytest.MonkeyPatch):

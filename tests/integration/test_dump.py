@@ -63,6 +63,7 @@ def lead(pg: PgParams) -> Heard:
         try:
             log = await ChangeLog.open(connection)
             taken = await log.take()
+            await log.adopt()
             position, changes = taken.position, list[Change]()
             while (piece := await log.read(position, 2)).changes:
                 changes += piece.changes

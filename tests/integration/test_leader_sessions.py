@@ -1,14 +1,16 @@
 """What a database or its text does to the leader's session, and what a frozen server does to the gate's."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Iterator
 
 import asyncpg as driver
 import psycopg
 import pytest
+from django.db import connections
 from psycopg import sql
 
-from djcrf_pg.changelog.change import UNWRITABLE
+from djcrf_pg.changelog.change import UNORDERED, UNWRITABLE
 from djcrf_pg.changelog.cursor import BEGINNING, Position
 from djcrf_pg.changelog.reader import ChangeLog, Connection
 from djcrf_pg.listener import connection as connecting
@@ -16,6 +18,9 @@ from djcrf_pg.listener import session as sessions
 from djcrf_pg.listener.connection import connect
 from djcrf_pg.listener.gate import Gate
 from djcrf_pg.listener.session import Session
+from tests.faults import Faults
+from tests.processes import until
+from tests.proxy import Proxy
 from tests.servers import ManagePy, PgParams, app_env, disconnect_all
 
 pytestmark = pytest.mark.django_db
@@ -92,6 +97,57 @@ async def test_a_window_is_read_without_temporary_files(
     assert read == sorted(set(read))
 
 
+@pytest.fixture
+async def asking(faults: Faults, role: PgParams) -> AsyncIterator[Connection]:
+    """A connection of a role whose questions may be made to fail."""
+    connection = await driver.connect(
+        host=role.host, port=role.port, user=role.user, password=role.password, database=role.dbname
+    )
+    yield connection
+    await connection.close()
+
+
+async def test_where_nobody_knows_what_former_pieces_had_the_rest_has_no_order(
+    asking: Connection, faults: Faults, test_pg: PgParams
+) -> None:
+    """A former leader has read rows that a trigger's statement wrote; this one cannot ask which these were."""
+    log = await ChangeLog.open(asking)
+    start = (await log.read(Position(BEGINNING), 1000)).position
+    with test_pg.connect() as writer:
+        insert = "INSERT INTO testapp_project (name) SELECT 'p' || i FROM generate_series(1, 3) AS i"
+        writer.execute(insert)
+        writer.execute("UPDATE djcrf_pg_change SET depth = 2 WHERE new->>'name' ~ '^p'")
+        writer.execute(insert)
+    piece = await log.read(start, 2)
+    faults.make("%max(depth)%", "out_of_memory")
+    with pytest.raises(driver.OutOfMemoryError):
+        await (await ChangeLog.open(asking)).read(piece.position, 100)
+    faults.make("%max(depth)%", "data_corrupted")
+    rest = await (await ChangeLog.open(asking)).read(piece.position, 100)
+    assert [change.op for change in rest.changes] == [UNORDERED, UNORDERED]
+    assert rest.position.target is None
+
+
+@pytest.mark.parametrize("code", ["configuration_limit_exceeded", "program_limit_exceeded", "data_corrupted"])
+async def test_a_window_that_the_server_cannot_keep_is_read_all_the_same(
+    code: str, asking: Connection, faults: Faults, test_pg: PgParams
+) -> None:
+    log = await ChangeLog.open(asking)
+    position = (await log.read(Position(BEGINNING), 1000)).position
+    with test_pg.connect() as writer:
+        writer.execute("INSERT INTO testapp_project (name) SELECT 'p' || i FROM generate_series(1, 10) AS i")
+    faults.make("%DECLARE %", code)
+    read: list[str] = []
+    while True:
+        piece = await log.read(position, 3)
+        read += [change.op for change in piece.changes]
+        position = piece.position
+        if position.target is None:
+            break
+    assert read == ["I"] * 10
+    assert faults.met
+
+
 @pytest.fixture(params=["SQL_ASCII", "WIN1252"])
 async def encoded(
     request: pytest.FixtureRequest, db: None, test_pg: PgParams
@@ -141,37 +197,108 @@ async def test_a_byte_that_is_no_text_makes_its_row_unreadable_and_no_other(
     assert (await log.read(position, 1000)).changes == []
 
 
-async def test_a_session_that_cannot_be_opened_leaves_no_connection(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Connection] = []
+@pytest.fixture
+def proxy(transactional_db: None, test_pg: PgParams, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """What our new connections go through, and where nobody waits for long."""
+    with Proxy(test_pg) as proxy:
+        monkeypatch.setitem(connections["default"].settings_dict, "HOST", proxy.params.host)
+        monkeypatch.setitem(connections["default"].settings_dict, "PORT", str(proxy.params.port))
+        monkeypatch.setattr(connecting, "_PATIENCE", 0.5)
+        monkeypatch.setattr(sessions, "PATIENCE", 0.5)
+        monkeypatch.setattr(sessions, "_CHECK", 0.5)
+        yield proxy
 
-    async def record(*args: str) -> Connection:
-        made.append(await connecting.connect(*args))
-        return made[-1]
 
-    async def silent(connection: Connection) -> int:
-        await connection.execute("SELECT pg_sleep(60)")
-        return 0
+async def until_no_session_is_left(proxy: Proxy, server: PgParams) -> None:
+    """Wait until the server, which hears again what was said, has ended all of our sessions: their clients have."""
+    proxy.thaw()
+    query = "SELECT array_agg(application_name) FROM pg_stat_activity WHERE application_name LIKE 'djcrf_pg %'"
+    with server.connect() as admin:
+        await until(
+            lambda: admin.execute(query).fetchone() == (None,), message=lambda: str(admin.execute(query).fetchone())
+        )
 
-    monkeypatch.setattr(sessions, "connect", record)
-    monkeypatch.setattr(sessions, "server_process", silent)
-    monkeypatch.setattr(sessions, "PATIENCE", 0.2)
+
+#: What a client says while it connects: who it is; which process answers; the settings; the process again.
+STEPS = [(b"application_name", 1), (b"pg_backend_pid", 1), (b"set_config", 1), (b"pg_backend_pid", 2)]
+
+
+@pytest.mark.parametrize(("words", "times"), STEPS, ids=["startup", "pooler", "settings", "session"])
+async def test_a_session_that_cannot_be_opened_leaves_no_connection(
+    words: bytes, times: int, proxy: Proxy, test_pg: PgParams
+) -> None:
+    proxy.freeze_at(words, times)
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             await Session.open("default", "test")
-    assert [connection.is_closed() for connection in made] == [True]
+    assert proxy.is_frozen
+    await until_no_session_is_left(proxy, test_pg)
 
 
-async def test_a_gate_that_is_closed_leaves_no_question_and_no_session(db: None) -> None:
+@pytest.mark.parametrize(("words", "times"), STEPS, ids=["startup", "pooler", "settings", "session"])
+async def test_opening_a_session_that_is_cancelled_leaves_no_connection(
+    words: bytes, times: int, proxy: Proxy, test_pg: PgParams
+) -> None:
+    proxy.freeze_at(words, times)
+    opening = asyncio.ensure_future(Session.open("default", "test"))
+    await until(lambda: proxy.is_frozen)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    await until_no_session_is_left(proxy, test_pg)
+
+
+async def test_an_answer_that_is_lost_leaves_neither_the_session_nor_the_one_that_asked_after_it(
+    proxy: Proxy, test_pg: PgParams
+) -> None:
+    reported: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context))
+    session = await Session.open("default", "test")
+    proxy.freeze_at(b"SELECT 1")
+    with pytest.raises(ConnectionError, match="the server does not answer"):
+        async with asyncio.timeout(20):
+            await session.fetchval("SELECT 1")
+    assert session.is_closed()
+    # One to ask whether it works, and one to end it.
+    assert proxy.taken == 3
+    await until_no_session_is_left(proxy, test_pg)
+    gc.collect()
+    assert reported == []
+
+
+async def test_who_asks_a_gate_at_the_same_time_shares_its_session(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "_PATIENCE", 10.0)
     gate = Gate("default")
-    waiting = [asyncio.ensure_future(gate.probe(())), asyncio.ensure_future(gate.regain(()))]
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    proxy.freeze_at(b"application_name")
+    waiting = [asyncio.ensure_future(work) for work in (gate.probe(()), gate.regain(()), gate.end_sessions([]))]
+    await until(lambda: proxy.is_frozen)
     waiting.append(asyncio.ensure_future(gate.probe(())))
     await asyncio.sleep(0)
+    proxy.thaw()
+    async with asyncio.timeout(10):
+        await asyncio.gather(*waiting)
+    assert (proxy.taken, gate.number) == (1, 1)
     await gate.close()
+
+
+async def test_a_gate_that_is_closed_leaves_no_question_and_no_session(
+    proxy: Proxy, test_pg: PgParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "_PATIENCE", 10.0)
+    gate = Gate("default")
+    proxy.freeze_at(b"application_name")
+    waiting = [asyncio.ensure_future(gate.probe(())), asyncio.ensure_future(gate.regain(()))]
+    await until(lambda: proxy.is_frozen)
+    waiting.append(asyncio.ensure_future(gate.probe(())))
+    await asyncio.sleep(0)
     async with asyncio.timeout(5):
+        await gate.close()
         answers = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(answer) for answer in answers] == [ConnectionError] * 3
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("djcrf_pg gate")]
     with pytest.raises(ConnectionError):
         await gate.probe(())
+    assert proxy.taken == 1
+    await until_no_session_is_left(proxy, test_pg)

@@ -472,6 +472,7 @@ async def test_rows_of_another_cluster_are_read_once(
     piece = await log.read(now, EVERYTHING)
     assert names(piece.changes) == ["ours"], "their transactions have not begun here"
     taken = await log.take()
+    await log.adopt()
     pieces, position = await read_all(log, taken.position, 4)
     seen = names([change for piece in pieces for change in piece.changes])
     assert sorted(seen) == sorted(["ours", *(f"theirs {n}" for n in range(99999990, 100000000))])
@@ -671,9 +672,9 @@ async def test_columns_have_the_types_that_the_driver_would_see(log: ChangeLog, 
 async def test_options_are_split_as_the_server_would(test_pg: PgParams, asyncpg: Connection) -> None:
     """What libpq passes on in ``options`` and what we set mean the same to PostgreSQL."""
     for options in (
-        r"-c DateStyle=ISO,\ DMY -c work_mem=9MB",
+        r"-c DateStyle=ISO,\ DMY -c maintenance_work_mem=9MB",
         '-c search_path="My\\ Schema",public',
-        "--search-path=x --work-mem=8MB",
+        "--search-path=x --maintenance-work-mem=8MB",
     ):
         with psycopg.connect(test_pg.dsn(), options=options) as theirs:
             expected = theirs.execute("SELECT name, setting FROM pg_settings WHERE source = 'client'").fetchall()

@@ -389,10 +389,10 @@ def test_quotes_mean_nothing_to_postgresql_between_options(options: str, value: 
 
 
 def test_what_a_project_sets_for_its_own_sessions_does_not_reach_what_the_listener_needs() -> None:
-    found = session(options="-c statement_timeout=5s -c default_transaction_isolation=serializable -c work_mem=8MB")
+    found = session(options="-c statement_timeout=5s -c default_transaction_isolation=serializable -c work_mem=64kB")
     assert found["statement_timeout"] == "0"
     assert found["default_transaction_isolation"] == "read committed"
-    assert found["work_mem"] == "8MB"
+    assert found["work_mem"] == "64MB"
 
 
 @pytest.mark.parametrize("options", ["-c", "-c search_path", "-d 5", "--version", "search_path=a"])

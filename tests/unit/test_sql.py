@@ -14,7 +14,7 @@ FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.sql"))
 
 #: What the code fills in.
 PLACES = {"schema", "class", "wait", "holder", "window", "rest", "weight", "last", "target", "after", "most", "count"}
-PLACES |= {"xids", "relations", "firsts", "age", "rows", "bytes", "rings", "columns", "query", "calls"}
+PLACES |= {"xids", "relations", "firsts", "age", "rows", "bytes", "rings", "columns", "query", "calls", "name", "oid"}
 
 
 def test_there_are_sql_files() -> None:
@@ -56,7 +56,8 @@ def test_values_are_not_rendered_again() -> None:
 
 
 def test_queries_are_found_by_name() -> None:
-    queries = sql.queries("djcrf_pg.changelog", "reader.sql", schema='"public".', window="SELECT", weight="SELECT")
+    places = {"schema": '"public".', **dict.fromkeys(("window", "weight", "oid"), "SELECT")}
+    queries = sql.queries("djcrf_pg.changelog", "reader.sql", **places)
     assert {"read", "take", "save", "prune", "adopt", "flag", "relations", "oids"} <= queries.keys()
     assert all(not text.startswith("-- name") for text in queries.values())
     assert queries["flag"].endswith("""setval('"public".djcrf_pg_listener_awake', $1)""")
@@ -64,7 +65,7 @@ def test_queries_are_found_by_name() -> None:
 
 def test_queries_with_a_place_left_over_raise() -> None:
     with pytest.raises(KeyError, match="schema"):
-        sql.queries("djcrf_pg.changelog", "reader.sql", window="SELECT", weight="SELECT")
+        sql.queries("djcrf_pg.changelog", "reader.sql", window="SELECT", weight="SELECT", oid="SELECT")
 
 
 def test_a_file_that_is_not_there_raises() -> None:

@@ -51,6 +51,13 @@ def test_what_stands_for_changes_that_are_gone_is_told() -> None:
     assert window.fold([change]) == [change]
 
 
+def test_what_is_not_known_of_former_pieces_makes_all_of_their_transactions_unordered() -> None:
+    window = Window()
+    window.forget(2)
+    piece = changes((1, 1, OUTER), (2, 1, INNER), (2, 1, OUTER), (3, 1, OUTER))
+    assert told(window.fold(piece)) == [(1, 1, UNORDERED), (2, 1, UNORDERED), (3, 1, "U")]
+
+
 def test_a_crowd_is_one_change_with_its_number() -> None:
     window = Window(mass={(1, 1): 1000})
     (first, second) = window.fold(changes((1, 1, OUTER), (2, 1, OUTER), (1, 1, OUTER)))

@@ -15,6 +15,9 @@ FROM (/* :window */) AS change
 WHERE depth > 1 AND id <= /* :after */
 GROUP BY xid, relation
 
+-- name: written
+SELECT relation::oid AS relation, max(id) AS id FROM (/* :window */) AS change WHERE id > /* :after */ GROUP BY relation
+
 -- name: rest
 -- What of the window comes after. Of what is not told row by row the first row stands for all, wherever it lies.
 SELECT * FROM (/* :window */) AS change

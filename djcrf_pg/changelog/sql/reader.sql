@@ -85,7 +85,8 @@ WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND classid = $1::int8:
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 
 -- name: oids
-SELECT wanted.name, to_regclass(wanted.name)::oid AS oid FROM unnest($1::text[]) AS wanted (name)
+-- $1 quoted names, :oid of one.
+SELECT name, /* :oid */ AS oid FROM unnest($1::text[]) AS wanted (name)
 
 -- name: prune
 -- $1 snapshot delivered, $2 seconds to keep, $3 rows: the oldest rows by the only index there is, from where the last trim has

@@ -1,6 +1,9 @@
 -- name: probe
--- :holder of the leader's lock, $1 quoted table names, $2 names of our triggers, $3 class of the locks that say of which
--- project a listener is.
+-- :holder of the leader's lock, $1 quoted table names, :oid of one, $2 names of our triggers, $3 class of the locks that
+-- say of which project a listener is.
+WITH wanted AS (
+    SELECT name, /* :oid */ AS oid FROM unnest($1::text[]) AS wanted (name)
+)
 SELECT pg_current_snapshot()::text AS snapshot, clock_timestamp() AS at,
        to_regclass('djcrf_pg_change') IS NOT NULL AS migrated,
        (
@@ -13,14 +16,12 @@ SELECT pg_current_snapshot()::text AS snapshot, clock_timestamp() AS at,
              AND locks.classid = $3::int8::oid
            LIMIT 1
        ) AS project,
+       ARRAY(SELECT name FROM wanted WHERE oid IS NULL) AS absent,
        ARRAY(
-           SELECT name FROM unnest($1::text[]) AS wanted (name) WHERE to_regclass(name) IS NULL
-       ) AS absent,
-       ARRAY(
-           SELECT name FROM unnest($1::text[]) AS wanted (name)
-           WHERE to_regclass(name) IS NOT NULL AND cardinality($2::text[]) > (
+           SELECT name FROM wanted
+           WHERE oid IS NOT NULL AND cardinality($2::text[]) > (
                SELECT count(*) FROM pg_trigger JOIN pg_proc AS called ON called.oid = tgfoid
-               WHERE tgrelid = to_regclass(name) AND tgname = ANY ($2::text[]) AND tgenabled IN ('O', 'A')
+               WHERE tgrelid = wanted.oid AND tgname = ANY ($2::text[]) AND tgenabled IN ('O', 'A')
                  -- Not those of a log in another schema.
                  AND pronamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('djcrf_pg_change'))
            )

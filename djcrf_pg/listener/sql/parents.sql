@@ -1,3 +1,7 @@
+-- name: room
+-- As the listener's own sessions have it: the transactions of user code may have little, beside a temp_file_limit.
+SET LOCAL work_mem = '64MB'
+
 -- name: emptied
 -- The tables that transactions have deleted rows of.
 SELECT DISTINCT xid::text, relation::oid FROM /* :schema */djcrf_pg_change WHERE xid = ANY (%s::text[]::xid8[]) AND op = 'D'
