@@ -375,16 +375,16 @@ class _Pieces:
             except FAILS_AGAIN:
                 if self._kept:
                     self._kept = False
+                    self._drop_last()
                 elif self._count == 1:
                     raise
                 else:
                     self._count //= 2
                 continue
             self._more = len(keys) == self._count
-            if self._more and self._places is not None and keys[0]["id"] != keys[-1]["id"]:
-                # The next ones are behind an id, and the last one may be that of more transactions.
-                keys = [key for key in keys if key["id"] != keys[-1]["id"]]
             self._keys.extend(keys)
+            if self._more and not self._kept and keys[0]["id"] != keys[-1]["id"]:
+                self._drop_last()
         chosen: list[asyncpg.Record] = []
         size = 0
         while self._keys and (
@@ -402,6 +402,13 @@ class _Pieces:
                 await self._connection.execute(texts["close"])
             self.position = Position(target)
         return Piece(self.window.fold([_change(row) for row in rows]), self.position, target)
+
+    def _drop_last(self) -> None:
+        """Drop the keys with the last id: the next ones are behind an id, and it may be that of more transactions."""
+        if self._keys:
+            last = self._keys[-1]["id"]
+            while self._keys and self._keys[-1]["id"] == last:
+                self._keys.pop()
 
     def _next_keys(self, texts: Mapping[str, str]) -> str:
         if self._kept:
