@@ -68,12 +68,16 @@ def _has_functions(connection: Any, schema: str) -> bool:
 
 def _set_flag(connection: Any, schema: str) -> None:
     """Two-phase commit fails after NOTIFY, also before any listener has set the flag."""
-    never = get_settings().NOTIFY == "never"
+    mode = get_settings().NOTIFY
     with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('max_prepared_transactions')::int > 0")
+        (prepares,) = cursor.fetchone()
+        never = mode == "never" or (mode == "auto" and prepares)
         cursor.execute(f"SELECT last_value FROM {schema}djcrf_pg_listener_awake")
         (flag,) = cursor.fetchone()
         if never != (flag == _NEVER):
             cursor.execute("SELECT setval(%s, %s)", [f"{schema}djcrf_pg_listener_awake", _NEVER if never else 0])
+        cursor.execute(sql.set_rings(schema, mode in ("elide", "always")))
 
 
 def _set_caps(connection: Any, schema: str) -> None:

@@ -23,11 +23,18 @@ def test_notify_never_mutes_the_doorbell_before_any_listener_runs():
     with override_settings(DJCRF_PG={"NOTIFY": "never"}):
         call_command("migrate", verbosity=0)
     assert sql("SELECT last_value FROM djcrf_pg_listener_awake") == [(2,)]
-    if connection.cursor().execute("SHOW max_prepared_transactions").fetchone() != ("0",):
-        sql("BEGIN; INSERT INTO testapp_project (name) VALUES ('two-phase'); PREPARE TRANSACTION 'p'")
-        sql("COMMIT PREPARED 'p'")
     call_command("migrate", verbosity=0)
     assert sql("SELECT last_value FROM djcrf_pg_listener_awake") == [(0,)]
+
+
+@pytest.mark.parametrize(("mode", "rings"), [("elide", 1), ("always", 1), ("never", 0), ("auto", 0)])
+def test_writers_know_before_any_listener_runs_whether_to_ring_where_transactions_can_be_prepared(
+    mode: str, rings: int
+):
+    with override_settings(DJCRF_PG={"NOTIFY": mode}):
+        call_command("migrate", verbosity=0)
+    assert sql("SELECT last_value FROM djcrf_pg_rings") == [(rings,)]
+    call_command("migrate", verbosity=0)
 
 
 @pytest.mark.parametrize(
