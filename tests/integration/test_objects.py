@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 from django.core.management import call_command
-from django.db import connection
 from django.test import override_settings
 
 from djcrf_pg import sql as files
