@@ -33,7 +33,9 @@ def test_a_file_has_only_places_that_are_filled(path: Path) -> None:
 def test_everything_of_ours_is_named_with_its_schema(path: Path) -> None:
     """Except where the search_path is asked on purpose: in to_regclass, and in text."""
     text = re.sub(r"--.*", "", (PACKAGE / path).read_text(encoding="utf-8"))
-    for match in re.finditer(r"(.{0,14})\b(djcrf_pg_(change|cursor|listener_awake|ring_v1|capture_\w+_v1))\b", text):
+    for match in re.finditer(
+        r"(.{0,14})\b(djcrf_pg_(change|cursor|listener_awake|ring_v\d|capture_\w+_v\d|rings))\b", text
+    ):
         before = match[1]
         assert before.endswith(("/* :schema */", "to_regclass('")), match[0]
 
