@@ -332,11 +332,10 @@ $function$;
 -- says R instead, and subscribers load again. A subtransaction that wrote would take an xid, and a transaction with more than
 -- 64 of them slows every snapshot of the server.
 --
--- The quick way is for what most statements are: one row (OFFSET 1 finds a second one), of common types, in an ordinary
--- session. What may stand against it is asked in the WHERE of one SELECT, before the image is made: each expression of
--- PL/pgSQL is made ready anew in each transaction. The flag of the doorbell may be read before the log is written: the
--- writer's rows
--- have given its transaction an xid.
+-- The quick way is for what most statements are: one row (STRICT finds a second one), of common types, in an ordinary
+-- session. What may stand against it is asked in one SELECT, before the image is made: each expression of PL/pgSQL is made
+-- ready anew in each transaction. The flag of the doorbell may be read before the log is written: the writer's rows have given
+-- its transaction an xid.
 --
 -- The long way pins the settings. It makes the images of a row in variables. Of many rows it makes them twice where one of
 -- them may be too long, to see that it can; and then writes them, outside of the block.
@@ -360,24 +359,29 @@ DECLARE
     needs pg_catalog.int4;
 BEGIN
     BEGIN
-        SELECT /* :schema */djcrf_pg_place_v2(), pg_catalog.row_to_json(djcrf_pg_new.*),
+        SELECT /* :schema */djcrf_pg_place_v2(),
+               CASE WHEN tg_nargs OPERATOR(pg_catalog.=) 0
+                     AND /* :schema */djcrf_pg_ordinary_v2()
+                     AND COALESCE(pg_catalog.current_setting('djcrf_pg.suspend', true), '') OPERATOR(pg_catalog.=) ''
+                     AND CASE WHEN true THEN true ELSE EXISTS (SELECT FROM /* :schema */djcrf_pg_change) END -- the plan depends on it
+                    THEN pg_catalog.row_to_json(djcrf_pg_new.*) END,
                pg_catalog.current_setting('djcrf_pg.context', true),
                pg_catalog.pg_sequence_last_value('/* :schema */djcrf_pg_listener_awake') OPERATOR(pg_catalog.>) 0
-        INTO place, image, says, quiet
-        FROM djcrf_pg_new
-        WHERE tg_nargs OPERATOR(pg_catalog.=) 0
-          AND /* :schema */djcrf_pg_ordinary_v2()
-          AND COALESCE(pg_catalog.current_setting('djcrf_pg.suspend', true), '') OPERATOR(pg_catalog.=) ''
-          AND CASE WHEN true THEN true ELSE EXISTS (SELECT FROM /* :schema */djcrf_pg_change) END -- the plan depends on it
-          AND NOT EXISTS (SELECT FROM djcrf_pg_new AS djcrf_pg_more OFFSET 1);
-    EXCEPTION WHEN OTHERS THEN
-        failed := true;
+        INTO STRICT place, image, says, quiet
+        FROM djcrf_pg_new;
+    EXCEPTION
+        WHEN no_data_found THEN
+            RETURN NULL;
+        WHEN too_many_rows THEN
+            NULL;
+        WHEN OTHERS THEN
+            failed := true;
     END;
     IF says IS NOT NULL THEN
         says := /* :schema */djcrf_pg_context_v2();
     END IF;
     -- Each 512th position is a reason to look whether there is something to trim.
-    IF quiet AND (place OPERATOR(pg_catalog.&) 4088) OPERATOR(pg_catalog.<>) 0 THEN
+    IF quiet AND image IS NOT NULL AND (place OPERATOR(pg_catalog.&) 4088) OPERATOR(pg_catalog.<>) 0 THEN
         INSERT INTO /* :schema */djcrf_pg_change (id, relation, op, depth, new, context)
         OVERRIDING SYSTEM VALUE
         VALUES (place, tg_relid, 'I', pg_catalog.pg_trigger_depth(), image, says);
@@ -474,24 +478,29 @@ DECLARE
     needs pg_catalog.int4;
 BEGIN
     BEGIN
-        SELECT /* :schema */djcrf_pg_place_v2(), pg_catalog.row_to_json(djcrf_pg_old.*),
+        SELECT /* :schema */djcrf_pg_place_v2(),
+               CASE WHEN tg_nargs OPERATOR(pg_catalog.=) 0
+                     AND /* :schema */djcrf_pg_ordinary_v2()
+                     AND COALESCE(pg_catalog.current_setting('djcrf_pg.suspend', true), '') OPERATOR(pg_catalog.=) ''
+                     AND CASE WHEN true THEN true ELSE EXISTS (SELECT FROM /* :schema */djcrf_pg_change) END -- the plan depends on it
+                    THEN pg_catalog.row_to_json(djcrf_pg_old.*) END,
                pg_catalog.current_setting('djcrf_pg.context', true),
                pg_catalog.pg_sequence_last_value('/* :schema */djcrf_pg_listener_awake') OPERATOR(pg_catalog.>) 0
-        INTO place, image, says, quiet
-        FROM djcrf_pg_old
-        WHERE tg_nargs OPERATOR(pg_catalog.=) 0
-          AND /* :schema */djcrf_pg_ordinary_v2()
-          AND COALESCE(pg_catalog.current_setting('djcrf_pg.suspend', true), '') OPERATOR(pg_catalog.=) ''
-          AND CASE WHEN true THEN true ELSE EXISTS (SELECT FROM /* :schema */djcrf_pg_change) END -- the plan depends on it
-          AND NOT EXISTS (SELECT FROM djcrf_pg_old AS djcrf_pg_more OFFSET 1);
-    EXCEPTION WHEN OTHERS THEN
-        failed := true;
+        INTO STRICT place, image, says, quiet
+        FROM djcrf_pg_old;
+    EXCEPTION
+        WHEN no_data_found THEN
+            RETURN NULL;
+        WHEN too_many_rows THEN
+            NULL;
+        WHEN OTHERS THEN
+            failed := true;
     END;
     IF says IS NOT NULL THEN
         says := /* :schema */djcrf_pg_context_v2();
     END IF;
     -- Each 512th position is a reason to look whether there is something to trim.
-    IF quiet AND (place OPERATOR(pg_catalog.&) 4088) OPERATOR(pg_catalog.<>) 0 THEN
+    IF quiet AND image IS NOT NULL AND (place OPERATOR(pg_catalog.&) 4088) OPERATOR(pg_catalog.<>) 0 THEN
         INSERT INTO /* :schema */djcrf_pg_change (id, relation, op, depth, old, context)
         OVERRIDING SYSTEM VALUE
         VALUES (place, tg_relid, 'D', pg_catalog.pg_trigger_depth(), image, says);
@@ -578,6 +587,7 @@ AS $function$
 DECLARE
     relation pg_catalog.text := pg_catalog.set_config('djcrf_pg.relation', tg_relid::pg_catalog.text, true);
     place pg_catalog.int8;
+    images pg_catalog.json[];
     before pg_catalog.json;
     after pg_catalog.json;
     says pg_catalog.text;
@@ -593,29 +603,34 @@ DECLARE
     needs pg_catalog.int4;
 BEGIN
     BEGIN
-        SELECT /* :schema */djcrf_pg_place_v2(), pg_catalog.row_to_json(djcrf_pg_old.*), pg_catalog.row_to_json(djcrf_pg_new.*),
+        SELECT /* :schema */djcrf_pg_place_v2(),
+               CASE WHEN tg_nargs OPERATOR(pg_catalog.=) 0
+                     AND /* :schema */djcrf_pg_ordinary_v2()
+                     AND COALESCE(pg_catalog.current_setting('djcrf_pg.suspend', true), '') OPERATOR(pg_catalog.=) ''
+                     AND CASE WHEN true THEN true ELSE EXISTS (SELECT FROM /* :schema */djcrf_pg_change) END -- the plan depends on it
+                    THEN ARRAY[pg_catalog.row_to_json(djcrf_pg_old.*), pg_catalog.row_to_json(djcrf_pg_new.*)] END,
                pg_catalog.current_setting('djcrf_pg.context', true),
                pg_catalog.pg_sequence_last_value('/* :schema */djcrf_pg_listener_awake') OPERATOR(pg_catalog.>) 0
-        INTO place, before, after, says, quiet
-        FROM djcrf_pg_old, djcrf_pg_new
-        WHERE tg_nargs OPERATOR(pg_catalog.=) 0
-          AND /* :schema */djcrf_pg_ordinary_v2()
-          AND COALESCE(pg_catalog.current_setting('djcrf_pg.suspend', true), '') OPERATOR(pg_catalog.=) ''
-          AND CASE WHEN true THEN true ELSE EXISTS (SELECT FROM /* :schema */djcrf_pg_change) END -- the plan depends on it
-          AND NOT EXISTS (SELECT FROM djcrf_pg_old AS djcrf_pg_more, djcrf_pg_new AS djcrf_pg_most OFFSET 1);
-    EXCEPTION WHEN OTHERS THEN
-        failed := true;
+        INTO STRICT place, images, says, quiet
+        FROM djcrf_pg_old, djcrf_pg_new;
+    EXCEPTION
+        WHEN no_data_found OR too_many_rows THEN
+            NULL;
+        WHEN OTHERS THEN
+            failed := true;
     END;
     IF says IS NOT NULL THEN
         says := /* :schema */djcrf_pg_context_v2();
     END IF;
     -- Each 512th position is a reason to look whether there is something to trim.
-    IF quiet AND (place OPERATOR(pg_catalog.&) 4088) OPERATOR(pg_catalog.<>) 0 THEN
+    IF quiet AND images IS NOT NULL AND (place OPERATOR(pg_catalog.&) 4088) OPERATOR(pg_catalog.<>) 0 THEN
         INSERT INTO /* :schema */djcrf_pg_change (id, relation, op, depth, old, new, context)
         OVERRIDING SYSTEM VALUE
-        VALUES (place, tg_relid, 'U', pg_catalog.pg_trigger_depth(), before, after, says);
+        VALUES (place, tg_relid, 'U', pg_catalog.pg_trigger_depth(), images[1], images[2], says);
         RETURN NULL;
     END IF;
+    before := images[1];
+    after := images[2];
 
     changed := 1;
     gone := 1;
