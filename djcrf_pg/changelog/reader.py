@@ -12,7 +12,7 @@ from djcrf_pg import sql
 from djcrf_pg.changelog.change import Change
 from djcrf_pg.changelog.cursor import BEGINNING, Position, Snapshot
 from djcrf_pg.changelog.window import Window, crowds
-from djcrf_pg.exceptions import LeadershipLost, NotMigrated
+from djcrf_pg.exceptions import ConfigurationError, LeadershipLost, NotMigrated
 
 #: A piece of a window holds at most so many bytes of images, and one row more.
 PIECE_BYTES = 8 * 1024 * 1024
@@ -217,9 +217,17 @@ class ChangeLog:
         """Begin a new term, and load the cursor that the former one left.
 
         After a crash it is at most as old as the last save: what was sent since is sent again.
+
+        Raises:
+            ConfigurationError: A trigger keeps the cursor from being written.
         """
         row = await self.connection.fetchrow(self._sql["take"], _CURSOR)
-        assert row is not None
+        if row is None:
+            raise ConfigurationError(
+                "The cursor cannot be written: a trigger on djcrf_pg_cursor leaves the row out. Drop it, if it is none of "
+                "ours; else the listener's role has session_replication_role = replica: take that from it, or leave "
+                "application_name out of the OPTIONS of its database."
+            )
         if row["fault"] is not None:
             return Taken(Position(BEGINNING), row["term"], reset=f"{row['snapshot']} {row['fault']}")
         target = row["target"] and Snapshot.parse(row["target"])

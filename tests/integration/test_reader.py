@@ -15,7 +15,7 @@ from djcrf_pg.changelog.cursor import BEGINNING, Position, Snapshot
 from djcrf_pg.changelog.decode import ColumnType, relations_of
 from djcrf_pg.changelog.image import parse
 from djcrf_pg.changelog.reader import ChangeLog, Connection, Piece
-from djcrf_pg.exceptions import LeadershipLost, NotMigrated
+from djcrf_pg.exceptions import ConfigurationError, LeadershipLost, NotMigrated
 from djcrf_pg.listener.connection import connect
 from djcrf_pg.listener.parameters import asyncpg_arguments
 from tests.servers import PgParams
@@ -372,6 +372,14 @@ async def test_each_leadership_has_a_higher_term_and_the_first_begins_at_the_beg
 
 
 @pytest.mark.parametrize(("target", "after_id"), [(None, None), ("3:9:3,5", 17)])
+async def test_a_cursor_that_a_trigger_keeps_from_being_written_is_said(log: ChangeLog, asyncpg: Connection) -> None:
+    await asyncpg.execute("SET session_replication_role = replica; SET application_name = 'somebody'")
+    with pytest.raises(ConfigurationError, match="session_replication_role"):
+        await log.take()
+    await asyncpg.execute("SET application_name = 'djcrf_pg leader here'")
+    assert (await log.take()).reset is None
+
+
 async def test_a_new_leader_goes_on_where_the_former_one_saved(
     target: str | None, after_id: int | None, log: ChangeLog
 ) -> None:

@@ -422,7 +422,8 @@ ALTER TABLE /* :schema */djcrf_pg_shape REPLICA IDENTITY FULL;
 -- What replication brings of another database's log is not of this one: its transactions are others, and its leader stands
 -- elsewhere. So these triggers, which fire in sessions that apply it alone, skip such rows. A trigger of ours that is ENABLE
 -- ALWAYS captures there: a row that it logs has the transaction of the session. They ask for the role themselves too, since
--- pg_restore --disable-triggers leaves them enabled for all sessions.
+-- pg_restore --disable-triggers leaves them enabled for all sessions. A listener's session, which its name tells, may be of a
+-- role for which somebody has set that; what it writes is its own.
 CREATE FUNCTION /* :schema */djcrf_pg_skip_v1() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -434,16 +435,24 @@ $function$;
 REVOKE ALL ON FUNCTION /* :schema */djcrf_pg_skip_v1() FROM PUBLIC;
 
 CREATE TRIGGER djcrf_pg_replicated BEFORE INSERT OR UPDATE OR DELETE ON /* :schema */djcrf_pg_cursor
-FOR EACH ROW WHEN (current_setting('session_replication_role') = 'replica')
+FOR EACH ROW WHEN (
+    current_setting('session_replication_role') = 'replica' AND current_setting('application_name') NOT LIKE 'djcrf\_pg %'
+)
 EXECUTE FUNCTION /* :schema */djcrf_pg_skip_v1();
 CREATE TRIGGER djcrf_pg_replicated BEFORE INSERT OR UPDATE OR DELETE ON /* :schema */djcrf_pg_cap
-FOR EACH ROW WHEN (current_setting('session_replication_role') = 'replica')
+FOR EACH ROW WHEN (
+    current_setting('session_replication_role') = 'replica' AND current_setting('application_name') NOT LIKE 'djcrf\_pg %'
+)
 EXECUTE FUNCTION /* :schema */djcrf_pg_skip_v1();
 CREATE TRIGGER djcrf_pg_replicated BEFORE INSERT OR UPDATE OR DELETE ON /* :schema */djcrf_pg_shape
-FOR EACH ROW WHEN (current_setting('session_replication_role') = 'replica')
+FOR EACH ROW WHEN (
+    current_setting('session_replication_role') = 'replica' AND current_setting('application_name') NOT LIKE 'djcrf\_pg %'
+)
 EXECUTE FUNCTION /* :schema */djcrf_pg_skip_v1();
 CREATE TRIGGER djcrf_pg_replicated BEFORE INSERT OR UPDATE OR DELETE ON /* :schema */djcrf_pg_failure
-FOR EACH ROW WHEN (current_setting('session_replication_role') = 'replica')
+FOR EACH ROW WHEN (
+    current_setting('session_replication_role') = 'replica' AND current_setting('application_name') NOT LIKE 'djcrf\_pg %'
+)
 EXECUTE FUNCTION /* :schema */djcrf_pg_skip_v1();
 ALTER TABLE /* :schema */djcrf_pg_cursor ENABLE REPLICA TRIGGER djcrf_pg_replicated;
 ALTER TABLE /* :schema */djcrf_pg_cap ENABLE REPLICA TRIGGER djcrf_pg_replicated;
@@ -451,10 +460,16 @@ ALTER TABLE /* :schema */djcrf_pg_shape ENABLE REPLICA TRIGGER djcrf_pg_replicat
 ALTER TABLE /* :schema */djcrf_pg_failure ENABLE REPLICA TRIGGER djcrf_pg_replicated;
 -- Last, for writers wait for it: each CREATE TRIGGER locks the log until the end of the migration.
 CREATE TRIGGER djcrf_pg_replicated BEFORE INSERT ON /* :schema */djcrf_pg_change
-FOR EACH ROW WHEN (current_setting('session_replication_role') = 'replica' AND new.xid <> pg_current_xact_id())
+FOR EACH ROW WHEN (
+    current_setting('session_replication_role') = 'replica' AND current_setting('application_name') NOT LIKE 'djcrf\_pg %'
+    AND new.xid <> pg_current_xact_id()
+)
 EXECUTE FUNCTION /* :schema */djcrf_pg_skip_v1();
 CREATE TRIGGER djcrf_pg_replicated_too BEFORE UPDATE OR DELETE ON /* :schema */djcrf_pg_change
-FOR EACH ROW WHEN (current_setting('session_replication_role') = 'replica' AND pg_trigger_depth() = 0)
+FOR EACH ROW WHEN (
+    current_setting('session_replication_role') = 'replica' AND current_setting('application_name') NOT LIKE 'djcrf\_pg %'
+    AND pg_trigger_depth() = 0
+)
 EXECUTE FUNCTION /* :schema */djcrf_pg_skip_v1();
 ALTER TABLE /* :schema */djcrf_pg_change ENABLE REPLICA TRIGGER djcrf_pg_replicated;
 ALTER TABLE /* :schema */djcrf_pg_change ENABLE REPLICA TRIGGER djcrf_pg_replicated_too;
