@@ -224,8 +224,8 @@ class ChangeLog:
         row = await self.connection.fetchrow(self._sql["take"], _CURSOR)
         if row is None:
             raise ConfigurationError(
-                "The cursor cannot be written: a trigger on djcrf_pg_cursor leaves the row out. Drop it, if it is none of "
-                "ours; else the listener's role has session_replication_role = replica: take that from it, or leave "
+                "The cursor cannot be written: a trigger on djcrf_pg_cursor leaves the row out. Drop it, if it is none "
+                "of ours; else the listener's role has session_replication_role = replica: take that from it, or leave "
                 "application_name out of the OPTIONS of its database."
             )
         if row["fault"] is not None:

@@ -371,7 +371,6 @@ async def test_each_leadership_has_a_higher_term_and_the_first_begins_at_the_beg
     assert second.term > first.term
 
 
-@pytest.mark.parametrize(("target", "after_id"), [(None, None), ("3:9:3,5", 17)])
 async def test_a_cursor_that_a_trigger_keeps_from_being_written_is_said(log: ChangeLog, asyncpg: Connection) -> None:
     await asyncpg.execute("SET session_replication_role = replica; SET application_name = 'somebody'")
     with pytest.raises(ConfigurationError, match="session_replication_role"):
@@ -380,6 +379,7 @@ async def test_a_cursor_that_a_trigger_keeps_from_being_written_is_said(log: Cha
     assert (await log.take()).reset is None
 
 
+@pytest.mark.parametrize(("target", "after_id"), [(None, None), ("3:9:3,5", 17)])
 async def test_a_new_leader_goes_on_where_the_former_one_saved(
     target: str | None, after_id: int | None, log: ChangeLog
 ) -> None:
