@@ -55,10 +55,16 @@ class Catalog:
             emit(TableUnknown(alias=self._aliases[0], table=self._relations[oid].name, observers=observers))
         return self._router
 
-    def forget(self, relation: int) -> None:
-        """Look at a table again before the next batch: it was altered."""
-        self._relations.pop(relation, None)
-        self._router = None
+    async def look_again(self, relation: int) -> None:
+        """Look at a table again, which a value does not fit; the router stays unless the table was altered.
+
+        Some values never fit, such as a date that Python does not have, and then this is all that they cost.
+        """
+        found = relations_of(await self._log.relations([relation]))
+        if found.get(relation) != self._relations.get(relation):
+            self._relations.pop(relation, None)
+            self._relations.update(found)
+            self._router = None
 
     def forget_all(self) -> None:
         """Look at all tables again before the next batch: one may be a part of another, or no longer."""

@@ -302,18 +302,17 @@ class Leadership:
     async def _occurrences(self, changes: list[Change], cut: bool) -> list[Occurrence]:
         if any(change.is_of_a_look for change in changes):
             self._catalog.forget_all()
-        refreshed: set[int] = set()
-        lenient = False
+        as_it_is: set[int] = set()
         silent = await self._silent(changes)
         while True:
-            router = await self._catalog.router_for({change.relation for change in changes} | refreshed)
-            find = partial(router.occurrences, changes, silent=silent, lenient=lenient, cut=cut)
+            router = await self._catalog.router_for({change.relation for change in changes})
+            find = partial(router.occurrences, changes, silent=silent, lenient=frozenset(as_it_is), cut=cut)
             try:
                 return await self._with_database(find, partial(find, forgiving=True))
             except StaleRelation as error:
-                lenient = error.oid in refreshed
-                refreshed.add(error.oid)
-                self._catalog.forget(error.oid)
+                # The changes were read before, so what does not fit now either is deferred.
+                await self._catalog.look_again(error.oid)
+                as_it_is.add(error.oid)
             except CONNECTION_ERRORS:
                 raise
             except Exception as error:

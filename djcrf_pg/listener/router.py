@@ -61,9 +61,11 @@ class Router:
         self._relations = relations
         self.lost = lost
         self._deferrable = {relation.root for relation in relations.values() if relation.deferrable}
-        self._raw = {oid: raw_columns(relation) for oid, relation in relations.items()}
+        # A partition has the columns of its root, which is what is looked at again where a value does not fit.
+        self._raw = {oid: raw_columns(relations.get(each.root, each)) for oid, each in relations.items()}
         self._hydrators: dict[tuple[type[Model], int], Hydrator] = {}
-        self._lenient = self._forgiving = self._cut = False
+        self._lenient: Collection[int] = ()
+        self._forgiving = self._cut = False
         self._everybody: dict[int, Audience] = {}
         self._audiences: dict[int, Audience] = {}
         self._deaf: set[int] = set()
@@ -98,7 +100,7 @@ class Router:
         changes: Iterable[Change],
         *,
         silent: Collection[Observed] = (),
-        lenient: bool = False,
+        lenient: Collection[int] = (),
         forgiving: bool = False,
         cut: bool = False,
     ) -> list[Occurrence]:
@@ -109,7 +111,7 @@ class Router:
         Args:
             changes: One piece of the log, in order.
             silent: Observers that nobody hears; they are told resyncs alone.
-            lenient: Defer fields whose value does not fit, instead of raising.
+            lenient: Tables, by oid, whose fields are deferred where a value does not fit, instead of raising.
             forgiving: Go on where the database is gone that owners are loaded from, instead of raising.
             cut: They are a piece of a window that is larger than a read.
 
@@ -296,7 +298,7 @@ class Router:
         ]
         try:
             for oid in self._elsewhere.emptied({row.xid for _, row in referring}):
-                if oid not in self._relations and not self._lenient:
+                if oid not in self._relations and oid not in self._lenient:
                     raise StaleRelation(oid)
             parents.complete(referring, self._elsewhere)
         except StaleRelation:
@@ -319,7 +321,7 @@ class Router:
         for link in () if row.is_as_it_was else audience.links:
             for image in (row.old, row.new):
                 if image is not None:
-                    join = self._hydrator(link.through, row).values(image, lenient=self._lenient)
+                    join = self._hydrator(link.through, row).values(image, lenient=row.relation in self._lenient)
                     touched.setdefault((row.xid, link, link.key_in(join)), row)
         return []
 
@@ -374,7 +376,7 @@ class Router:
             found = made.get(kind)
             if found is None:
                 hydrator = self._hydrator(model, row)
-                make = partial(hydrator.instance, lenient=self._lenient, only_key=only_key)
+                make = partial(hydrator.instance, lenient=row.relation in self._lenient, only_key=only_key)
                 new = None if row.new is None else make(row.new)
                 old = None if row.old is None else make(row.old) if twice else new
                 found = made[kind] = (old, new, _changed(hydrator.names, row))
@@ -385,7 +387,7 @@ class Router:
         """Note that a row is to be told as it is now."""
         for observer in observers:
             model = observer.model_cls
-            values = self._hydrator(model, row).values(row.new or {}, lenient=self._lenient)
+            values = self._hydrator(model, row).values(row.new or {}, lenient=row.relation in self._lenient)
             key = tuple(values[field.attname] for field in model._meta.pk_fields if field.attname in values)
             if len(key) < len(model._meta.pk_fields):
                 raise ValueError(f"a touch has to name the whole key of {model._meta.label}, and has {list(values)}")
@@ -450,9 +452,8 @@ class Router:
         self, model: type[Model], row: RowChange
     ) -> tuple[dict[str, Any] | None, dict[str, Any] | None, list[str]]:
         hydrator = self._hydrator(model, row)
-        old, new = (
-            None if image is None else hydrator.values(image, lenient=self._lenient) for image in (row.old, row.new)
-        )
+        read = partial(hydrator.values, lenient=row.relation in self._lenient)
+        old, new = (None if image is None else read(image) for image in (row.old, row.new))
         return old, new, _changed(hydrator.names, row)
 
     def _hydrator(self, model: type[Model], row: RowChange) -> Hydrator:

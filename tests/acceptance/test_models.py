@@ -362,6 +362,53 @@ def test_rows_of_a_table_that_inherits_are_rows_of_its_parent(zoo: Zoo):
         sql("ALTER TABLE zoo_text DROP COLUMN IF EXISTS later")
 
 
+def test_a_value_that_never_fits_is_deferred_and_costs_no_new_router_each_time(zoo: Zoo, asgi_server: AsgiServer):
+    zoo.subscribe("user")
+    before = asgi_server.position
+    for number in (1, 2, 3):
+        sql(
+            "INSERT INTO auth_user (id, username, password, is_superuser, first_name, last_name, email, is_staff, "
+            "is_active, date_joined) VALUES (%s, %s, '', false, '', '', '', false, false, 'infinity')",
+            number,
+            str(number),
+        )
+        ((action, row),) = zoo.heard("user")
+        assert (action, row["id"], "date_joined" in row) == ("create", number, False)
+    # Each router says so once.
+    assert asgi_server.output[before:].count("auth.User.date_joined is deferred") == 1
+
+
+def test_a_value_that_never_fits_hides_no_alteration_of_another_table(zoo: Zoo):
+    Text.objects.create(code="a", points=1)
+    zoo.subscribe("text", "user")
+    Text.objects.filter(code="a").update(points=2)
+    assert [row["points"] for _, row in zoo.heard("text")] == [2]
+    try:
+        with transaction.atomic():
+            user = User.objects.create(username="u")
+            sql("UPDATE auth_user SET date_joined = 'infinity'")
+            sql("ALTER TABLE zoo_text ALTER points TYPE text USING 'x'")
+            sql("DELETE FROM zoo_text")
+        assert [(action, row["id"]) for action, row in zoo.heard("user")] == [("create", user.pk)]
+        (row,) = [row for action, row in zoo.heard("text") if action == "delete"]
+        assert row["points"] == "x"
+    finally:
+        sql("ALTER TABLE zoo_text ALTER points TYPE int USING 0")
+
+
+def test_an_altered_root_is_read_anew_also_for_the_rows_of_its_partitions(zoo: Zoo):
+    zoo.subscribe("measure")
+    sql("INSERT INTO zoo_measure_new (id, year, kind, value) VALUES (1, 2001, 'a', 0)")
+    assert [row["value"] for _, row in zoo.heard("measure")] == [0]
+    try:
+        sql("ALTER TABLE zoo_measure ALTER value TYPE jsonb USING '{}'")
+        sql("UPDATE zoo_measure_new SET value = '{\"b\": 1}'")
+        message = zoo.runner.run(zoo.client.event())
+        assert message["body"]["row"]["value"] == '{"b": 1}'
+    finally:
+        sql("ALTER TABLE zoo_measure ALTER value TYPE int USING 0")
+
+
 def test_changed_old_instance_context_committed_at_and_change_id(zoo: Zoo):
     person = Person.objects.create(name="ann", points=1)
     zoo.subscribe("person", "named_old", "few")
