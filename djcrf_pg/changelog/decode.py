@@ -243,6 +243,8 @@ class Decoders:
             if is_text(column):
                 # What a domain is made of decides how its text is written, and that is not known here.
                 return _array_text if column.element.kind in ("b", "e", "r", "m") else _only_text
+            if column.element.name in VECTORS:
+                return _vectors
             if column.element.name in TAUGHT:
                 # PostGIS's arrays have colons between their elements, which are hexadecimal.
                 colons = column.element.name in ("geometry", "geography")
@@ -357,6 +359,18 @@ def _escape(match: "re.Match[str]") -> str:
 def _vector_text(value: str) -> str:
     found = _read_text_array(value)
     return found if isinstance(found, str) else " ".join(map(_exactly(str), found))
+
+
+def _vectors(value: Any) -> list[Any]:
+    """An array of vectors, each of which is a list in JSON too."""
+    return [
+        item
+        if item is None
+        else _vectors(item)
+        if any(part is None or isinstance(part, list) for part in item)
+        else " ".join(map(str, item))
+        for item in _exactly(list)(value)
+    ]
 
 
 class _Column(NamedTuple):

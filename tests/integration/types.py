@@ -1,21 +1,31 @@
 """The comparison over every type of a server: the attribute of an event's instance against the one that the ORM loads.
 
 Each type is stored by itself, in an array, and in a domain, a composite and a range made of it, with values that are at
-the ends of what the type has. The images are made with the settings and expressions of the capture functions.
+the ends of what the type has. The images are those that the triggers log, the older and the newer ones.
 """
 
 import asyncio
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from django.contrib.postgres import fields as pg
-from django.db import DatabaseError, OperationalError, ProgrammingError, connections, models
+from django.db import (
+    DatabaseError,
+    InternalError,
+    NotSupportedError,
+    OperationalError,
+    ProgrammingError,
+    connection,
+    connections,
+    models,
+)
 from django.db.models import Model
 from rest_framework.serializers import ModelSerializer
 
+from djcrf_pg.capture import catalog, plan
 from djcrf_pg.changelog.decode import Hydrator, Relation, raw_columns, relations_of
 from djcrf_pg.changelog.image import parse
 from djcrf_pg.changelog.reader import ChangeLog
@@ -23,6 +33,7 @@ from djcrf_pg.listener.connection import connect
 from tests.integration.log import sql
 
 SAME, DEFERRED, UNREADABLE, DIFFERENT = "same", "deferred", "deferred, a query raises", "different"
+NO_INPUT = "no input"
 
 #: Text that each type is offered; what it refuses is passed over.
 ANY = [
@@ -106,7 +117,23 @@ ANY = [
     "0100000100000000000000F03F000000000000F0BF0000000000000000000000000000000000000000000000000000000000000000E610000001000100040005",
     "CIRCULARSTRING(0 0,1 1,2 0)",
     "LINESTRING ZM (0 0 1 1,1 1 2 2)",
+    "BOX(0 0,1 1)",
+    "BOX3D(0 0 0,1 1 1)",
+    'SPHEROID["WGS 84",6378137,298.257223563]',
+    "(6378168, 0, 0)",
+    "pg_monitor=r*w/pg_monitor",
+    "djcrf_pg_change",
+    "979-0-060-11561-5",
+    "1436-4522",
+    "220356483481",
 ]
+
+#: Types that projects make.
+OWN = {
+    "an_enum": "CREATE TYPE an_enum AS ENUM ('a', 'A b', '\"', '', 'NULL', 'q\"\\''(),{}')",
+    "a_range": "CREATE TYPE a_range AS RANGE (subtype = float8)",
+    "a_multirange": "",  # which PostgreSQL makes beside it
+}
 
 #: The fields that users have for a type; the others get a plain one.
 FIELDS: dict[str, Any] = {
@@ -133,8 +160,14 @@ FIELDS: dict[str, Any] = {
     "daterange": pg.DateRangeField,
 }
 
-PINS = "SET search_path = public; SET datestyle = 'ISO, MDY'; SET timezone = 'UTC'; SET intervalstyle = iso_8601"
-UNPINS = "RESET search_path; RESET datestyle; SET timezone = 'UTC'; RESET intervalstyle"
+#: A session whose texts are others than those that the images have.
+STRANGE = {
+    "DateStyle": "German, DMY",
+    "TimeZone": "Asia/Kathmandu",
+    "IntervalStyle": "postgres_verbose",
+    "bytea_output": "escape",
+    "extra_float_digits": "-15",
+}
 
 SHAPES = ("value", "array", "domain", "domains", "composite", "composites", "range", "ranges")
 
@@ -148,14 +181,22 @@ class Plain(models.Field):  # type: ignore[type-arg]
 
 @dataclasses.dataclass
 class Outcome:
-    """What became of the values of a type: by shape, how often each happened, today's images and the newer ones."""
+    """What became of the values of a type: by shape, how often each happened, with the older images and the newer ones.
+
+    Attributes:
+        refuses: PostgreSQL makes values of the type by itself alone.
+        examples: The texts that it takes.
+        missing: How many rows have no image by the newer triggers.
+    """
 
     name: str
     extension: str
+    refuses: bool
     kinds: set[str]
     older: dict[str, Counter[str]]
     newer: dict[str, Counter[str]]
     examples: list[str]
+    missing: int
 
 
 def field_of(name: str) -> Any:
@@ -182,6 +223,8 @@ def try_sql(statement: str, *params: Any) -> bool:
 
 def types() -> list[tuple[str, str, str]]:
     """Every type that a column can have, but for arrays and rows: name, SQL and extension."""
+    for statement in filter(None, OWN.values()):
+        try_sql(statement)
     return [
         tuple(row)
         for row in sql(
@@ -189,7 +232,8 @@ def types() -> list[tuple[str, str, str]]:
             "JOIN pg_namespace AS n ON n.oid = t.typnamespace "
             "LEFT JOIN pg_depend AS d ON d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e' "
             "LEFT JOIN pg_extension AS e ON e.oid = d.refobjid "
-            "WHERE t.typtype IN ('b', 'e', 'r', 'm', 'd') AND NOT (t.typcategory = 'A' AND t.typlen = -1) "
+            "WHERE t.typtype IN ('b', 'e', 'r', 'm', 'd') "
+            "AND NOT EXISTS (SELECT FROM pg_type AS element WHERE element.typarray = t.oid) "
             "AND t.typname !~ '^t[dcr]_' AND n.nspname IN ('pg_catalog', 'public') ORDER BY 3, 1"
         )
     ]
@@ -253,16 +297,34 @@ def relations_by_name(tables: list[str]) -> dict[str, Relation]:
     return asyncio.run(ask())
 
 
-def images(table: str, shape: str, *, as_text: bool) -> Iterator[tuple[int, str]]:
-    """The images of a column, as one capture function or the other writes it; none where writing it would fail."""
-    column = f"format('%%s', \"{shape}\")" if as_text else f'"{shape}"'
-    for (key,) in sql(f'SELECT id FROM {table} WHERE "{shape}" IS NOT NULL ORDER BY id'):
-        with contextlib.suppress(DatabaseError):
-            ((text,),) = sql(
-                f'SELECT row_to_json(r)::text FROM (SELECT id, {column} AS "{shape}" FROM {table} WHERE id = %s) AS r',
-                key,
-            )
-            yield key, text
+def refuses(kind: str) -> bool:
+    """Whether a type has no input function, as those have that are made for indexes and statistics."""
+    try:
+        sql(f"SELECT ''::text::{kind}")
+    except (NotSupportedError, InternalError):
+        return True
+    except DatabaseError:
+        pass
+    return False
+
+
+def images(table: str, version: str) -> dict[int, str]:
+    """The images that the triggers of a version log of a table's rows, by key; none where the write fails."""
+    schema = catalog.schema_of_log(connection) or ""
+    (described,) = catalog.tables(connection, {table: ()})
+    sql(plan.definition(described, "update", schema, version))
+    sql("DELETE FROM djcrf_pg_change")
+    try:
+        for name, value in STRANGE.items():
+            sql(f"SET {name} = '{value}'")
+        for (key,) in sql(f"SELECT id FROM {table}"):
+            try_sql(f"UPDATE {table} SET id = id WHERE id = %s", key)
+    finally:
+        for name in STRANGE:
+            sql(f"RESET {name}")
+        sql("SET TimeZone = 'UTC'")
+    logged = sql("SELECT (new ->> 'id')::int, new::text FROM djcrf_pg_change WHERE op = 'U' ORDER BY id")
+    return dict(logged)
 
 
 def same(ours: Any, theirs: Any) -> bool:
@@ -282,12 +344,11 @@ def same(ours: Any, theirs: Any) -> bool:
     return repr(ours) == repr(theirs)
 
 
-def compare(model: type[Model], hydrator: Hydrator, shape: str, key: int, text: str, kinds: set[str]) -> str:
-    """Compare the attribute and the serializer's data, and say what became of the value."""
-    ours: Any = hydrator.instance(parse(text, raw_columns(hydrator.relation)), lenient=True)
+def compare(model: type[Model], ours: Any, shape: str, kinds: set[str]) -> str:
+    """Compare an attribute and the serializer's data, and say what became of the value."""
     missing = shape in ours.get_deferred_fields()
     try:
-        theirs = model._base_manager.only("pk", shape).get(pk=key)
+        theirs = model._base_manager.only("pk", shape).get(pk=ours.pk)
         loaded = getattr(theirs, shape)
     except (AssertionError, ProgrammingError, OperationalError):
         raise
@@ -307,16 +368,34 @@ def compare(model: type[Model], hydrator: Hydrator, shape: str, key: int, text: 
     return SAME if repr(serializer(ours).data) == repr(expected) else DIFFERENT
 
 
+def compare_all(
+    hydrator: Hydrator, shapes: Collection[str], found: dict[int, str], kinds: set[str]
+) -> dict[str, Counter[str]]:
+    """Compare the values of a table's rows, by shape."""
+    table = hydrator.relation.name
+    filled = ", ".join(f'"{shape}" IS NOT NULL' for shape in shapes)
+    there = {key: dict(zip(shapes, rest, strict=True)) for key, *rest in sql(f"SELECT id, {filled} FROM {table}")}
+    results: dict[str, Counter[str]] = {shape: Counter() for shape in shapes}
+    for key, text in found.items():
+        ours = hydrator.instance(parse(text, raw_columns(hydrator.relation)), lenient=True)
+        for shape in shapes:
+            # The image of JSON's null is that of SQL's.
+            if there[key][shape]:
+                mine = kinds if shape == "value" else set()
+                results[shape][compare(hydrator.model, ours, shape, mine)] += 1
+    return results
+
+
 def outcomes() -> list[Outcome]:
     """Compare every type of the server. The tables stay; the database is the test's."""
     made = {}
     for number, (name, kind, extension) in enumerate(types()):
         if table := make_table(number, kind):
-            made[name] = (extension, *table, fill(*table, kind, number))
-    relations = relations_by_name([table for _, table, _, _ in made.values()])
-    own = {oid for (oid,) in sql("SELECT oid::int8 FROM pg_type WHERE oid >= 16384")}
+            taken = fill(*table, kind, number)
+            made[name] = (extension, not taken and refuses(kind), *table, taken)
+    relations = relations_by_name([table for _, _, table, _, _ in made.values()])
     found = []
-    for name, (extension, table, shapes, taken) in made.items():
+    for name, (extension, refused, table, shapes, taken) in made.items():
         relation = relations[table]
         fields = {shape: field_of(name) if shape in ("value", "domain") else Plain(null=True) for shape in shapes}
         if name in ("json", "jsonb") and "array" in fields:
@@ -325,19 +404,12 @@ def outcomes() -> list[Outcome]:
         members = {"__module__": __name__, "Meta": meta, "id": models.AutoField(primary_key=True), **fields}
         model: Any = type(f"Typed{table}", (Model,), members)
         hydrator = Hydrator(model, relation, "default")
-        outcome = Outcome(name, extension, set(), {}, {}, taken)
-        for shape in shapes:
-            kinds = outcome.kinds if shape == "value" else set()
-            column = relation.columns[shape]
-            text = column.oid in own and column.name != "hstore"
-            for results, as_text in ((outcome.older, False), (outcome.newer, text)):
-                sql(PINS)
-                try:
-                    pairs = list(images(table, shape, as_text=as_text))
-                finally:
-                    sql(UNPINS)
-                results[shape] = Counter(compare(model, hydrator, shape, key, image, kinds) for key, image in pairs)
-        found.append(outcome)
+        kinds: set[str] = set()
+        older = compare_all(hydrator, shapes, images(table, "v1"), kinds)
+        newer_images = images(table, "v2")
+        newer = compare_all(hydrator, shapes, newer_images, kinds)
+        missing = len(taken) - len(newer_images)
+        found.append(Outcome(name, extension, refused, kinds, older, newer, taken, missing))
     return found
 
 
@@ -369,7 +441,8 @@ def render(found: list[Outcome]) -> str:
         "|---" * (3 + len(SHAPES)) + "|",
     ]
     for outcome in found:
-        cells = [cell(outcome.newer.get(shape)) for shape in SHAPES]
+        cells = [NO_INPUT if outcome.refuses else cell(outcome.newer.get(shape)) for shape in SHAPES]
         kinds = ", ".join(f"`{kind}`" for kind in sorted(outcome.kinds)) or "-"
-        lines.append(f"| `{outcome.name}` | {outcome.extension or '-'} | {kinds} | {' | '.join(cells)} |")
+        home = "yours" if outcome.name in OWN else outcome.extension or "-"
+        lines.append(f"| `{outcome.name}` | {home} | {kinds} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
