@@ -109,6 +109,7 @@ ANY = [
     "POINT(1 2)",
     "SRID=4326;POINT(1 2)",
     "POINT EMPTY",
+    "SRID=4326;POINT Z EMPTY",
     "SRID=4326;POINT Z (1 2 3)",
     "POINT(-0 1e15)",
     "SRID=3857;POLYGON((0 0,0 1,1 1,0 0))",

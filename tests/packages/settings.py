@@ -3,10 +3,13 @@
 No table comes from a migration but ours, so that an app needs none: ``migrate --run-syncdb`` makes them all.
 """
 
+import os
 import warnings
+from ctypes.util import find_library
 from pathlib import Path
 from typing import Any
 
+from tests import servers
 from tests.testapp.settings import *  # noqa: F403 - they are settings
 from tests.testapp.settings import DATABASES
 
@@ -14,11 +17,24 @@ from tests.testapp.settings import DATABASES
 for category in (DeprecationWarning, PendingDeprecationWarning):
     warnings.simplefilter("ignore", category)
 
+#: Whether the server is Debian's with PostGIS, and GeoDjango finds its libraries; else the app of places is left out.
+SPATIAL = (
+    os.environ.get(servers.VERSION) == servers.DEBIAN
+    and any(Path("/usr/share/postgresql").glob("*/extension/postgis_raster.control"))
+    and all(map(find_library, ("gdal", "geos_c")))
+)
+
 #: The folders here that are apps.
 APPS = sorted(path.parent.name for path in Path(__file__).parent.glob("*/models.py"))
 
 #: What the apps need beside themselves.
 PACKAGES = ["parler", "pgcrypto", "polymorphic", "safedelete", "simple_history", "sortedm2m", "taggit"]
+
+if SPATIAL:
+    PACKAGES += ["django.contrib.gis", "rest_framework_gis"]
+    SILENCED_SYSTEM_CHECKS = ["gis.W001"]  # of a GDAL before 3.9, as Debian has it
+else:
+    APPS.remove("places")
 
 ROOT_URLCONF = "tests.packages.urls"
 ASGI_APPLICATION = "tests.packages.asgi.application"
@@ -34,6 +50,8 @@ INSTALLED_APPS = [
 ]
 MIGRATION_MODULES = {app.rpartition(".")[2]: None for app in INSTALLED_APPS if app != "djcrf_pg"}
 DATABASES = {"default": DATABASES["default"]}
+if SPATIAL:
+    DATABASES["default"]["ENGINE"] = "django.contrib.gis.db.backends.postgis"
 DATABASE_ROUTERS: list[Any] = []
 
 #: Of django-pgcrypto-fields.

@@ -1,0 +1,1 @@
+"""djangorestframework-gis on PostGIS: geometries and rasters in rows, and their GeoJSON in bodies."""
