@@ -81,9 +81,11 @@ class Sender:
             for place, bundle in bundles:
                 for message in pack(place.control, place.group, bundle.events, term=self._term, **limits):
                     number = await self._send(place.group, message)
-                # Noted when the layer has taken it: a roll must not come before what it names.
-                self._numbering.sent(place.control, place.group, Tail(number, bundle.xid, bundle.at), time.monotonic())
-                self._noted.set()
+                    # Noted when the layer has taken it: a roll must not come before what it names. And noted each by
+                    # itself, because the next one names it.
+                    tail = Tail(number, bundle.xid, bundle.at)
+                    self._numbering.sent(place.control, place.group, tail, time.monotonic())
+                    self._noted.set()
 
     async def call_rolls(self) -> None:
         """Say now and then what was sent last, for as long as it is not cancelled.

@@ -1,4 +1,7 @@
-"""Sending: in order for each group, never a skip while the layer is down, and nothing after the lead is lost."""
+"""Sending: in order for each group, never a skip while the layer is down, and nothing after the lead is lost.
+
+What the layer drops is noticed by the numbers, in the order of calls that a delivery makes.
+"""
 
 import asyncio
 from collections.abc import Iterator
@@ -8,14 +11,20 @@ from typing import Any
 import pytest
 from channels.layers import InMemoryChannelLayer
 from django.test import override_settings
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.changelog.net import RowChange
 from djcrf_pg.exceptions import ChannelLayerError, LeadershipLost
-from djcrf_pg.listener.envelope import RESYNC, Event, unpack
+from djcrf_pg.listener import sender as module
+from djcrf_pg.listener.envelope import RESYNC, Event, head, numbers_of, tails_of, unpack
+from djcrf_pg.listener.gate import Moment
 from djcrf_pg.listener.numbering import Control
 from djcrf_pg.listener.sender import Sender, channel_layer
 from djcrf_pg.listener.telling import Bundle, Destination
 from djcrf_pg.observations import LayerFailed, LayerRefused, Observation, add_sink
+from djcrf_pg.observer.subscriptions import Subscriptions
 
 
 class MoodyLayer(InMemoryChannelLayer):  # type: ignore[misc]
@@ -121,3 +130,52 @@ async def test_who_leads_no_more_sends_nothing_more() -> None:
 def test_no_layer_is_told_with_the_setting(layers: Any) -> None:
     with override_settings(CHANNEL_LAYERS=layers), pytest.raises(ChannelLayerError, match="CHANNEL_LAYERS"):
         channel_layer()
+
+
+class DroppingLayer:
+    """Hands to one consumer what was sent to its groups, but for some messages with events, which it drops."""
+
+    def __init__(self, groups: str, dropped: set[int] = frozenset()) -> None:  # type: ignore[assignment]
+        moment = Moment(Snapshot(1, 1), datetime(2025, 1, 1, tzinfo=UTC))
+        self.state = Subscriptions(observer=None, since=dict.fromkeys(groups, moment))
+        self.dropped = dropped
+        self.has_dropped = False
+        self._sent = 0
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        """As every layer's."""
+        await asyncio.sleep(0)
+        if group not in {"all", *self.state.since}:
+            return
+        if unpack(message):
+            self._sent += 1
+            if self._sent in self.dropped:
+                self.has_dropped = True
+                return
+        _, term = head(message)
+        if self.state.takes(group, term, *numbers_of(message)):
+            self.state.compare(term, tails_of(message))
+
+
+DELIVERIES = st.lists(st.dictionaries(st.sampled_from("abc"), st.integers(1, 4), min_size=1), max_size=4)
+
+
+async def send_all(sender: Sender, deliveries: list[dict[str, int]]) -> None:
+    """Envelopes have one event each, so a delivery is several messages to a group."""
+    for delivery in deliveries:
+        await sender.send({place(group): bundle(*[event(".")] * count) for group, count in delivery.items()})
+
+
+@given(DELIVERIES, st.sets(st.integers(1, 20)))
+@example([{"a": 3}], {2})
+async def test_what_the_layer_drops_of_one_delivery_is_missed_by_the_next_one(
+    deliveries: list[dict[str, int]], dropped: set[int]
+) -> None:
+    layer = DroppingLayer("ab", dropped)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "channel_layer", lambda: layer)
+        sender = Sender(1, yes)
+        await send_all(sender, deliveries)
+        layer.dropped = set()
+        await send_all(sender, [{"a": 1, "b": 1}])
+    assert layer.state.stale is layer.has_dropped
