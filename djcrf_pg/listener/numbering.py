@@ -111,14 +111,14 @@ class Numbering:
         return min((burst.due for burst in self._bursts.values()), default=None)
 
     def rolls(self, now: float) -> Iterator[tuple[Control, dict[str, Tail]]]:
-        """The rolls that are due."""
+        """The rolls that are due, as of now: messages may be sent while one is on its way."""
         for control, burst in list(self._bursts.items()):
             if burst.due > now:
                 continue
-            groups = list(burst.tails)
-            for start in range(0, len(groups), _CUT):
-                yield control, {group: burst.tails[group] for group in groups[start : start + _CUT]}
             burst.pause *= 2
             burst.due = now + burst.pause
             if burst.pause > _LATE:
                 del self._bursts[control]
+            tails = list(burst.tails.items())
+            for start in range(0, len(tails), _CUT):
+                yield control, dict(tails[start : start + _CUT])

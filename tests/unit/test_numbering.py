@@ -129,3 +129,19 @@ def test_what_is_forgotten_has_no_message_before_it(monkeypatch: pytest.MonkeyPa
         before.append(known.number)
         numbering.sent(CONTROL, group, tail(number), now=0.0)
     assert before == [0, 0, 0, 0, 0, 5]
+
+
+def test_rolls_go_on_when_an_observer_passes_the_groups_that_they_can_name_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_CUT", 2)
+    monkeypatch.setattr(module, "_ROLL", 4)
+    numbering, named = Numbering(), []
+    for number, group in enumerate("abcd"):
+        numbering.sent(CONTROL, group, tail(number), now=0.0)
+    for _, tails in numbering.rolls(2.0):
+        named += tails
+        for number, group in enumerate("wxyz"):  # a delivery, while the roll is on its way
+            numbering.sent(CONTROL, group, tail(number), now=2.0)
+    assert named == ["a", "b", "c", "d"]
+    assert numbering.due == 4.0, "the delivery has a roll of its own"
