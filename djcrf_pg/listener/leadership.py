@@ -127,6 +127,7 @@ class Leadership:
         self._mode = get_settings().NOTIFY
         self._unrung = False
         self._ahead: asyncio.Task[Piece] | None = None
+        self._rolls: asyncio.Task[None] | None = None
         self._failures = Failures(session)
 
     async def run(self, obstacle: Exception | None = None) -> None:
@@ -135,7 +136,8 @@ class Leadership:
         Args:
             obstacle: What nobody gets past here: what may have changed is given up first.
         """
-        rolls = asyncio.create_task(self._call_rolls(), name="djcrf_pg rolls")
+        rolls = self._rolls = asyncio.create_task(self._sender.call_rolls(), name="djcrf_pg rolls")
+        rolls.add_done_callback(lambda _: self._bell.ring())
         try:
             if obstacle is not None:
                 await self._give_up(obstacle)
@@ -160,11 +162,6 @@ class Leadership:
             with suppress(*CONNECTION_ERRORS, LeadershipLost):
                 async with asyncio.timeout(2):
                     await self._save()
-
-    async def _call_rolls(self) -> None:
-        # Who leads no more finds out by itself; the next leader's rolls tell of its own messages.
-        with suppress(LeadershipLost):
-            await self._sender.call_rolls()
 
     async def _awake(self) -> None:
         """Read until nothing has come for a moment. Nobody needs to ring meanwhile."""
@@ -216,6 +213,8 @@ class Leadership:
 
     async def _step(self) -> Piece:
         """Read a piece, send it, advance."""
+        if self._rolls is not None and self._rolls.done():
+            self._rolls.result()  # without them nobody would notice what the layer drops last
         if self._bell.take_request():
             await self._retry()
         piece = await (self._ahead or self._read(self._position))

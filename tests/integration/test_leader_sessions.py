@@ -17,7 +17,10 @@ from djcrf_pg.listener import connection as connecting
 from djcrf_pg.listener import session as sessions
 from djcrf_pg.listener.connection import connect
 from djcrf_pg.listener.gate import Gate
+from djcrf_pg.listener.sender import Sender
+from djcrf_pg.listener.service import Listener
 from djcrf_pg.listener.session import Session
+from djcrf_pg.observations import ConnectionFailed, Leading, Observation, add_sink
 from tests.faults import Faults
 from tests.processes import until
 from tests.proxy import Proxy
@@ -302,3 +305,32 @@ async def test_a_gate_that_is_closed_leaves_no_question_and_no_session(
         await gate.probe(())
     assert proxy.taken == 1
     await until_no_session_is_left(proxy, test_pg)
+
+
+async def test_a_leader_whose_rolls_end_says_so_and_begins_anew(
+    limits: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call_rolls, calls = Sender.call_rolls, 0
+
+    async def fail_once(sender: Sender) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise KeyError("group")
+        await call_rolls(sender)
+
+    monkeypatch.setattr(Sender, "call_rolls", fail_once)
+    told: list[Observation] = []
+    remove = add_sink(lambda observation, error: told.append(observation))
+    listener = Listener("default")
+    running = asyncio.create_task(listener.run())
+    try:
+        await until(lambda: calls == 2)
+    finally:
+        remove()
+        listener.stop()
+        await running
+    kinds = [one for one in told if isinstance(one, Leading | ConnectionFailed)]
+    assert [type(one) for one in kinds] == [Leading, ConnectionFailed, Leading]
+    assert isinstance(kinds[1], ConnectionFailed)
+    assert kinds[1].error == "'group'"
