@@ -36,6 +36,9 @@ from djcrf_pg.registry import Observed, registry
 #: of which looks after tables too.
 _SAVE, _PRUNE = 1.0, 60.0
 
+#: Seconds that the last rolls may take when the leader is asked to stop.
+_FAREWELL = 2.0
+
 #: Rows that one DELETE of the retention takes: short enough to be in nobody's way.
 _PRUNE_ROWS = 5_000
 
@@ -153,6 +156,8 @@ class Leadership:
             while not self._listener.stopping:
                 await self._awake()
                 await self._asleep()
+            self._sender.end()
+            await asyncio.wait([rolls], timeout=_FAREWELL)
         finally:
             others = [rolls] if self._ahead is None else [rolls, self._ahead]
             for task in others:

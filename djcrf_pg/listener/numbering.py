@@ -8,6 +8,7 @@ and stops after about an hour without traffic.
 """
 
 import dataclasses
+import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import NamedTuple, Self
@@ -109,6 +110,12 @@ class Numbering:
     def due(self) -> float | None:
         """When the next roll is due, by the clock of :meth:`sent`."""
         return min((burst.due for burst in self._bursts.values()), default=None)
+
+    def hasten(self) -> None:
+        """Have the first rolls after a message be due at once."""
+        for burst in self._bursts.values():
+            if burst.pause == _SOON:
+                burst.due = -math.inf
 
     def rolls(self, now: float) -> Iterator[tuple[Control, dict[str, Tail]]]:
         """The rolls that are due, as of now: messages may be sent while one is on its way."""

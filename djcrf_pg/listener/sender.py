@@ -54,6 +54,7 @@ class Sender:
         self._parallel = asyncio.Semaphore(_PARALLEL)
         self._numbering = Numbering()
         self._noted = asyncio.Event()
+        self._ending = False
 
     async def send(self, outgoing: Outgoing) -> None:
         """Send everything, and return when the layer has taken it all.
@@ -88,21 +89,30 @@ class Sender:
                     self._noted.set()
 
     async def call_rolls(self) -> None:
-        """Say now and then what was sent last, for as long as it is not cancelled.
+        """Say now and then what was sent last, until :meth:`end`.
 
         Raises:
             LeadershipLost: The leadership ended meanwhile.
         """
         while True:
             due = self._numbering.due
-            if due is None or due > time.monotonic():
+            if not self._ending and (due is None or due > time.monotonic()):
                 self._noted.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(None if due is None else due - time.monotonic()):
                         await self._noted.wait()
                 continue
+            ending = self._ending
             for control, tails in self._numbering.rolls(time.monotonic()):
                 await self._send(control.group, roll(control, tails, term=self._term))
+            if ending:
+                return
+
+    def end(self) -> None:
+        """Have the rolls say now what they have not said yet, and end: the next leader knows nothing of it."""
+        self._numbering.hasten()
+        self._ending = True
+        self._noted.set()
 
     async def _send(self, group: str, message: dict[str, Any]) -> int:
         """Send a message with its number, and return that."""

@@ -179,3 +179,19 @@ async def test_what_the_layer_drops_of_one_delivery_is_missed_by_the_next_one(
         layer.dropped = set()
         await send_all(sender, [{"a": 1, "b": 1}])
     assert layer.state.stale is layer.has_dropped
+
+
+@given(DELIVERIES, st.sets(st.integers(1, 20)))
+@example([{"a": 1}], {1})
+async def test_what_the_layer_drops_last_is_missed_by_the_roll_of_a_leader_that_stops(
+    deliveries: list[dict[str, int]], dropped: set[int]
+) -> None:
+    layer = DroppingLayer("ab", dropped)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "channel_layer", lambda: layer)
+        sender = Sender(1, yes)
+        rolls = asyncio.create_task(sender.call_rolls())
+        await send_all(sender, deliveries)
+        sender.end()
+        await rolls
+    assert layer.state.stale is layer.has_dropped
