@@ -158,7 +158,7 @@ def numbers_of(message: Mapping[str, Any]) -> tuple[Tail, int]:
     """
     sealed = message[KEY]
     number = sealed.get("number", 0)
-    if not isinstance(number, int):
+    if type(number) is not int:  # True is an int
         raise ValueError("its number is none")
     return _tail(sealed.get("before", UNKNOWN)), number
 
@@ -180,7 +180,7 @@ def _tail(fields: Any) -> Tail:
     match fields:
         case [int(number), int(xid), str(at)]:
             if number:
-                datetime.fromisoformat(at)
+                _require_offset(at)
             return Tail(number, xid, at)
     raise ValueError("it names no message before it")
 
@@ -226,15 +226,32 @@ def unpack(message: Mapping[str, Any]) -> list[Event]:
     """
     try:
         return [_event(fields) for fields in json.loads(message[KEY]["events"])]
-    except (KeyError, TypeError, RecursionError) as error:
+    except (AttributeError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"its events cannot be read ({type(error).__name__}: {error})") from error
 
 
 def _event(fields: list[Any]) -> Event:
     event = Event(*fields)
-    for value, kind in ((event.action, str), (event.xid, int), (event.change_id, int)):
+    for value, kind in (
+        (event.action, str),
+        (event.change_id, int),
+        (event.xid, int),
+        (event.changed, list | tuple),
+        (event.old, dict | None),
+        (event.body.get("reason") if event.action == RESYNC else "", str),
+    ):
         if not isinstance(value, kind):
-            raise TypeError(f"an event has {value!r:.50} where it must have {kind.__name__}")
-    if datetime.fromisoformat(event.committed_at).tzinfo is None:
-        raise TypeError("an event has a time without an offset")
+            raise TypeError(f"an event has {value!r:.50} where it must have {kind}")
+    _require_offset(event.committed_at)
     return event
+
+
+def _require_offset(at: str) -> None:
+    """Make sure that a time can be compared.
+
+    Raises:
+        ValueError: It is no time in ISO 8601, or has no offset.
+        TypeError: It is no text.
+    """
+    if datetime.fromisoformat(at).tzinfo is None:
+        raise ValueError(f"it has the time {at!r:.50} without an offset")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from djcrf_pg.listener.envelope import KEY, RESYNC, Event, head, pack, unpack
+from djcrf_pg.listener.envelope import KEY, RESYNC, Event, head, numbers_of, pack, tails_of, unpack
 from djcrf_pg.listener.numbering import Control
 
 NOON = datetime(2026, 1, 1, 12, 0, 0, 123_456, tzinfo=UTC)
@@ -20,17 +20,24 @@ BODIES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=5,
 )
-EVENTS = st.builds(
-    Event,
-    action=st.sampled_from(["create", "update", "delete", RESYNC]),
-    body=BODIES,
-    change_id=st.integers(1, 2**63 - 1),
-    xid=st.integers(1, 2**64 - 1),
-    committed_at=st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat),
-    changed=st.lists(TEXT, max_size=3),
-    context=BODIES,
-    old=st.none() | st.dictionaries(TEXT, BODIES, max_size=3),
-)
+
+
+def events(actions: list[str], bodies: st.SearchStrategy[Any]) -> st.SearchStrategy[Event]:
+    """Events that a leader may send."""
+    return st.builds(
+        Event,
+        action=st.sampled_from(actions),
+        body=bodies,
+        change_id=st.integers(1, 2**63 - 1),
+        xid=st.integers(1, 2**64 - 1),
+        committed_at=st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat),
+        changed=st.lists(TEXT, max_size=3),
+        context=BODIES,
+        old=st.none() | st.dictionaries(TEXT, BODIES, max_size=3),
+    )
+
+
+EVENTS = events(["create", "update", "delete"], BODIES) | events([RESYNC], st.fixed_dictionaries({"reason": TEXT}))
 
 
 def event(action: str, body: Any) -> Event:
@@ -50,14 +57,14 @@ def messages(events: list[str], *, max_events: int = 1_000, max_bytes: int = 1_0
 
 
 @given(st.lists(EVENTS, max_size=8), st.integers(1, 5), st.integers(1, 400))
-def test_events_come_out_as_they_went_in_whatever_the_limits(events: list[Event], count: int, size: int) -> None:
-    packed = messages([event.encode() for event in events], max_events=count, max_bytes=size)
-    assert [event for message in packed for event in unpack(message)] == events
+def test_events_come_out_as_they_went_in_whatever_the_limits(sent: list[Event], count: int, size: int) -> None:
+    packed = messages([event.encode() for event in sent], max_events=count, max_bytes=size)
+    assert [event for message in packed for event in unpack(message)] == sent
 
 
 @given(st.lists(EVENTS, max_size=8), st.integers(1, 5), st.integers(1, 400))
-def test_messages_keep_the_limits_and_none_is_cut_too_early(events: list[Event], count: int, size: int) -> None:
-    texts = [event.encode() for event in events]
+def test_messages_keep_the_limits_and_none_is_cut_too_early(sent: list[Event], count: int, size: int) -> None:
+    texts = [event.encode() for event in sent]
     parts = [len(unpack(message)) for message in messages(texts, max_events=count, max_bytes=size)]
     place = 0
     for part in parts:
@@ -157,3 +164,21 @@ def test_what_is_no_envelope_is_a_value_error_and_nothing_else(inside: Any, grou
     except ValueError:
         return
     assert all(datetime.fromisoformat(event.committed_at) <= datetime.now(UTC) for event in events)
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        {"events": "[]", "before": [1, 1, "2026-01-01T00:00:00"]},
+        {"events": "[]", "number": True},
+        {"events": "[]", "tails": json.dumps({"g": [1, 1, "2026-01-01T00:00:00"]})},
+        {"events": json.dumps([[RESYNC, "again", 1, 1, "2026-01-01T00:00:00Z"]])},
+        {"events": json.dumps([[RESYNC, {}, 1, 1, "2026-01-01T00:00:00Z"]])},
+        {"events": json.dumps([["update", {}, 1, 1, "2026-01-01T00:00:00Z", 5]])},
+        {"events": json.dumps([["update", {}, 1, 1, "2026-01-01T00:00:00Z", [], None, "old"]])},
+    ],
+)
+def test_what_would_end_its_consumer_later_is_no_envelope(inside: dict[str, Any]) -> None:
+    message = {"type": "task.changed", "group": "DCRF-x", KEY: {"v": 1, "term": 3, **inside}}
+    with pytest.raises(ValueError, match=r"its|it |an event"):
+        (unpack(message), numbers_of(message), tails_of(message))

@@ -63,7 +63,7 @@ def observed() -> Iterator[list[Observation]]:
     remove()
 
 
-def event(body: str, action: str = "update") -> str:
+def event(body: Any, action: str = "update") -> str:
     return Event(action, body, change_id=1, xid=1, committed_at="2026-01-01T00:00:00+00:00").encode()
 
 
@@ -107,9 +107,9 @@ async def test_a_resync_comes_after_what_it_makes_void() -> None:
     layer = channel_layer()
     for group in ("rows", "all"):
         await layer.group_add(group, "c")
-    resync = {place("all", resync=True): bundle(event("again", RESYNC))}
+    resync = {place("all", resync=True): bundle(event({"reason": "again"}, RESYNC))}
     await Sender(1, yes).send({**resync, place("rows"): bundle(event("outage"), event("row"))})
-    assert await received(layer, "c", 3) == ["outage", "row", "again"]
+    assert await received(layer, "c", 3) == ["outage", "row", {"reason": "again"}]
 
 
 async def test_who_leads_no_more_sends_nothing_more() -> None:
