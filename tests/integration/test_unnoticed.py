@@ -208,6 +208,33 @@ def test_a_transaction_with_an_older_snapshot_calls_none(
     assert set(ops) <= {"I", "R"}
 
 
+# -- Plans that are kept ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", ["name text", "name text, span interval"])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_what_a_session_did_to_many_rows_makes_those_with_few_no_slower(
+    rows: int, columns: str, make_table: Make, log: Log, test_pg: Any
+) -> None:
+    make_table("often", f"id int PRIMARY KEY, {columns}")
+    plans: list[str] = []
+    with test_pg.connect() as writer:
+        if not writer.execute("SELECT pg_jit_available()").fetchone()[0]:
+            pytest.skip("no LLVM here: DJCRF_PG_TEST_POSTGRES=debian has it")
+        writer.execute("INSERT INTO often (id, name) SELECT i, '' FROM generate_series(1, 3000) AS i")
+        writer.execute("SET jit_above_cost = 1000; LOAD 'auto_explain'; SET auto_explain.log_nested_statements = on")
+        writer.execute("SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on")
+        for name in "abcdefgh":
+            writer.execute("UPDATE often SET name = %s", [name])
+        writer.add_notice_handler(lambda diagnostic: plans.append(diagnostic.message_primary or ""))
+        writer.execute("SET client_min_messages = log")
+        writer.execute("UPDATE often SET name = 'i' WHERE id <= %s", [rows])
+        assert writer.execute("SHOW jit").fetchone() == ("on",)
+    assert any("djcrf_pg_new" in plan for plan in plans)
+    assert [plan for plan in plans if "JIT:" in plan] == []
+    assert [entry.op for entry in log.entries()][-rows:] == ["U"] * rows
+
+
 # -- Images that cannot be -----------------------------------------------------------------------------------------
 
 

@@ -580,6 +580,10 @@ $function$;
 
 -- Both transition tables are filled row by row at the same time, so the n-th old row belongs to the n-th
 -- new row. Should the counts ever differ, no pair can be trusted: deletes and inserts are logged.
+--
+-- Plans are kept, and made for as many rows as there were then. So the queries for one row join nothing: for a join of some
+-- thousand rows with as many the server takes it that compiling pays (jit), and would do so anew for each row that the
+-- session updates from then on, in a tenth of a second.
 CREATE FUNCTION /* :schema */djcrf_pg_capture_update_v2() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 AS $function$
@@ -601,6 +605,7 @@ DECLARE
     bound pg_catalog.int8;
     kept pg_catalog.text[];
     needs pg_catalog.int4;
+    compiles pg_catalog.text;
 BEGIN
     BEGIN
         SELECT /* :schema */djcrf_pg_place_v2(),
@@ -608,13 +613,15 @@ BEGIN
                      AND /* :schema */djcrf_pg_ordinary_v2()
                      AND COALESCE(pg_catalog.current_setting('djcrf_pg.suspend', true), '') OPERATOR(pg_catalog.=) ''
                      AND CASE WHEN true THEN true ELSE EXISTS (SELECT FROM /* :schema */djcrf_pg_change) END -- the plan depends on it
-                    THEN ARRAY[pg_catalog.row_to_json(djcrf_pg_old.*), pg_catalog.row_to_json(djcrf_pg_new.*)] END,
+                    THEN ARRAY[
+                        (SELECT pg_catalog.row_to_json(djcrf_pg_old.*) FROM djcrf_pg_old), pg_catalog.row_to_json(djcrf_pg_new.*)
+                    ] END,
                pg_catalog.current_setting('djcrf_pg.context', true),
                pg_catalog.pg_sequence_last_value('/* :schema */djcrf_pg_listener_awake') OPERATOR(pg_catalog.>) 0
         INTO STRICT place, images, says, quiet
-        FROM djcrf_pg_old, djcrf_pg_new;
+        FROM djcrf_pg_new;
     EXCEPTION
-        WHEN no_data_found OR too_many_rows THEN
+        WHEN no_data_found OR too_many_rows OR cardinality_violation THEN
             NULL;
         WHEN OTHERS THEN
             failed := true;
@@ -623,7 +630,7 @@ BEGIN
         says := /* :schema */djcrf_pg_context_v2();
     END IF;
     -- Each 512th position is a reason to look whether there is something to trim.
-    IF quiet AND images IS NOT NULL AND (place OPERATOR(pg_catalog.&) 4088) OPERATOR(pg_catalog.<>) 0 THEN
+    IF quiet AND images[1] IS NOT NULL AND (place OPERATOR(pg_catalog.&) 4088) OPERATOR(pg_catalog.<>) 0 THEN
         INSERT INTO /* :schema */djcrf_pg_change (id, relation, op, depth, old, new, context)
         OVERRIDING SYSTEM VALUE
         VALUES (place, tg_relid, 'U', pg_catalog.pg_trigger_depth(), images[1], images[2], says);
@@ -634,7 +641,8 @@ BEGIN
 
     changed := 1;
     gone := 1;
-    IF after IS NULL THEN
+    IF before IS NULL OR after IS NULL THEN
+        after := NULL;
         IF /* :schema */djcrf_pg_suspended_v2(tg_relid) THEN
             RETURN NULL;
         END IF;
@@ -650,8 +658,9 @@ BEGIN
             says := /* :schema */djcrf_pg_context_v2();
             IF NOT failed THEN
                 kept := /* :schema */djcrf_pg_pin_v2(needs);
-                SELECT pg_catalog.row_to_json(djcrf_pg_old.*), pg_catalog.row_to_json(djcrf_pg_new.*) INTO before, after
-                FROM djcrf_pg_old, djcrf_pg_new
+                SELECT (SELECT pg_catalog.row_to_json(djcrf_pg_old.*) FROM djcrf_pg_old), pg_catalog.row_to_json(djcrf_pg_new.*)
+                INTO before, after
+                FROM djcrf_pg_new
                 WHERE gone OPERATOR(pg_catalog.=) 1 AND changed OPERATOR(pg_catalog.=) 1
                   AND tg_nargs OPERATOR(pg_catalog.=) 0 AND /* :schema */djcrf_pg_needs_v2() OPERATOR(pg_catalog.<) 8;
             END IF;
@@ -702,6 +711,9 @@ BEGIN
             COALESCE(columns, '*')
         ) USING tg_relid, pg_catalog.pg_trigger_depth(), says;
     ELSIF columns IS NULL THEN
+        -- What a plan for many rows has compiled, each later statement with a few would compile too.
+        compiles := pg_catalog.current_setting('jit');
+        PERFORM pg_catalog.set_config('jit', 'off', true);
         INSERT INTO /* :schema */djcrf_pg_change (id, relation, op, depth, old, new, context)
         OVERRIDING SYSTEM VALUE
         SELECT /* :schema */djcrf_pg_place_v2(), tg_relid, 'U', pg_catalog.pg_trigger_depth(), djcrf_pg_pair.first, djcrf_pg_pair.second, says
@@ -714,6 +726,7 @@ BEGIN
             ON djcrf_pg_before.nth OPERATOR(pg_catalog.=) djcrf_pg_after.nth
             ORDER BY djcrf_pg_before.nth
         ) AS djcrf_pg_pair;
+        PERFORM pg_catalog.set_config('jit', compiles, true);
     ELSE
         EXECUTE pg_catalog.format(
             'INSERT INTO /* :schema */djcrf_pg_change (id, relation, op, depth, old, new, context) '
