@@ -235,6 +235,40 @@ def test_what_a_session_did_to_many_rows_makes_those_with_few_no_slower(
     assert [entry.op for entry in log.entries()][-rows:] == ["U"] * rows
 
 
+@pytest.mark.parametrize(("columns", "excluded"), [("m mood", ()), ("secret text, m text", ("secret",))])
+def test_a_table_that_a_transaction_does_not_see_yet_is_a_resync(
+    columns: str, excluded: tuple[str, ...], made: None, make_table: Make, log: Log, test_pg: Any
+) -> None:
+    sql(CASTS)
+    with test_pg.connect() as writer:
+        writer.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        writer.execute("SELECT 1 FROM pg_class LIMIT 1")
+        make_table("young", f"id int PRIMARY KEY, {columns}", excluded=excluded)
+        writer.execute("INSERT INTO young (id, m) VALUES (1, 'good')")
+        writer.execute("INSERT INTO young (id, m) VALUES (2, 'good'), (3, 'bad')")
+        writer.execute("COMMIT")
+    assert log.images() == [("R", None, None)] * 2
+
+
+@pytest.mark.parametrize("columns", ["", "id int"])
+def test_what_was_altered_in_vain_is_no_resync_in_later_transactions(
+    columns: str, make_table: Make, log: Log, test_pg: Any
+) -> None:
+    make_table("tried", columns)
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        sql("ALTER TABLE tried ADD more int, " + ("ALTER id TYPE bigint" if columns else "ADD most int"))
+        raise ZeroDivisionError
+    with test_pg.connect() as writer, writer.transaction():
+        writer.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        writer.execute("INSERT INTO tried DEFAULT VALUES")
+        with writer.transaction(force_rollback=True):
+            writer.execute("ALTER TABLE tried " + ("ALTER id SET DEFAULT 5" if columns else "ADD most int"))
+            writer.execute("INSERT INTO tried DEFAULT VALUES")
+        writer.execute("INSERT INTO tried DEFAULT VALUES")
+    image = {"id": None} if columns else {}
+    assert log.images() == [("I", None, image)] * 2
+
+
 # -- Images that cannot be -----------------------------------------------------------------------------------------
 
 

@@ -95,7 +95,8 @@ $function$;
 
 -- Whether the catalog that this transaction sees is the present one for a table. A transaction of another isolation level than
 -- READ COMMITTED sees it as it was at its first statement, and writes to the table as it is. What has been replaced since
--- has an xmax; there is no column behind the last one.
+-- has the xmax of a transaction that was not rolled back; there is no column behind the last one; and where there is none
+-- to be seen, the table itself may be new.
 CREATE FUNCTION /* :schema */djcrf_pg_current_v2(relation oid) RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -103,7 +104,12 @@ AS $function$
 #variable_conflict use_variable
 BEGIN
     RETURN current_setting('transaction_isolation') = 'read committed' OR (
-        SELECT bool_and(xmax = '0') AND has_column_privilege(relation, (max(attnum) + 1)::int2, 'SELECT') IS NULL
+        SELECT coalesce(
+            bool_and(CASE WHEN xmax = '0' THEN true ELSE
+                coalesce(pg_xact_status((pg_current_xact_id()::text::int8 - age(xmax))::text::xid8) = 'aborted', false)
+            END),
+            EXISTS (SELECT FROM pg_class WHERE oid = relation)
+        ) AND has_column_privilege(relation, (coalesce(max(attnum), 0) + 1)::int2, 'SELECT') IS NULL
         FROM pg_attribute WHERE attrelid = relation AND attnum > 0
     );
 END
@@ -186,7 +192,7 @@ BEGIN
             RETURN false;
         END IF;
         SELECT t.typtype, t.typbasetype, t.typname INTO kind, base, called FROM pg_type AS t WHERE t.oid = type;
-        EXIT WHEN kind <> 'd';
+        EXIT WHEN kind IS DISTINCT FROM 'd';
         type := base;
     END LOOP;
     RETURN called <> 'hstore' OR NOT EXISTS (
