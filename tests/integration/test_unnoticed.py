@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -15,6 +16,7 @@ from djcrf_pg.capture.objects import _FILES
 from djcrf_pg.capture.plan import Table, definition
 from djcrf_pg.sql import load, render
 from tests.integration.log import Log, observe, sql
+from tests.processes import wait_until
 from tests.servers import EmbeddedPostgres, postgres_version
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -233,6 +235,27 @@ def test_what_a_session_did_to_many_rows_makes_those_with_few_no_slower(
     assert any("djcrf_pg_new" in plan for plan in plans)
     assert [plan for plan in plans if "JIT:" in plan] == []
     assert [entry.op for entry in log.entries()][-rows:] == ["U"] * rows
+
+
+def test_a_statement_that_began_before_its_cascade_s_table_was_altered_calls_none(
+    made: None, make_table: Make, log: Log, test_pg: Any
+) -> None:
+    sql(CASTS + "CREATE OR REPLACE FUNCTION tell(mood) RETURNS json LANGUAGE sql AS $$ SELECT '\"told\"'::json $$")
+    make_table("above", "id int PRIMARY KEY")
+    make_table("below", "id int PRIMARY KEY, above int REFERENCES above ON DELETE CASCADE, name text")
+    sql("INSERT INTO above VALUES (1), (2); INSERT INTO below VALUES (1, 1, 'good'), (2, 2, 'good')")
+    with test_pg.connect() as writer, ThreadPoolExecutor(1) as pool, test_pg.connect() as other:
+        other.execute("BEGIN")
+        other.execute("SELECT FROM above WHERE id = 1 FOR UPDATE")
+        deleting = pool.submit(writer.execute, "DELETE FROM above WHERE id = 1")
+        waits = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
+        wait_until(lambda: bool(sql(waits, writer.info.backend_pid)))
+        sql("ALTER TABLE below ALTER name TYPE mood USING name::mood")
+        other.execute("COMMIT")
+        deleting.result()
+        writer.execute("DELETE FROM above WHERE id = 2")
+    images = [entry.old for entry in log.entries() if entry.op == "D" and entry.table == "below"]
+    assert images == [{"id": number, "above": number, "name": "good"} for number in (1, 2)]
 
 
 @pytest.mark.parametrize(("columns", "excluded"), [("m mood", ()), ("secret text, m text", ("secret",))])

@@ -93,17 +93,18 @@ AS $function$
     END
 $function$;
 
--- Whether the catalog that this transaction sees is the present one for a table. A transaction of another isolation level than
--- READ COMMITTED sees it as it was at its first statement, and writes to the table as it is. What has been replaced since
--- has the xmax of a transaction that was not rolled back; there is no column behind the last one; and where there is none
--- to be seen, the table itself may be new.
+-- Whether the catalog that is seen is the present one for a table. A transaction of another isolation level than READ COMMITTED
+-- sees it as it was at its first statement, and writes to the table as it is; and plans are made with the snapshot of
+-- the statement that fires the trigger, which may have begun before the table of a cascade was altered. What has been
+-- replaced since has the xmax of a transaction that was not rolled back; there is no column behind the last one; and where
+-- there is none to be seen, the table itself may be new.
 CREATE FUNCTION /* :schema */djcrf_pg_current_v2(relation oid) RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_variable
 BEGIN
-    RETURN current_setting('transaction_isolation') = 'read committed' OR (
+    RETURN (
         SELECT coalesce(
             bool_and(CASE WHEN xmax = '0' THEN true ELSE
                 coalesce(pg_xact_status((pg_current_xact_id()::text::int8 - age(xmax))::text::xid8) = 'aborted', false)
@@ -221,7 +222,8 @@ AS $function$
 DECLARE
     whole boolean;
 BEGIN
-    IF NOT /* :schema */djcrf_pg_current_v2(relation) THEN
+    -- In READ COMMITTED each query of a capture function sees what is there now.
+    IF current_setting('transaction_isolation') <> 'read committed' AND NOT /* :schema */djcrf_pg_current_v2(relation) THEN
         RAISE EXCEPTION 'the table was altered since the transaction began, which does not see how';
     END IF;
     SELECT coalesce(cardinality(excluded), 0) = 0 AND coalesce(bool_and(NOT as_text), true),
