@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -15,6 +16,7 @@ from djcrf_pg.capture.objects import _FILES
 from djcrf_pg.capture.plan import Table, definition
 from djcrf_pg.sql import load, render
 from tests.integration.log import Log, observe, sql
+from tests.processes import wait_until
 from tests.servers import EmbeddedPostgres, postgres_version
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -206,6 +208,88 @@ def test_a_transaction_with_an_older_snapshot_calls_none(
     ops = [entry.op for entry in log.entries()]
     assert len(ops) == 10
     assert set(ops) <= {"I", "R"}
+
+
+# -- Plans that are kept ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", ["name text", "name text, span interval"])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_what_a_session_did_to_many_rows_makes_those_with_few_no_slower(
+    rows: int, columns: str, make_table: Make, log: Log, test_pg: Any
+) -> None:
+    make_table("often", f"id int PRIMARY KEY, {columns}")
+    plans: list[str] = []
+    with test_pg.connect() as writer:
+        if not writer.execute("SELECT pg_jit_available()").fetchone()[0]:
+            pytest.skip("no LLVM here: DJCRF_PG_TEST_POSTGRES=debian has it")
+        writer.execute("INSERT INTO often (id, name) SELECT i, '' FROM generate_series(1, 3000) AS i")
+        writer.execute("SET jit_above_cost = 1000; LOAD 'auto_explain'; SET auto_explain.log_nested_statements = on")
+        writer.execute("SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on")
+        for name in "abcdefgh":
+            writer.execute("UPDATE often SET name = %s", [name])
+        writer.add_notice_handler(lambda diagnostic: plans.append(diagnostic.message_primary or ""))
+        writer.execute("SET client_min_messages = log")
+        writer.execute("UPDATE often SET name = 'i' WHERE id <= %s", [rows])
+        assert writer.execute("SHOW jit").fetchone() == ("on",)
+    assert any("djcrf_pg_new" in plan for plan in plans)
+    assert [plan for plan in plans if "JIT:" in plan] == []
+    assert [entry.op for entry in log.entries()][-rows:] == ["U"] * rows
+
+
+def test_a_statement_that_began_before_its_cascade_s_table_was_altered_calls_none(
+    made: None, make_table: Make, log: Log, test_pg: Any
+) -> None:
+    sql(CASTS + "CREATE OR REPLACE FUNCTION tell(mood) RETURNS json LANGUAGE sql AS $$ SELECT '\"told\"'::json $$")
+    make_table("above", "id int PRIMARY KEY")
+    make_table("below", "id int PRIMARY KEY, above int REFERENCES above ON DELETE CASCADE, name text")
+    sql("INSERT INTO above VALUES (1), (2); INSERT INTO below VALUES (1, 1, 'good'), (2, 2, 'good')")
+    with test_pg.connect() as writer, ThreadPoolExecutor(1) as pool, test_pg.connect() as other:
+        other.execute("BEGIN")
+        other.execute("SELECT FROM above WHERE id = 1 FOR UPDATE")
+        deleting = pool.submit(writer.execute, "DELETE FROM above WHERE id = 1")
+        waits = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
+        wait_until(lambda: bool(sql(waits, writer.info.backend_pid)))
+        sql("ALTER TABLE below ALTER name TYPE mood USING name::mood")
+        other.execute("COMMIT")
+        deleting.result()
+        writer.execute("DELETE FROM above WHERE id = 2")
+    images = [entry.old for entry in log.entries() if entry.op == "D" and entry.table == "below"]
+    assert images == [{"id": number, "above": number, "name": "good"} for number in (1, 2)]
+
+
+@pytest.mark.parametrize(("columns", "excluded"), [("m mood", ()), ("secret text, m text", ("secret",))])
+def test_a_table_that_a_transaction_does_not_see_yet_is_a_resync(
+    columns: str, excluded: tuple[str, ...], made: None, make_table: Make, log: Log, test_pg: Any
+) -> None:
+    sql(CASTS)
+    with test_pg.connect() as writer:
+        writer.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        writer.execute("SELECT 1 FROM pg_class LIMIT 1")
+        make_table("young", f"id int PRIMARY KEY, {columns}", excluded=excluded)
+        writer.execute("INSERT INTO young (id, m) VALUES (1, 'good')")
+        writer.execute("INSERT INTO young (id, m) VALUES (2, 'good'), (3, 'bad')")
+        writer.execute("COMMIT")
+    assert log.images() == [("R", None, None)] * 2
+
+
+@pytest.mark.parametrize("columns", ["", "id int"])
+def test_what_was_altered_in_vain_is_no_resync_in_later_transactions(
+    columns: str, make_table: Make, log: Log, test_pg: Any
+) -> None:
+    make_table("tried", columns)
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        sql("ALTER TABLE tried ADD more int, " + ("ALTER id TYPE bigint" if columns else "ADD most int"))
+        raise ZeroDivisionError
+    with test_pg.connect() as writer, writer.transaction():
+        writer.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        writer.execute("INSERT INTO tried DEFAULT VALUES")
+        with writer.transaction(force_rollback=True):
+            writer.execute("ALTER TABLE tried " + ("ALTER id SET DEFAULT 5" if columns else "ADD most int"))
+            writer.execute("INSERT INTO tried DEFAULT VALUES")
+        writer.execute("INSERT INTO tried DEFAULT VALUES")
+    image = {"id": None} if columns else {}
+    assert log.images() == [("I", None, image)] * 2
 
 
 # -- Images that cannot be -----------------------------------------------------------------------------------------

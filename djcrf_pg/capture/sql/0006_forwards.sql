@@ -93,17 +93,24 @@ AS $function$
     END
 $function$;
 
--- Whether the catalog that this transaction sees is the present one for a table. A transaction of another isolation level than
--- READ COMMITTED sees it as it was at its first statement, and writes to the table as it is. What has been replaced since
--- has an xmax; there is no column behind the last one.
+-- Whether the catalog that is seen is the present one for a table. A transaction of another isolation level than READ COMMITTED
+-- sees it as it was at its first statement, and writes to the table as it is; and plans are made with the snapshot of
+-- the statement that fires the trigger, which may have begun before the table of a cascade was altered. What has been
+-- replaced since has the xmax of a transaction that was not rolled back; there is no column behind the last one; and where
+-- there is none to be seen, the table itself may be new.
 CREATE FUNCTION /* :schema */djcrf_pg_current_v2(relation oid) RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_variable
 BEGIN
-    RETURN current_setting('transaction_isolation') = 'read committed' OR (
-        SELECT bool_and(xmax = '0') AND has_column_privilege(relation, (max(attnum) + 1)::int2, 'SELECT') IS NULL
+    RETURN (
+        SELECT coalesce(
+            bool_and(CASE WHEN xmax = '0' THEN true ELSE
+                coalesce(pg_xact_status((pg_current_xact_id()::text::int8 - age(xmax))::text::xid8) = 'aborted', false)
+            END),
+            EXISTS (SELECT FROM pg_class WHERE oid = relation)
+        ) AND has_column_privilege(relation, (coalesce(max(attnum), 0) + 1)::int2, 'SELECT') IS NULL
         FROM pg_attribute WHERE attrelid = relation AND attnum > 0
     );
 END
@@ -186,7 +193,7 @@ BEGIN
             RETURN false;
         END IF;
         SELECT t.typtype, t.typbasetype, t.typname INTO kind, base, called FROM pg_type AS t WHERE t.oid = type;
-        EXIT WHEN kind <> 'd';
+        EXIT WHEN kind IS DISTINCT FROM 'd';
         type := base;
     END LOOP;
     RETURN called <> 'hstore' OR NOT EXISTS (
@@ -215,7 +222,8 @@ AS $function$
 DECLARE
     whole boolean;
 BEGIN
-    IF NOT /* :schema */djcrf_pg_current_v2(relation) THEN
+    -- In READ COMMITTED each query of a capture function sees what is there now.
+    IF current_setting('transaction_isolation') <> 'read committed' AND NOT /* :schema */djcrf_pg_current_v2(relation) THEN
         RAISE EXCEPTION 'the table was altered since the transaction began, which does not see how';
     END IF;
     SELECT coalesce(cardinality(excluded), 0) = 0 AND coalesce(bool_and(NOT as_text), true),
@@ -580,6 +588,10 @@ $function$;
 
 -- Both transition tables are filled row by row at the same time, so the n-th old row belongs to the n-th
 -- new row. Should the counts ever differ, no pair can be trusted: deletes and inserts are logged.
+--
+-- Plans are kept, and made for as many rows as there were then. So the queries for one row join nothing: for a join of some
+-- thousand rows with as many the server takes it that compiling pays (jit), and would do so anew for each row that the
+-- session updates from then on, in a tenth of a second.
 CREATE FUNCTION /* :schema */djcrf_pg_capture_update_v2() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 AS $function$
@@ -601,6 +613,7 @@ DECLARE
     bound pg_catalog.int8;
     kept pg_catalog.text[];
     needs pg_catalog.int4;
+    compiles pg_catalog.text;
 BEGIN
     BEGIN
         SELECT /* :schema */djcrf_pg_place_v2(),
@@ -608,13 +621,15 @@ BEGIN
                      AND /* :schema */djcrf_pg_ordinary_v2()
                      AND COALESCE(pg_catalog.current_setting('djcrf_pg.suspend', true), '') OPERATOR(pg_catalog.=) ''
                      AND CASE WHEN true THEN true ELSE EXISTS (SELECT FROM /* :schema */djcrf_pg_change) END -- the plan depends on it
-                    THEN ARRAY[pg_catalog.row_to_json(djcrf_pg_old.*), pg_catalog.row_to_json(djcrf_pg_new.*)] END,
+                    THEN ARRAY[
+                        (SELECT pg_catalog.row_to_json(djcrf_pg_old.*) FROM djcrf_pg_old), pg_catalog.row_to_json(djcrf_pg_new.*)
+                    ] END,
                pg_catalog.current_setting('djcrf_pg.context', true),
                pg_catalog.pg_sequence_last_value('/* :schema */djcrf_pg_listener_awake') OPERATOR(pg_catalog.>) 0
         INTO STRICT place, images, says, quiet
-        FROM djcrf_pg_old, djcrf_pg_new;
+        FROM djcrf_pg_new;
     EXCEPTION
-        WHEN no_data_found OR too_many_rows THEN
+        WHEN no_data_found OR too_many_rows OR cardinality_violation THEN
             NULL;
         WHEN OTHERS THEN
             failed := true;
@@ -623,7 +638,7 @@ BEGIN
         says := /* :schema */djcrf_pg_context_v2();
     END IF;
     -- Each 512th position is a reason to look whether there is something to trim.
-    IF quiet AND images IS NOT NULL AND (place OPERATOR(pg_catalog.&) 4088) OPERATOR(pg_catalog.<>) 0 THEN
+    IF quiet AND images[1] IS NOT NULL AND (place OPERATOR(pg_catalog.&) 4088) OPERATOR(pg_catalog.<>) 0 THEN
         INSERT INTO /* :schema */djcrf_pg_change (id, relation, op, depth, old, new, context)
         OVERRIDING SYSTEM VALUE
         VALUES (place, tg_relid, 'U', pg_catalog.pg_trigger_depth(), images[1], images[2], says);
@@ -634,7 +649,8 @@ BEGIN
 
     changed := 1;
     gone := 1;
-    IF after IS NULL THEN
+    IF before IS NULL OR after IS NULL THEN
+        after := NULL;
         IF /* :schema */djcrf_pg_suspended_v2(tg_relid) THEN
             RETURN NULL;
         END IF;
@@ -650,8 +666,9 @@ BEGIN
             says := /* :schema */djcrf_pg_context_v2();
             IF NOT failed THEN
                 kept := /* :schema */djcrf_pg_pin_v2(needs);
-                SELECT pg_catalog.row_to_json(djcrf_pg_old.*), pg_catalog.row_to_json(djcrf_pg_new.*) INTO before, after
-                FROM djcrf_pg_old, djcrf_pg_new
+                SELECT (SELECT pg_catalog.row_to_json(djcrf_pg_old.*) FROM djcrf_pg_old), pg_catalog.row_to_json(djcrf_pg_new.*)
+                INTO before, after
+                FROM djcrf_pg_new
                 WHERE gone OPERATOR(pg_catalog.=) 1 AND changed OPERATOR(pg_catalog.=) 1
                   AND tg_nargs OPERATOR(pg_catalog.=) 0 AND /* :schema */djcrf_pg_needs_v2() OPERATOR(pg_catalog.<) 8;
             END IF;
@@ -702,6 +719,9 @@ BEGIN
             COALESCE(columns, '*')
         ) USING tg_relid, pg_catalog.pg_trigger_depth(), says;
     ELSIF columns IS NULL THEN
+        -- What a plan for many rows has compiled, each later statement with a few would compile too.
+        compiles := pg_catalog.current_setting('jit');
+        PERFORM pg_catalog.set_config('jit', 'off', true);
         INSERT INTO /* :schema */djcrf_pg_change (id, relation, op, depth, old, new, context)
         OVERRIDING SYSTEM VALUE
         SELECT /* :schema */djcrf_pg_place_v2(), tg_relid, 'U', pg_catalog.pg_trigger_depth(), djcrf_pg_pair.first, djcrf_pg_pair.second, says
@@ -714,6 +734,7 @@ BEGIN
             ON djcrf_pg_before.nth OPERATOR(pg_catalog.=) djcrf_pg_after.nth
             ORDER BY djcrf_pg_before.nth
         ) AS djcrf_pg_pair;
+        PERFORM pg_catalog.set_config('jit', compiles, true);
     ELSE
         EXECUTE pg_catalog.format(
             'INSERT INTO /* :schema */djcrf_pg_change (id, relation, op, depth, old, new, context) '
