@@ -162,6 +162,9 @@ class ChangeLog:
                 f"the session to others, see DJCRF_PG['LISTENER_DATABASE']"
             )
         changes = [_change(row[3:]) for row in rows if row["id"] is not None]
+        if len(changes) > limit and changes[0].id == changes[-1].id:
+            # There may be more with this id.
+            return await self.read(Position(position.last, snapshot), limit, mass)
         if found <= len(changes):
             if mass is not None:
                 changes = Window(mass=crowds(changes, mass)).fold(changes)
@@ -381,18 +384,19 @@ class _Pieces:
             try:
                 keys = await self._connection.fetch(self._next_keys(texts))
             except FAILS_AGAIN:
+                last = self._keys[-1]["id"] if self._keys else None
                 if self._kept:
                     self._kept = False
-                    self._drop_last()
+                    # The next ones are behind an id, and the last one may be that of more transactions.
+                    while self._keys and self._keys[-1]["id"] == last:
+                        self._keys.pop()
                 elif self._count == 1:
                     raise
                 else:
                     self._count //= 2
                 continue
-            self._more = len(keys) == self._count
+            self._more = len(keys) >= self._count
             self._keys.extend(keys)
-            if self._more and not self._kept and keys[0]["id"] != keys[-1]["id"]:
-                self._drop_last()
         chosen: list[asyncpg.Record] = []
         size = 0
         while self._keys and (
@@ -410,13 +414,6 @@ class _Pieces:
                 await self._connection.execute(texts["close"])
             self.position = Position(target)
         return Piece(self.window.fold([_change(row) for row in rows]), self.position, target)
-
-    def _drop_last(self) -> None:
-        """Drop the keys with the last id: the next ones are behind an id, and it may be that of more transactions."""
-        if self._keys:
-            last = self._keys[-1]["id"]
-            while self._keys and self._keys[-1]["id"] == last:
-                self._keys.pop()
 
     def _next_keys(self, texts: Mapping[str, str]) -> str:
         if self._kept:

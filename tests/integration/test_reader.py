@@ -695,6 +695,41 @@ async def test_options_are_split_as_the_server_would(test_pg: PgParams, asyncpg:
                 assert shown == value, options
 
 
+class _Unkept(module._Pieces):
+    """As where the server cannot keep the keys of a window."""
+
+    def __init__(self, *arguments: Any, kept: bool) -> None:
+        super().__init__(*arguments, kept=False)
+
+
+@pytest.mark.parametrize("pieces_of", [module._Pieces, _Unkept])
+@pytest.mark.parametrize("keys", [50_000, 1, 2])
+@pytest.mark.parametrize("limit", [1, 3, 100])
+async def test_more_changes_with_one_id_than_are_read_at_a_time_are_all_read(
+    limit: int,
+    keys: int,
+    pieces_of: type[module._Pieces],
+    log: ChangeLog,
+    now: Position,
+    session: Callable[[], Session],
+    asyncpg: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_KEYS", keys)
+    monkeypatch.setattr(module, "_Pieces", pieces_of)
+    writer = session()
+    for number in range(80):
+        commit(writer, f"many {number}")
+    await asyncpg.execute(
+        "WITH gone AS (DELETE FROM djcrf_pg_change WHERE new->>'name' LIKE 'many %' RETURNING *) "
+        "INSERT INTO djcrf_pg_change (id, xid, relation, op, depth, new) OVERRIDING SYSTEM VALUE "
+        "SELECT max(id) OVER (), xid, relation, op, depth, new FROM gone"
+    )
+    pieces, _ = await read_all(log, now, limit)
+    found = [name for piece in pieces for name in names(piece.changes)]
+    assert sorted(found) == sorted(f"many {number}" for number in range(80))
+
+
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 100])
 async def test_changes_with_one_id_are_never_parted(
     limit: int, log: ChangeLog, now: Position, session: Callable[[], Session], asyncpg: Connection

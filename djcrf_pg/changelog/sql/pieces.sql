@@ -40,7 +40,11 @@ ORDER BY change.id, change.xid
 -- is stored: no image is unpacked.
 SELECT xid::text AS xid, id, coalesce(pg_column_size(old), 0) + coalesce(pg_column_size(new), 0) AS bytes
 FROM (/* :rest */) AS change
-ORDER BY id LIMIT /* :count */
+WHERE id <= (
+    -- And those that have an id in common with the last one.
+    SELECT max(id) FROM (SELECT id FROM (/* :rest */) AS change ORDER BY id LIMIT /* :count */) AS next
+)
+ORDER BY id, xid
 
 -- name: fetch
 -- :count keys.

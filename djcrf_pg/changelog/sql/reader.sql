@@ -18,7 +18,7 @@ SELECT s.snapshot, s.process, w.found, w.id, w.xid::text AS xid, w.relation::oid
        w.old::text AS old, w.new::text AS new, w.context, w.at
 FROM (SELECT pg_current_snapshot()::text AS snapshot, pg_backend_pid() AS process) AS s
 LEFT JOIN weighed AS w
-       ON w.earlier < $2 AND (w.before IS NULL OR w.before < $3) AND (w.found < $2::bigint + 64 OR w.id < w.last)
+       ON w.earlier < $2 AND (w.before IS NULL OR w.before < $3) AND (w.found < $2::bigint + 64 OR w.id < w.last OR w.earlier = 0)
 ORDER BY w.id, w.xid
 
 -- name: images
