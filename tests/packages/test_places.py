@@ -108,7 +108,10 @@ def test_a_row_with_what_geos_does_not_read_is_written_told_and_deleted(curve: s
     sketch = Sketch.objects.create(name="a")
     events = client.events(2)
     with connection.cursor() as cursor:
-        cursor.execute("INSERT INTO places_sketch (name, drawing) VALUES ('curved', %s) RETURNING id", [curve])
+        cursor.execute(
+            "INSERT INTO places_sketch (name, drawing) VALUES ('curved', ST_SetSRID(%s::geometry, 32632)) RETURNING id",
+            [curve],
+        )
         (pk,) = cursor.fetchone()
         events += client.events(2)
         with pytest.raises(Exception) as raised:  # noqa: PT011 - which one depends on the version of GEOS
@@ -148,7 +151,7 @@ def triggers_of_0_1_0(transactional_db: None) -> Iterator[None]:
 def test_what_an_older_trigger_has_logged_is_loaded_on_access(subscriber: Open) -> None:
     client = subscriber("places")
     client.subscribe("sketches")
-    sketch = Sketch.objects.create(name="a", drawing=GEOSGeometry("POINT (1 2)"))
+    sketch = Sketch.objects.create(name="a", drawing=GEOSGeometry("POINT (1 2)", srid=32632))
     events = client.events(1)
     sketch.delete()
     events += client.events(1)

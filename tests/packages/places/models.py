@@ -9,7 +9,7 @@ class Place(models.Model):
     name = models.CharField(max_length=100)
     point = models.PointField(null=True)
     area = models.PolygonField(null=True, srid=3857)
-    shape = models.GeometryField(null=True, srid=0)
+    shape = models.GeometryField(null=True, srid=32632)
     parts = models.GeometryCollectionField(null=True)
     peak = models.PointField(null=True, dim=3)
     position = models.PointField(null=True, geography=True)
@@ -23,7 +23,7 @@ class Sketch(models.Model):
     """May have curves, which only SQL writes and reads."""
 
     name = models.CharField(max_length=100)
-    drawing = models.GeometryField(null=True, srid=0)
+    drawing = models.GeometryField(null=True, srid=32632)
 
     def __str__(self) -> str:
         return self.name
