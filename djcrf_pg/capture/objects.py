@@ -70,7 +70,7 @@ def _set_flag(connection: Any, schema: str) -> None:
     """Two-phase commit fails after NOTIFY, also before any listener has set the flag."""
     mode = get_settings().NOTIFY
     with connection.cursor() as cursor:
-        cursor.execute("SELECT current_setting('max_prepared_transactions')::int > 0")
+        cursor.execute(sql.texts("djcrf_pg", "log.sql")["prepares"])
         (prepares,) = cursor.fetchone()
         never = mode == "never" or (mode == "auto" and prepares)
         cursor.execute(f"SELECT last_value FROM {schema}djcrf_pg_listener_awake")

@@ -263,7 +263,7 @@ class ChangeLog:
 
     async def prepares(self) -> bool:
         """Whether transactions can be prepared here: PREPARE TRANSACTION fails after NOTIFY."""
-        return bool(await self.connection.fetchval(self._sql["prepares"]))
+        return bool(await self.connection.fetchval(sql.texts("djcrf_pg", "log.sql")["prepares"]))
 
     async def is_queue_full(self) -> bool:
         """Whether writers do not ring, because the queue of NOTIFY is half full."""
@@ -384,10 +384,10 @@ class _Pieces:
             try:
                 keys = await self._connection.fetch(self._next_keys(texts))
             except FAILS_AGAIN:
-                last = self._keys[-1]["id"] if self._keys else None
                 if self._kept:
                     self._kept = False
                     # The next ones are behind an id, and the last one may be that of more transactions.
+                    last = self._keys[-1]["id"] if self._keys else None
                     while self._keys and self._keys[-1]["id"] == last:
                         self._keys.pop()
                 elif self._count == 1:

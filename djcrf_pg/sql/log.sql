@@ -30,3 +30,7 @@ WHERE (max_age, max_rows, max_bytes)
 SELECT setval(c.oid, /* :rings */)
 FROM pg_catalog.pg_class AS c
 WHERE c.oid = to_regclass('/* :schema */djcrf_pg_rings') AND pg_sequence_last_value(c.oid) <> /* :rings */
+
+-- name: prepares
+-- Whether transactions can be prepared here.
+SELECT current_setting('max_prepared_transactions')::int > 0

@@ -170,9 +170,6 @@ SELECT /* :schema */djcrf_pg_look_v1()
 -- name: flag
 SELECT setval('/* :schema */djcrf_pg_listener_awake', $1)
 
--- name: prepares
-SELECT current_setting('max_prepared_transactions')::int > 0
-
 -- name: queue
 -- As in djcrf_pg_ring_v2.
 SELECT pg_notification_queue_usage() >= 0.5
