@@ -1,0 +1,1 @@
+"""From the leader to the consumers: both ends of the wire."""

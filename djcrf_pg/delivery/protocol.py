@@ -1,0 +1,814 @@
+"""The wire between a leader and the processes that have its subscribers: both ends, without I/O and without a clock.
+
+A channel layer is at most once: it drops what is over its capacity, forgets who is in a group, and says neither. This
+module is how a loss is noticed all the same, by the process whose subscribers it concerns and by no other.
+
+**The way.** An observer and a group are one *lane*; lanes hash to :data:`STREAMS` *streams*, each a channel-layer group
+that a process joins when one of its subscriptions needs it. A delivery is one message for each stream that has
+something, or more where it is cut, and each message has a *number*, dense within (term, stream). A *heartbeat*, in a
+group of its own that each process joins, says every :data:`BEAT` seconds how far all streams are. So what either end
+keeps does not grow with groups or observers.
+
+**Points.** Across terms, and for a process that joins late, numbers say nothing and positions in the log decide. All
+snapshots of one history of a database are in one order, that of time, and ``xmax`` less the number of transactions in
+progress rises with each that ends. So the order of two positions is that of a few numbers, a :class:`Point`. A message
+names the *reach* of its stream: a position that covers all that was sent in it before and is not sent again. Who
+covers that misses nothing.
+
+What holds, each with its property in ``tests/unit/test_protocol.py``:
+
+1. *No loss is unnoticed.* Whatever the layer drops, each subscription either receives every event that committed after
+   its snapshot, or a :class:`Loss` that concerns it comes after the event was committed; two heartbeats after the last
+   drop at the latest. It holds over killed and stopped leaders, over repeats, and over delays between streams.
+2. *No loss is false.* A layer that drops nothing and keeps the order within a group makes no Loss: not by joining,
+   leaving, joining again, by a new term, nor by another stream's traffic.
+3. *Nothing is out of order.* Events of a lane arrive in the order of the leader's, each message once; after a killed
+   leader they begin again at the cursor.
+4. *Nobody is deafened.* What is damaged, foreign or forged raises nothing. What cannot be read has not come, so the
+   number that is missing says so. What is bound to another history or another term than the database's is not
+   delivered, and once reported. A forged message of the right term is two Losses at most, and the next heartbeat puts
+   it right. (Who can write to the layer can forge events. This is about what they leave behind.)
+5. *Messages keep their limits*, and each event is in one, in order.
+
+**The leader's end**, :class:`Outbound`, lives for one term. Its caller keeps to this order:
+
+- A delivery: :meth:`~Outbound.deliver` makes the messages, those of a stream are handed to the layer one after the
+  other, and each is :meth:`~Outbound.taken` when the layer has it. A message is tried until then, or until the lead is
+  lost; one that the layer refuses for good is taken too, and is missed like a dropped one. What is to reach all
+  subscribers of an observer, a resync, is sent in every stream, behind the rest of the delivery.
+- :meth:`~Outbound.advance` when all of a read was delivered. What is no read (a row that is sent again, a failure's
+  resync) has the present snapshot for its reach, taken when it was made, and later than the transaction that asked for
+  it. It is settled only when the cursor was saved at a position that covers that.
+- :meth:`~Outbound.heartbeat` at the start of the term, every :data:`BEAT` seconds whatever else goes on, and before
+  each save of the cursor; what may be saved is :attr:`~Outbound.savable`, the position of the last heartbeat that the
+  layer took. So a successor begins where everybody knows to be, after a graceful stop and after a kill. Where that
+  heartbeat is lost, the successor's first is a Loss: never silence.
+
+It keeps two numbers and two points for each stream.
+
+**The process's end**, :class:`Inbound`, is one for a channel layer, an event loop and a database:
+
+- :meth:`~Inbound.join` when the layer has put the channel into a stream's group; the database is asked after that, and
+  :meth:`~Inbound.learn` takes the answer: history, term, snapshot. What the snapshot sees is nobody's loss here. A
+  subscription's own snapshot is as late or later. :meth:`~Inbound.leave` forgets the stream.
+- :meth:`~Inbound.take` takes what the channel receives, and says what happened. A gap in the numbers is a Loss at once.
+  What a heartbeat names and has not come may be on its way by another host of the layer; what has not come by a
+  heartbeat :data:`PATIENCE` seconds later is lost.
+- A term or a history that is not the database's, as far as known, is a :class:`Doubt`: the caller asks the database
+  until it answers, and meanwhile such messages are held, :data:`HELD_BYTES` at most. The answer counts, whatever it
+  is. The same term or a higher one goes on; a lower one or another history means that the database is not the one it
+  was (a failover, a restored backup), and all is lost up to the answer's snapshot.
+- After :data:`SILENCE` seconds without anything readable the caller joins its groups again, asks the database and,
+  where somebody leads, calls :meth:`~Inbound.silence`. That alone is no loss: if messages were lost, the next heartbeat
+  says so.
+
+It keeps, for each stream joined: a term, a number, two points, a position, and what the last heartbeats promised.
+
+**A database** is told by its system identifier, the oids of database and log, and its timeline
+(``pg_walfile_name(pg_current_wal_insert_lsn())`` begins with it), which a promotion or a recovery to a point in time
+changes: what the old one had is not comparable. The names of the groups leave the timeline out. Copies of a cluster's
+files that run as they were (no recovery) cannot be told apart but by their terms: they need a Redis or a prefix each.
+
+**Messages** are ``{"type": TYPE, KEY: text}``. The text is ASCII, and its first line is a JSON object:
+
+======== ============ ================================================================================================
+``v``    both         :data:`VERSION`
+history  both         ``[system, database, log, timeline]``
+term     both         of the leadership; terms come from the database, and rise
+stream   events       where it goes
+number   events       from 1
+reach    events       a point: of what was sent in the stream before
+to       events       ``{observer: {group: [line, …]}}``; the group :data:`EVERYBODY` is all subscribers
+beat     heartbeat    from 1
+position heartbeat    ``[last, target, id]``: all of the log up to it was sent
+streams  heartbeat    ``[number taken, number made, reach]`` for each
+======== ============ ================================================================================================
+
+Each further line of a message with events is one of these, a JSON list as
+:class:`~djcrf_pg.listener.envelope.Event` makes it. Whoever receives parses the lines that somebody there wants. A
+message has ``max_events`` entries and ``max_bytes`` bytes at most, but for one larger event. A heartbeat has
+less than 1 kB, and about twelve bytes for each transaction in progress.
+
+**Versions side by side.** The envelopes of 0.1.0 (version 1, an object under the same key) go to DCRF's groups, and
+these to streams, where no old process is. So neither receives what it cannot read:
+
+- An old leader beside new processes: they join DCRF's groups as well, and the database names a term of which no
+  heartbeat comes. :meth:`~Inbound.silence` makes that one Loss, and envelopes of that very term are taken as today. The
+  next leader's first heartbeat is a Loss if anything was sent meanwhile.
+- A new leader beside old processes: while one of these holds a lock of today's interest, the leader sends today's
+  envelopes too, with the key :data:`ALSO`, which old readers ignore and by which new ones leave them alone.
+- A later version in the streams cannot be read: it is reported once for each term, and again one Loss.
+"""
+
+import dataclasses
+import json
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple, Self
+
+from djcrf_pg.changelog.cursor import Position, Snapshot
+
+#: The version of these messages; it rises with each change that an older reader cannot take.
+VERSION = 2
+
+#: The type of the messages, which Channels wants, and the key of the text.
+TYPE, KEY = "djcrf_pg.stream", "djcrf_pg"
+
+#: The key by which an envelope of version 1 says that a leader of this version has sent it to streams as well.
+ALSO = "also"
+
+#: Streams of a database.
+STREAMS = 16
+
+#: The group of a lane that is all subscribers of an observer.
+EVERYBODY = ""
+
+#: Seconds between heartbeats; after which what one has named must have come; and without any before one looks.
+BEAT, PATIENCE, SILENCE = 1.0, 0.5, 2.5
+
+#: Messages that are held while the database is asked, and their bytes.
+HELD, HELD_BYTES = 1_000, 16 * 1024 * 1024
+
+#: Refuted terms that are remembered, and promises of a stream: heartbeats within :data:`PATIENCE`.
+_REFUTED, _PROMISES = 1_000, 16
+
+#: Numbers on the wire are smaller: PostgreSQL's bigint, and a transaction id.
+_INT, _XID = 2**63, 2**64
+
+
+class History(NamedTuple):
+    """What tells one log, and one course of its database's events.
+
+    Attributes:
+        system: The system identifier.
+        database: The oid of the database.
+        log: The oid of the change log.
+        timeline: The timeline.
+    """
+
+    system: int
+    database: int
+    log: int
+    timeline: int
+
+    def group(self, stream: int | None) -> str:
+        """The channel-layer group of a stream; of the heartbeats where it is None."""
+        name = "beat" if stream is None else str(stream)
+        return f"djcrf_pg.{self.system:x}.{self.database:x}.{self.log:x}.{name}"
+
+
+def stream_of(observer: str, group: str) -> int:
+    """The stream of a lane.
+
+    Args:
+        observer: The address of the observer.
+        group: The group.
+    """
+    return zlib.crc32(f"{observer}\n{group}".encode()) % STREAMS
+
+
+class Point(NamedTuple):
+    """A position in the log, as numbers that can be compared.
+
+    Attributes:
+        seen: Transactions that had ended: ``xmax`` less those in progress.
+        target: The same of the target, in the middle of a window; else 0.
+        after_id: In the middle of a window, the id of the last change.
+    """
+
+    seen: int
+    target: int = 0
+    after_id: int = 0
+
+    @classmethod
+    def of(cls, position: Position) -> Self:
+        """That of a position."""
+        if position.target is None:
+            return cls(_ended(position.last))
+        return cls(_ended(position.last), _ended(position.target), position.after_id or 0)
+
+    def covers(self, other: "Point") -> bool:
+        """Whether everything that is before the other one is before this one."""
+        if self.seen >= (other.target or other.seen):
+            return True
+        return self[:2] == other[:2] and self.after_id >= other.after_id
+
+
+def _ended(snapshot: Snapshot) -> int:
+    # The transactions in progress are those of the first level; what a savepoint began counts as ended. It is the order
+    # alone that matters, and no snapshot puts a number below xmax among those in progress that a former one had not.
+    return snapshot.xmax - len(snapshot.xip)
+
+
+# The leader's end.
+
+
+class Item(NamedTuple):
+    """An event for a lane.
+
+    Attributes:
+        observer: The address of the observer.
+        group: The group, or :data:`EVERYBODY`.
+        line: The event as JSON in ASCII.
+    """
+
+    observer: str
+    group: str
+    line: str
+
+
+class Message(NamedTuple):
+    """A message with events, for the layer.
+
+    Attributes:
+        stream: Where it goes.
+        number: Its number.
+        reach: Of what was sent with it.
+        text: Its text.
+    """
+
+    stream: int
+    number: int
+    reach: Point
+    text: str
+
+
+class Heartbeat(NamedTuple):
+    """A heartbeat, for the layer.
+
+    Attributes:
+        position: All of the log up to it was sent.
+        text: Its text.
+    """
+
+    position: Position
+    text: str
+
+
+class Outbound:
+    """What a leader sends, for one term.
+
+    Args:
+        history: Of the database.
+        term: Of the leadership.
+        position: Where it goes on.
+        max_events: So many entries a message at most.
+        max_bytes: So many bytes a message at most; a larger event travels alone.
+
+    Attributes:
+        savable: The position that the cursor may be saved at: everybody was told of it.
+    """
+
+    def __init__(self, history: History, term: int, position: Position, *, max_events: int, max_bytes: int) -> None:
+        self.savable = position
+        self._head = {"v": VERSION, "history": history, "term": term}
+        self._position = position
+        self._limits = max_events, max_bytes
+        self._made = [(0, Point.of(position))] * STREAMS
+        self._taken = list(self._made)
+        self._beat = 0
+
+    def deliver(self, items: Iterable[Item], reach: Position) -> dict[int, list[Message]]:
+        """Make the messages of a delivery.
+
+        Args:
+            items: The events, in order.
+            reach: Up to where in the log what they say may lie: of a read, its end.
+
+        Returns:
+            By stream. Those of a stream are sent in this order.
+        """
+        lanes: list[list[Item]] = [[] for _ in range(STREAMS)]
+        everybody = []
+        for item in items:
+            if item.group == EVERYBODY:
+                everybody.append(item)
+            else:
+                lanes[stream_of(item.observer, item.group)].append(item)
+        return {
+            stream: [self._message(stream, part, Point.of(reach)) for part in self._cut([*own, *everybody])]
+            for stream, own in enumerate(lanes)
+            if own or everybody
+        }
+
+    def _cut(self, items: Iterable[Item]) -> Iterator[list[Item]]:
+        most, limit = self._limits
+        part: list[Item] = []
+        size = 0
+        for item in items:
+            added = len(item.line) + len(json.dumps(item.group)) + len(json.dumps(item.observer)) + _OVERHEAD
+            if part and (len(part) >= most or size + added > limit):
+                yield part
+                part, size = [], 0
+            part.append(item)
+            size += added
+        if part:
+            yield part
+
+    def _message(self, stream: int, items: Iterable[Item], reach: Point) -> Message:
+        number, before = self._made[stream]
+        lines: list[str] = []
+        to: dict[str, dict[str, list[int]]] = {}
+        for observer, group, line in items:
+            if not lines or lines[-1] is not line:  # one event often goes to several groups
+                lines.append(line)
+            to.setdefault(observer, {}).setdefault(group, []).append(len(lines) - 1)
+        head = {**self._head, "stream": stream, "number": number + 1, "reach": before, "to": to}
+        message = Message(
+            stream, number + 1, reach if reach.covers(before) else before, "\n".join([_json(head), *lines])
+        )
+        self._made[stream] = message.number, message.reach
+        return message
+
+    def taken(self, message: Message) -> None:
+        """Note that the layer has a message, or will never take it."""
+        self._taken[message.stream] = message.number, message.reach
+
+    def advance(self, position: Position) -> None:
+        """Note that all of the log up to a position was sent.
+
+        Raises:
+            RuntimeError: Messages are still to be taken.
+        """
+        if self._taken != self._made:
+            raise RuntimeError("messages of a delivery are still on their way to the channel layer")
+        self._position = position
+
+    def heartbeat(self) -> Heartbeat:
+        """Make the next heartbeat. One is sent before the next one is made."""
+        self._beat += 1
+        last, target = self._position.last, self._position.target
+        position = [str(last), target and str(target), self._position.after_id]
+        streams = [[taken, made, reach] for (taken, reach), (made, _) in zip(self._taken, self._made, strict=True)]
+        head = {**self._head, "beat": self._beat, "position": position, "streams": streams}
+        return Heartbeat(self._position, _json(head))
+
+    def told(self, heartbeat: Heartbeat) -> None:
+        """Note that the layer has a heartbeat."""
+        self.savable = heartbeat.position
+
+
+#: Bytes of an entry beside its line and its names.
+_OVERHEAD = 16
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+# The process's end.
+
+
+class Event(NamedTuple):
+    """One change as one group receives it; see :class:`djcrf_pg.listener.envelope.Event`."""
+
+    action: str
+    body: Any
+    change_id: int
+    xid: int
+    committed_at: str
+    changed: Sequence[str] = ()
+    context: Any = None
+    old: dict[str, Any] | None = None
+
+
+class Standing(NamedTuple):
+    """What the database answers.
+
+    Attributes:
+        history: Which one it is.
+        term: Of the leadership that began last.
+        snapshot: What had been committed.
+    """
+
+    history: History
+    term: int
+    snapshot: Snapshot
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Arrival:
+    """A message with events that are news.
+
+    Attributes:
+        stream: Its stream.
+        to: Observer and group to places in ``lines``, in order; for whoever is in several lanes, the places say the
+            order between them.
+        lines: The events as text.
+        events: Place to event, of those that somebody wants; whoever may change one parses the line again.
+    """
+
+    stream: int
+    to: Mapping[tuple[str, str], Sequence[int]]
+    lines: Sequence[str]
+    events: Mapping[int, Event]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Loss:
+    """Events of a stream may be lost.
+
+    Attributes:
+        stream: The stream.
+        since: What is before it was not lost.
+        until: Who has seen what is before it has lost nothing; None where that is not known.
+    """
+
+    stream: int
+    since: Position | None
+    until: Point | None
+
+    def concerns(self, snapshot: Snapshot) -> bool:
+        """Whether a subscription that began with a snapshot may have lost something."""
+        return self.until is None or not Point.of(Position(snapshot)).covers(self.until)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Doubt:
+    """Messages claim a history and a term of which the database is to be asked; the answer goes to ``learn``."""
+
+    history: History
+    term: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Foreign:
+    """There are messages of another database, or of a term that ours has not begun; reported once."""
+
+    history: History
+    term: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unreadable:
+    """There are messages that cannot be read; reported once for each term."""
+
+    error: str
+
+
+Happening = Arrival | Loss | Doubt | Foreign | Unreadable
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Batch:
+    """A message with events as it was read."""
+
+    history: History
+    term: int
+    stream: int
+    number: int
+    reach: Point
+    to: dict[tuple[str, str], list[int]]
+    lines: list[str]
+    events: dict[int, Event]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Beat:
+    """A heartbeat as it was read."""
+
+    history: History
+    term: int
+    beat: int
+    position: Position
+    streams: list[tuple[int, int, Point]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Promise:
+    """What a heartbeat has named and has not come yet."""
+
+    term: int
+    number: int
+    reach: Point
+    position: Position
+    at: float
+
+
+@dataclasses.dataclass(slots=True)
+class _Stream:
+    """What is known of a stream.
+
+    Attributes:
+        begun: What is before it is for nobody here, as the database has said.
+        known: What is before it has come, is for nobody here, or is a Loss that was reported. A heartbeat may set it
+            back: then a forged one does no harm for longer than to the next.
+        since: The position of the last heartbeat that found all there, or of the snapshot at the beginning.
+        term: Of the last message.
+        last: Its number.
+        base: Numbers up to it are old, whenever they come.
+        floor: The last number when a heartbeat was last held against one :data:`PATIENCE` seconds before it.
+        looked: When that was.
+        promises: What heartbeats have named and has not come yet.
+    """
+
+    begun: Point | None = None
+    known: Point | None = None
+    since: Position | None = None
+    term: int = 0
+    last: int = 0
+    base: int = 0
+    floor: int = 0
+    looked: float = 0.0
+    promises: list[_Promise] = dataclasses.field(default_factory=list)
+
+    def begin(self, snapshot: Snapshot) -> None:
+        """Take it that nothing which a snapshot sees is for anybody here."""
+        self.reach(Position(snapshot))
+        self.begun = self.known
+
+    def covers(self, point: Point) -> bool:
+        """Whether nothing before a point is missing. Without an answer of the database nobody has subscribed."""
+        if self.begun is None or self.known is None:
+            return True
+        return self.begun.covers(point) or self.known.covers(point)
+
+    def reach(self, position: Position) -> None:
+        """Note that all up to a position is there."""
+        self.since, self.known = position, Point.of(position)
+
+    def adopt(self, term: int, number: int) -> None:
+        """Go on after a number."""
+        self.term, self.last, self.base, self.floor = term, number, number, 0
+        self.promises.clear()
+
+
+class Inbound:
+    """What a process receives from the leaders of a database.
+
+    Args:
+        wants: Whether somebody here is in the lane of an observer and a group.
+    """
+
+    def __init__(self, wants: Callable[[str, str], bool]) -> None:
+        self._wants = wants
+        self._streams: dict[int, _Stream] = {}
+        self._standing: Standing | None = None
+        self._hears = self._excused = self._garbled = self._complained = False
+        self._held: list[tuple[_Batch | _Beat, int]] = []
+        self._asking = False
+        self._refuted: OrderedDict[tuple[History, int], None] = OrderedDict()
+        self._reported: set[History] = set()
+
+    def join(self, stream: int) -> None:
+        """Note that the channel is in the group of a stream, if it was not already."""
+        self._streams.setdefault(stream, _Stream())
+
+    def leave(self, stream: int) -> None:
+        """Forget a stream."""
+        self._streams.pop(stream, None)
+
+    # What the database says.
+
+    def learn(
+        self, standing: Standing, streams: Iterable[int], now: float, doubt: Doubt | None = None
+    ) -> list[Happening]:
+        """Take an answer of the database. Answers are taken in the order of the questions.
+
+        Args:
+            standing: The answer.
+            streams: Those that had been joined when the question was asked.
+            now: Seconds of some clock.
+            doubt: That for which it was asked.
+
+        Returns:
+            What happened.
+        """
+        happened: list[Happening] = []
+        before, self._standing = self._standing, standing
+        if before is not None and (before.history != standing.history or before.term > standing.term):
+            # Numbers and positions are those of another course of events.
+            happened += [Loss(stream, None, None) for stream, state in self._streams.items() if state.known is not None]
+            self._streams = {stream: _Stream() for stream in self._streams}
+        if before is None or before[:2] != standing[:2]:
+            self._hears = self._excused = self._garbled = self._complained = False
+        for stream in streams:
+            state = self._streams.get(stream)
+            if state is not None and state.known is None:
+                state.begin(standing.snapshot)
+        self._refuted.pop(standing[:2], None)
+        if doubt is not None:
+            self._asking = False
+            happened += self._refute(doubt)
+        held, self._held = self._held, []
+        for message, size in held:
+            happened += self._heed(message, size, now)
+        return happened
+
+    def _refute(self, doubt: Doubt) -> list[Happening]:
+        assert self._standing is not None
+        history, term = claim = doubt.history, doubt.term
+        if claim == self._standing[:2]:
+            return []
+        self._refuted[claim] = None
+        if len(self._refuted) > _REFUTED:
+            self._refuted.popitem(last=False)
+        is_old = history == self._standing.history and term < self._standing.term
+        if is_old or history in self._reported or len(self._reported) >= _REFUTED:
+            return []
+        self._reported.add(history)
+        return [Foreign(history, term)]
+
+    def silence(self) -> list[Loss]:
+        """Note that somebody leads, and nothing readable has come since the database said so, or for :data:`SILENCE`.
+
+        Returns:
+            What may be lost: the leader is of another version. Nothing where it is only silent.
+        """
+        if self._standing is None or self._excused or (self._hears and not self._garbled):
+            return []
+        self._excused = True
+        return [loss for stream in self._streams for loss in self._lose(stream, None)]
+
+    # What the layer brings.
+
+    def take(self, message: Any, now: float) -> list[Happening]:
+        """Take a message of the channel, whatever it is.
+
+        Args:
+            message: The message.
+            now: Seconds of some clock.
+
+        Returns:
+            What happened, in order. It never raises.
+        """
+        try:
+            read = _read(message, self._wants)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            self._garbled = True
+            if self._complained:
+                return []
+            self._complained = True
+            return [Unreadable(f"{type(error).__name__}: {error}"[:200])]
+        return self._heed(read, len(message[KEY]), now)
+
+    def _heed(self, read: _Batch | _Beat, size: int, now: float) -> list[Happening]:
+        claim = (read.history, read.term)
+        if self._standing is None or claim != self._standing[:2]:
+            return self._hold(read, size, claim)
+        self._hears = True
+        if isinstance(read, _Beat):
+            return self._compare(read, now)
+        return self._follow(read)
+
+    def _hold(self, read: _Batch | _Beat, size: int, claim: tuple[History, int]) -> list[Happening]:
+        if claim in self._refuted:
+            return []
+        if len(self._held) < HELD and size + sum(each for _, each in self._held) <= HELD_BYTES:
+            self._held.append((read, size))
+        if self._asking:
+            return []
+        self._asking = True
+        return [Doubt(*claim)]
+
+    def _follow(self, batch: _Batch) -> list[Happening]:
+        """A message with events."""
+        state = self._streams.get(batch.stream)
+        if state is None:
+            return []
+        happened: list[Happening] = []
+        if state.term != batch.term:
+            if not state.covers(batch.reach):
+                happened += self._lose(batch.stream, batch.reach)
+            promises = [promise for promise in state.promises if promise.term == batch.term]
+            state.adopt(batch.term, 0)
+            state.promises = promises
+        elif batch.number <= state.base or batch.number == state.last:
+            return []
+        elif batch.number < state.last:
+            # No layer does this: one of the two is forged, or its order is not that of the leader. What comes late must
+            # not be applied after what is newer, so it is lost too.
+            state.adopt(batch.term, batch.number)
+            return [*self._lose(batch.stream, None)]
+        elif batch.number > state.last + 1:
+            happened += self._lose(batch.stream, batch.reach)
+        state.last = batch.number
+        while state.promises and state.promises[0].number <= state.last:
+            state.reach(state.promises.pop(0).position)
+        if batch.to:
+            happened.append(Arrival(batch.stream, batch.to, batch.lines, batch.events))
+        return happened
+
+    def _compare(self, beat: _Beat, now: float) -> list[Happening]:
+        """A heartbeat."""
+        self._garbled = self._excused = False
+        happened: list[Happening] = []
+        for stream, state in self._streams.items():
+            if state.known is not None:
+                happened += self._check(stream, state, beat, now)
+        return happened
+
+    def _check(self, stream: int, state: _Stream, beat: _Beat, now: float) -> Iterator[Loss]:
+        taken, made, reach = beat.streams[stream]
+        if state.promises and state.promises[0].term != beat.term:
+            state.promises.clear()  # the points decide
+        if state.promises and now - state.promises[0].at >= PATIENCE:
+            promise = state.promises[0]
+            yield from self._lose(stream, promise.reach)
+            state.adopt(beat.term, min(promise.number, made))
+        looks = now - state.looked >= PATIENCE
+        if looks and state.term == beat.term and state.floor > made:
+            # A number that the leader had not reached when it came: it was forged.
+            yield from self._lose(stream, None)
+            state.adopt(beat.term, taken)
+        if state.term != beat.term and state.covers(reach):
+            state.adopt(beat.term, taken)
+        if state.term == beat.term and state.last >= taken:
+            state.promises.clear()
+            state.reach(beat.position)
+        elif len(state.promises) < _PROMISES:
+            state.promises.append(_Promise(beat.term, taken, reach, beat.position, now))
+        if looks:
+            state.looked, state.floor = now, state.last if state.term == beat.term else 0
+
+    def _lose(self, stream: int, until: Point | None) -> list[Loss]:
+        state = self._streams[stream]
+        if state.begun is None or (until is not None and state.begun.covers(until)):
+            return []
+        loss = Loss(stream, state.since, until)
+        if until is not None and state.known is not None and until.covers(state.known):
+            state.known = until
+        return [loss]
+
+
+# Reading.
+
+
+def _read(message: Any, wants: Callable[[str, str], bool]) -> _Batch | _Beat:
+    """Read a message.
+
+    Raises:
+        ValueError, TypeError, LookupError, AttributeError, RecursionError: It is none of ours.
+    """
+    text = message[KEY]
+    if not isinstance(text, str):
+        raise TypeError("it is no text")
+    first, *lines = text.split("\n")
+    head = json.loads(first)
+    if head["v"] != VERSION:
+        raise ValueError(f"its version is {head['v']!r:.50}, and here is {VERSION}")
+    system, database, log, timeline = map(_int, head["history"])
+    history, term = History(system, database, log, timeline), _int(head["term"])
+    if "beat" in head:
+        return _Beat(history, term, _int(head["beat"]), _position(*head["position"]), _streams(head["streams"]))
+    stream = _int(head["stream"], STREAMS)
+    to = {
+        (observer, group): [_int(place, len(lines)) for place in places]
+        for observer, groups in head["to"].items()
+        for group, places in groups.items()
+        if wants(observer, group)
+    }
+    events = {place: parse(lines[place]) for places in to.values() for place in places}
+    return _Batch(history, term, stream, _int(head["number"]), _point(head["reach"]), to, lines, events)
+
+
+def _int(value: Any, limit: int = _INT) -> int:
+    if type(value) is not int or not 0 <= value < limit:  # True is an int
+        raise ValueError(f"{value!r:.50} is no number below {limit}")
+    return value
+
+
+def _point(fields: Any) -> Point:
+    seen, target, after_id = map(_int, fields)
+    return Point(seen, target, after_id)
+
+
+def _position(last: str, target: str | None, after_id: int | None) -> Position:
+    return Position(
+        _snapshot(last), None if target is None else _snapshot(target), None if after_id is None else _int(after_id)
+    )
+
+
+def _snapshot(text: str) -> Snapshot:
+    snapshot = Snapshot.parse(text)
+    if not max(snapshot.xip, default=0) <= snapshot.xmax < _XID:
+        raise ValueError("its position is none")
+    return snapshot
+
+
+def _streams(entries: Any) -> list[tuple[int, int, Point]]:
+    streams = [(_int(taken), _int(made), _point(reach)) for taken, made, reach in entries]
+    if len(streams) != STREAMS:
+        raise ValueError(f"it has {len(streams)} streams, and here are {STREAMS}")
+    return streams
+
+
+def parse(line: str) -> Event:
+    """Read an event; each call makes new objects, so that a handler may change them.
+
+    Raises:
+        ValueError, TypeError, AttributeError, RecursionError: It is damaged.
+    """
+    event = Event(*json.loads(line))
+    _int(event.change_id)
+    _int(event.xid, _XID)
+    for value, kind in ((event.action, str), (event.changed, list), (event.old, dict | None)):
+        if not isinstance(value, kind):
+            raise TypeError(f"an event has {value!r:.50} where it must have {kind}")
+    if datetime.fromisoformat(event.committed_at).tzinfo is None:
+        raise ValueError("an event has a time without an offset")
+    if event.action == "resync" and not isinstance(event.body.get("reason"), str):
+        raise TypeError("a resync has no reason")
+    return event
