@@ -3,8 +3,8 @@
 A channel layer is at most once: it drops what is over its capacity, forgets who is in a group, and says neither. This
 module is how a loss is noticed all the same, by the process whose subscribers it concerns and by no other.
 
-**The way.** An observer and a group are one *lane*; lanes hash to :data:`STREAMS` *streams*, each a channel-layer group
-that a process joins when one of its subscriptions needs it. A delivery is one message for each stream that has
+**The way.** An observer and a group are one *lane*; observers hash to :data:`STREAMS` *streams*, each a channel-layer
+group that a process joins when one of its subscriptions needs it. A delivery is one message for each stream that has
 something, or more where it is cut, and each message has a *number*, dense within (term, stream). A *heartbeat*, in a
 group of its own that each process joins, says every :data:`BEAT` seconds how far all streams are. So what either end
 keeps does not grow with groups or observers.
@@ -35,7 +35,7 @@ What holds, each with its property in ``tests/unit/test_protocol.py``:
 - A delivery: :meth:`~Outbound.deliver` makes the messages, those of a stream are handed to the layer one after the
   other, and each is :meth:`~Outbound.taken` when the layer has it. A message is tried until then, or until the lead is
   lost; one that the layer refuses for good is taken too, and is missed like a dropped one. What is to reach all
-  subscribers of an observer, a resync, is sent in every stream, behind the rest of the delivery.
+  subscribers of an observer, a resync, is behind the rest of the delivery in the observer's stream.
 - :meth:`~Outbound.advance` when all of a read was delivered. What is no read (a row that is sent again, a failure's
   resync) has the present snapshot for its reach, taken when it was made, and later than the transaction that asked for
   it. It is settled only when the cursor was saved at a position that covers that.
@@ -85,19 +85,18 @@ streams  heartbeat    ``[number taken, number made, reach]`` for each
 ======== ============ ================================================================================================
 
 Each further line of a message with events is one of these, a JSON list as
-:class:`~djcrf_pg.listener.envelope.Event` makes it. Whoever receives parses the lines that somebody there wants. A
+:class:`~djcrf_pg.delivery.envelope.Event` makes it. Whoever receives parses the lines that somebody there wants. A
 message has ``max_events`` entries and ``max_bytes`` bytes at most, but for one larger event. A heartbeat has
 less than 1 kB, and about twelve bytes for each transaction in progress.
 
 **Versions side by side.** The envelopes of 0.1.0 (version 1, an object under the same key) go to DCRF's groups, and
-these to streams, where no old process is. So neither receives what it cannot read:
+these to streams, where no old process is. So neither receives what it cannot read, and each is a resync now and then:
 
-- An old leader beside new processes: they join DCRF's groups as well, and the database names a term of which no
-  heartbeat comes. :meth:`~Inbound.silence` makes that one Loss, and envelopes of that very term are taken as today. The
-  next leader's first heartbeat is a Loss if anything was sent meanwhile.
-- A new leader beside old processes: while one of these holds a lock of today's interest, the leader sends today's
-  envelopes too, with the key :data:`ALSO`, which old readers ignore and by which new ones leave them alone.
-- A later version in the streams cannot be read: it is reported once for each term, and again one Loss.
+- An old leader beside new processes: the database names a term of which no heartbeat comes. As long as that lasts,
+  :meth:`~Inbound.silence` makes a Loss of all streams each time. The next leader's first heartbeat is one more if
+  anything was sent meanwhile.
+- A new leader beside old processes: see :mod:`djcrf_pg.delivery.streams`.
+- A later version in the streams cannot be read: it is reported once for each term, and is a Loss as above.
 """
 
 import dataclasses
@@ -105,19 +104,16 @@ import json
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any, NamedTuple, Self
 
 from djcrf_pg.changelog.cursor import Position, Snapshot
+from djcrf_pg.delivery.envelope import Event, parse
 
 #: The version of these messages; it rises with each change that an older reader cannot take.
 VERSION = 2
 
 #: The type of the messages, which Channels wants, and the key of the text.
 TYPE, KEY = "djcrf_pg.stream", "djcrf_pg"
-
-#: The key by which an envelope of version 1 says that a leader of this version has sent it to streams as well.
-ALSO = "also"
 
 #: Streams of a database.
 STREAMS = 16
@@ -159,14 +155,13 @@ class History(NamedTuple):
         return f"djcrf_pg.{self.system:x}.{self.database:x}.{self.log:x}.{name}"
 
 
-def stream_of(observer: str, group: str) -> int:
-    """The stream of a lane.
+def stream_of(observer: str) -> int:
+    """The stream of all lanes of an observer, so that the order between its groups and its resyncs is that of sending.
 
     Args:
-        observer: The address of the observer.
-        group: The group.
+        observer: Its address.
     """
-    return zlib.crc32(f"{observer}\n{group}".encode()) % STREAMS
+    return zlib.crc32(observer.encode()) % STREAMS
 
 
 class Point(NamedTuple):
@@ -280,17 +275,12 @@ class Outbound:
         Returns:
             By stream. Those of a stream are sent in this order.
         """
-        lanes: list[list[Item]] = [[] for _ in range(STREAMS)]
-        everybody = []
+        streams: dict[int, tuple[list[Item], list[Item]]] = {}
         for item in items:
-            if item.group == EVERYBODY:
-                everybody.append(item)
-            else:
-                lanes[stream_of(item.observer, item.group)].append(item)
+            streams.setdefault(stream_of(item.observer), ([], []))[item.group == EVERYBODY].append(item)
         return {
-            stream: [self._message(stream, part, Point.of(reach)) for part in self._cut([*own, *everybody])]
-            for stream, own in enumerate(lanes)
-            if own or everybody
+            stream: [self._message(stream, part, Point.of(reach)) for part in self._cut([*events, *resyncs])]
+            for stream, (events, resyncs) in streams.items()
         }
 
     def _cut(self, items: Iterable[Item]) -> Iterator[list[Item]]:
@@ -359,19 +349,6 @@ def _json(value: Any) -> str:
 
 
 # The process's end.
-
-
-class Event(NamedTuple):
-    """One change as one group receives it; see :class:`djcrf_pg.listener.envelope.Event`."""
-
-    action: str
-    body: Any
-    change_id: int
-    xid: int
-    committed_at: str
-    changed: Sequence[str] = ()
-    context: Any = None
-    old: dict[str, Any] | None = None
 
 
 class Standing(NamedTuple):
@@ -546,7 +523,7 @@ class Inbound:
         self._wants = wants
         self._streams: dict[int, _Stream] = {}
         self._standing: Standing | None = None
-        self._hears = self._excused = self._garbled = self._complained = False
+        self._hears = self._garbled = self._complained = False
         self._held: list[tuple[_Batch | _Beat, int]] = []
         self._asking = False
         self._refuted: OrderedDict[tuple[History, int], None] = OrderedDict()
@@ -583,7 +560,7 @@ class Inbound:
             happened += [Loss(stream, None, None) for stream, state in self._streams.items() if state.known is not None]
             self._streams = {stream: _Stream() for stream in self._streams}
         if before is None or before[:2] != standing[:2]:
-            self._hears = self._excused = self._garbled = self._complained = False
+            self._hears = self._garbled = self._complained = False
         for stream in streams:
             state = self._streams.get(stream)
             if state is not None and state.known is None:
@@ -617,9 +594,8 @@ class Inbound:
         Returns:
             What may be lost: the leader is of another version. Nothing where it is only silent.
         """
-        if self._standing is None or self._excused or (self._hears and not self._garbled):
+        if self._standing is None or (self._hears and not self._garbled):
             return []
-        self._excused = True
         return [loss for stream in self._streams for loss in self._lose(stream, None)]
 
     # What the layer brings.
@@ -693,7 +669,7 @@ class Inbound:
 
     def _compare(self, beat: _Beat, now: float) -> list[Happening]:
         """A heartbeat."""
-        self._garbled = self._excused = False
+        self._garbled = False
         happened: list[Happening] = []
         for stream, state in self._streams.items():
             if state.known is not None:
@@ -793,22 +769,3 @@ def _streams(entries: Any) -> list[tuple[int, int, Point]]:
     if len(streams) != STREAMS:
         raise ValueError(f"it has {len(streams)} streams, and here are {STREAMS}")
     return streams
-
-
-def parse(line: str) -> Event:
-    """Read an event; each call makes new objects, so that a handler may change them.
-
-    Raises:
-        ValueError, TypeError, AttributeError, RecursionError: It is damaged.
-    """
-    event = Event(*json.loads(line))
-    _int(event.change_id)
-    _int(event.xid, _XID)
-    for value, kind in ((event.action, str), (event.changed, list), (event.old, dict | None)):
-        if not isinstance(value, kind):
-            raise TypeError(f"an event has {value!r:.50} where it must have {kind}")
-    if datetime.fromisoformat(event.committed_at).tzinfo is None:
-        raise ValueError("an event has a time without an offset")
-    if event.action == "resync" and not isinstance(event.body.get("reason"), str):
-        raise TypeError("a resync has no reason")
-    return event

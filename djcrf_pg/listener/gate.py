@@ -13,6 +13,7 @@ from djcrf_pg import sql
 from djcrf_pg.capture.plan import TRIGGERS
 from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.conf import get_settings
+from djcrf_pg.delivery.protocol import History
 from djcrf_pg.listener import interest
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.failures import Failure, record
@@ -51,6 +52,8 @@ class Probe:
 
     Attributes:
         moment: What had been committed, and when.
+        history: Which database it is, and which course of its events.
+        term: Of the leadership that began last; 0 where there was none.
         migrated: Whether the change log is there.
         leader: Who leads, or None.
         absent: Tables that do not exist.
@@ -61,6 +64,8 @@ class Probe:
     """
 
     moment: Moment
+    history: History
+    term: int
     migrated: bool
     leader: str | None
     absent: frozenset[str]
@@ -156,6 +161,9 @@ class Gate:
         self._opened = self._opened or row["at"]
         return Probe(
             Moment(Snapshot.parse(row["snapshot"]), row["at"]),
+            History(*(row[name] for name in History._fields)),
+            # After the snapshot: a leader of an earlier term has sent nothing that the snapshot does not see.
+            await session.fetchval(self._sql["term"]) if row["migrated"] else 0,
             row["migrated"],
             row["leader"],
             frozenset(row["absent"]),
