@@ -13,37 +13,13 @@ from djcrf_pg import sql
 from djcrf_pg.capture.plan import TRIGGERS
 from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.conf import get_settings
+from djcrf_pg.delivery.inbox import Moment
 from djcrf_pg.delivery.protocol import History
 from djcrf_pg.listener import interest
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.failures import Failure, record
 from djcrf_pg.listener.leader import HOLDER, PROJECT_CLASS_ID, key_of_project
 from djcrf_pg.listener.session import Session
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Moment:
-    """When a subscription began.
-
-    Attributes:
-        snapshot: What had been committed.
-        at: What the server's clock said.
-    """
-
-    snapshot: Snapshot
-    at: datetime
-
-    def sees(self, xid: int, written: str) -> bool:
-        """Whether a change had been committed by then, so that it is not for the subscription.
-
-        A change that was written later cannot have been, whatever its transaction id says: after a restore, another
-        server counts them from elsewhere.
-
-        Args:
-            xid: The transaction.
-            written: When the row was written, ISO 8601.
-        """
-        return self.snapshot.sees(xid) and datetime.fromisoformat(written) <= self.at
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -214,6 +190,16 @@ class Gate:
             session = await self._connected()
         patient = await session.fetchval(self._sql["patient"], former, interest.GRACE / 2)
         return probe.session, not patient
+
+    async def renew(self) -> bool:
+        held, self._renewing = self._held, 1
+        if not self.number or await self.is_held(self.number):
+            return True
+        _, unsaid = await self.regain(held)
+        return not unsaid
+
+    async def retain(self, bits: Iterable[int]) -> None:
+        pass
 
     async def record(self, failures: Sequence[Failure]) -> None:
         """Keep what handlers failed on, whose subscribers know of it.

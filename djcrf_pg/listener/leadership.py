@@ -17,9 +17,9 @@ from djcrf_pg.changelog.decode import StaleRelation
 from djcrf_pg.changelog.net import UNREADABLE, RowChange
 from djcrf_pg.changelog.reader import FAILS_AGAIN, ChangeLog, Piece, Taken
 from djcrf_pg.conf import get_settings
+from djcrf_pg.delivery.backoff import Backoff
 from djcrf_pg.exceptions import LeadershipLost
 from djcrf_pg.listener import interest
-from djcrf_pg.listener.backoff import Backoff
 from djcrf_pg.listener.catalog import Catalog
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.doorbell import BUSY, LINGER, LONGEST_REST, LOOK, REST, Bell, Doze

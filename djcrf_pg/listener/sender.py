@@ -9,8 +9,8 @@ from typing import Any
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 
 from djcrf_pg.conf import get_settings
+from djcrf_pg.delivery.backoff import Backoff
 from djcrf_pg.exceptions import ChannelLayerError, LeadershipLost, ungrouped
-from djcrf_pg.listener.backoff import Backoff
 from djcrf_pg.listener.envelope import KEY, pack, roll
 from djcrf_pg.listener.numbering import Numbering, Tail
 from djcrf_pg.listener.occurrence import Bundle, Destination, Outgoing

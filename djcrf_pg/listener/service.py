@@ -12,9 +12,9 @@ from django.db import connections
 
 from djcrf_pg.changelog.reader import ChangeLog, Taken
 from djcrf_pg.conf import get_settings
+from djcrf_pg.delivery.backoff import Backoff
 from djcrf_pg.exceptions import ChannelLayerError, ConfigurationError, LeadershipLost, NotMigrated
 from djcrf_pg.listener import interest
-from djcrf_pg.listener.backoff import Backoff
 from djcrf_pg.listener.catalog import Catalog
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.doorbell import Bell
