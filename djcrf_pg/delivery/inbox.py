@@ -3,8 +3,8 @@
 The hub puts events into the inboxes of its consumers and goes on; a consumer that is slow delays itself alone. In
 Channels, a consumer's handlers and actions run one after the other, for one task dispatches everything. Here another
 task calls the handlers, so both take turns: :meth:`Inbox.begin` and :meth:`Inbox.end`, which stand around the
-``dispatch`` of the consumer's class too (:mod:`djcrf_pg.observer.consumers`). What a handler raises ends the consumer as
-it would there.
+``dispatch`` of the consumer's class too (:mod:`djcrf_pg.observer.consumers`). What a handler raises ends the consumer
+as it would there.
 
 An inbox is bounded. One that overflows is *behind*: what is in it is dropped, and the subscriptions get a resync.
 """

@@ -23,8 +23,8 @@ from django.db.models import Model
 from djcrf_pg import sql
 from djcrf_pg.changelog.net import RowChange
 from djcrf_pg.changelog.reader import FAILS_AGAIN, Asks
+from djcrf_pg.delivery.envelope import RESYNC, Event
 from djcrf_pg.instances import find
-from djcrf_pg.listener.envelope import RESYNC, Event
 from djcrf_pg.listener.numbering import Control
 from djcrf_pg.listener.occurrence import Bundle, Destination, Occurrence, Outgoing
 from djcrf_pg.observations import FailuresUnrecorded, RowUnreadable, emit, text_of

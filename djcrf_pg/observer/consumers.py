@@ -60,7 +60,7 @@ def attach(owner: Any) -> None:
             super(owner, cls).__init_subclass__(**kwargs)
         _wrap(cls)
 
-    made: Any = classmethod(__init_subclass__)
+    made: Any = classmethod(__init_subclass__)  # type: ignore[arg-type]
     setattr(made, _INBOX, True)
     owner.__init_subclass__ = made
 

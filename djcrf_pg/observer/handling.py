@@ -1,8 +1,8 @@
 """What becomes of an event in a consumer: the calls of the handler, and of what has it load again.
 
 A handler that raises is called once more, with the event as it came. If it raises again, the next event goes on, and
-the consumer gets a resync ``failed`` for the group: one in :data:`~djcrf_pg.listener.failures.PAUSE` seconds. In DCRF an
-exception would end the consumer. A resync counts when its handler has returned, and is delivered again until then.
+the consumer gets a resync ``failed`` for the group: one in :data:`~djcrf_pg.listener.failures.PAUSE` seconds. In DCRF
+an exception would end the consumer. A resync counts when its handler has returned, and is delivered again until then.
 Where the client is gone, nothing is wrong with a handler that cannot send.
 """
 

@@ -401,8 +401,8 @@ class ModelObserver(DCRFModelObserver):
         )
         if count + len(groups) > most:
             raise TooManySubscriptions(
-                f"A consumer may have {most} subscriptions (DJCRF_PG['MAX_SUBSCRIPTIONS']: groups, each for each request "
-                f"id); this one has {count}, and {self.label} would add {len(groups)}."
+                f"A consumer may have {most} subscriptions (DJCRF_PG['MAX_SUBSCRIPTIONS']: groups, each for each "
+                f"request id); this one has {count}, and {self.label} would add {len(groups)}."
             )
 
     def _refuse_if_replaced(self) -> None:
