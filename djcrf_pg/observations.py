@@ -153,7 +153,8 @@ class LayerFailed(Observation):
     """The channel layer took no message; the listener waits and sends it again."""
 
     level = logging.WARNING
-    template = "channel layer: {error}; the listener waits {delay:.1f} s and sends again, nothing is skipped"
+    template = "{layer} fails: {error}; the listener waits {delay:.1f} s and sends again, nothing is skipped"
+    layer: str
     error: str
     delay: float
 

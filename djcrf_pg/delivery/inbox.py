@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from djcrf_pg.changelog.cursor import Snapshot
+from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.protocol import Loss
 
 #: Entries that are handed over before the consumer's actions and the other tasks of the loop have a turn.
@@ -143,11 +144,7 @@ class Subscription:
 
 
 class Inbox:
-    """The events that wait for one consumer.
-
-    Args:
-        max_events: So many entries at most.
-        max_bytes: So many bytes of events at most; a larger one waits alone.
+    """The events that wait for one consumer, ``INBOX_EVENTS`` and ``INBOX_BYTES`` at most.
 
     Attributes:
         subscriptions: By the observer's id.
@@ -155,11 +152,10 @@ class Inbox:
         error: What a handler has raised to end the consumer.
     """
 
-    def __init__(self, max_events: int, max_bytes: int) -> None:
+    def __init__(self) -> None:
         self.subscriptions: dict[str, Subscription] = {}
         self.gone = False
         self.error: BaseException | None = None
-        self._limits = max_events, max_bytes
         self._entries: deque[tuple[Subscription, str, str]] = deque()
         self._bytes = 0
         self._turns = asyncio.Lock()
@@ -171,15 +167,16 @@ class Inbox:
     # What the hub does.
 
     def put(self, subscription: Subscription, group: str, line: str) -> None:
-        """Have an event handled.
+        """Have an event handled. One that is larger than the limit waits alone.
 
         Args:
             subscription: Whose it is.
             group: The group that it came through.
             line: The event.
         """
-        most, limit = self._limits
-        if self._entries and (len(self._entries) >= most or self._bytes + len(line) > limit):
+        settings = get_settings()
+        waiting, size = len(self._entries), self._bytes + len(line)
+        if waiting and (waiting >= settings.INBOX_EVENTS or size > settings.INBOX_BYTES):
             self._overflow()
         else:
             self._append(subscription, group, line)

@@ -34,6 +34,23 @@ def is_in_memory(layer: Any) -> bool:
     return isinstance(layer, InMemoryChannelLayer)
 
 
+def describe(layer: Any) -> str:
+    """The class of a layer, and where its hosts are, without passwords."""
+    hosts = getattr(layer, "hosts", None) or getattr(layer, "_kwargs", {}).get("hosts") or ()
+    places = [place for host in hosts if (place := _place_of(host))]
+    return type(layer).__name__ + (f" at {', '.join(places)}" if places else "")
+
+
+def _place_of(host: Any) -> str:
+    """What can be said of where a host of a layer of channels_redis is."""
+    if isinstance(host, dict):
+        address = host.get("address") or ":".join(str(host[key]) for key in ("host", "port") if key in host)
+        return _place_of(address or str(host.get("path") or host.get("master_name") or ""))
+    if isinstance(host, tuple | list):
+        return ":".join(map(str, host))
+    return str(host).rpartition("@")[2].removeprefix("redis://").removeprefix("rediss://")
+
+
 def receiving_layer() -> Any:
     """A layer to receive on beside the consumers of this process.
 

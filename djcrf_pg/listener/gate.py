@@ -18,7 +18,7 @@ from djcrf_pg.delivery.protocol import History
 from djcrf_pg.listener import interest
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.failures import Failure, record
-from djcrf_pg.listener.leader import HOLDER, PROJECT_CLASS_ID, key_of_project
+from djcrf_pg.listener.leader import HISTORY, HOLDER, PROJECT_CLASS_ID, key_of_project
 from djcrf_pg.listener.session import Session
 
 
@@ -79,7 +79,7 @@ class Gate:
         self._held: set[int] = set()
         self._opened: datetime | None = None
         self._alias = alias
-        self._sql = sql.queries("djcrf_pg.listener", "gate.sql", holder=HOLDER, oid=sql.oid_of("name"))
+        self._sql = sql.queries("djcrf_pg.listener", "gate.sql", holder=HOLDER, history=HISTORY, oid=sql.oid_of("name"))
         self._session: Session | None = None
         self._asking = asyncio.Lock()
         self._next: _Round | None = None

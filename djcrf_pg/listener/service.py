@@ -18,7 +18,7 @@ from djcrf_pg.listener import interest
 from djcrf_pg.listener.catalog import Catalog
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.doorbell import Bell
-from djcrf_pg.listener.leader import claim, stand_by, try_lead
+from djcrf_pg.listener.leader import begin_term, claim, stand_by, try_lead
 from djcrf_pg.listener.leadership import Leadership, Obstacle
 from djcrf_pg.listener.session import Session
 from djcrf_pg.observations import (
@@ -50,7 +50,7 @@ class Listener:
         self.alias = alias
         self.error: str | None = None
         self.session: int | None = None
-        self._caught_up = asyncio.Event()
+        self._leads = False
         self._worked = self._failed = False
         self._obstacle = Obstacle()
         self._stop = asyncio.Event()
@@ -60,8 +60,8 @@ class Listener:
 
     @property
     def leads(self) -> bool:
-        """Whether this listener leads and has read everything that was there when it began."""
-        return self._caught_up.is_set()
+        """Whether this listener leads, and the channel layer takes what it sends."""
+        return self._leads
 
     def stop(self) -> None:
         """Have :meth:`run` save the cursor and return; may be called from a signal handler of the loop."""
@@ -94,7 +94,7 @@ class Listener:
                     expected = isinstance(error, (*CONNECTION_ERRORS, LeadershipLost, NotMigrated))
                     observation = ConnectionFailed(alias=self.alias, error=self.error, delay=delay)
                     emit(observation, None if expected else error)
-                    await self._pause(delay)
+                    await self.pause(delay)
         finally:
             await self._close_thread()
         emit(Stopped(alias=self.alias))
@@ -109,7 +109,7 @@ class Listener:
             if await self._stand_by(session, log.schema):
                 await self._lead(session, log)
         finally:
-            self._caught_up.clear()
+            self._leads = False
             await session.close()
             self.session = None
 
@@ -135,11 +135,12 @@ class Listener:
     def _on_notice(self, connection: Any, notice: object) -> None:
         emit(LeaderEnded(alias=self.alias, message=str(notice)))
 
-    async def _pause(self, seconds: float) -> None:
-        """Sleep, but no longer than until :meth:`stop`."""
+    async def pause(self, seconds: float) -> bool:
+        """Sleep, but no longer than until :meth:`stop`; whether that was called."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stop.wait()
+        return self.stopping
 
     async def _lead(self, session: Session, log: ChangeLog) -> None:
         taken = await log.take()
@@ -160,13 +161,14 @@ class Listener:
             await log.adopt()
         settings = get_settings()
         await log.set_caps(settings.LOG_MAX_AGE, settings.LOG_MAX_ROWS, settings.LOG_MAX_BYTES)
+        history = await begin_term(session, taken.term)
         emit(Leading(alias=self.alias, term=taken.term))
         grace = interest.grace(await log.uptime(), time.monotonic() - session.opened, self._failed)
         catalog = await Catalog.open(self.alias, log)
         async with Bell(session) as bell:
             self._bell = bell
             try:
-                await Leadership(self, session, log, bell, catalog, taken, grace).run(obstacle)
+                await Leadership(self, session, log, bell, catalog, taken, history, grace).run(obstacle)
             finally:
                 self._bell = None
 
@@ -204,11 +206,14 @@ class Listener:
         """Whether :meth:`stop` was called."""
         return self._stop.is_set()
 
+    def leading(self) -> None:
+        """Note that subscribers receive what is sent."""
+        self._leads = True
+
     def caught_up(self) -> None:
         """Note that everything that was there at the start has been sent."""
         self._worked = True
         self._obstacle.passed()
-        self._caught_up.set()
 
 
 def _is_to_be_kept(connection: Any) -> bool:

@@ -16,7 +16,6 @@ from channels.consumer import AsyncConsumer, SyncConsumer
 from channels.exceptions import StopConsumer
 from djangochannelsrestframework.consumers import AsyncAPIConsumer
 
-from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.inbox import Inbox
 from djcrf_pg.exceptions import ObserverError
 
@@ -124,8 +123,7 @@ def inbox_of(consumer: Any) -> Inbox:
     """The inbox of a consumer; made when there is none."""
     found: Inbox | None = vars(consumer).get(_INBOX)
     if found is None:
-        settings = get_settings()
-        found = vars(consumer)[_INBOX] = Inbox(settings.INBOX_EVENTS, settings.INBOX_BYTES)
+        found = vars(consumer)[_INBOX] = Inbox()
     return found
 
 
