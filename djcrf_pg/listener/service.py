@@ -78,6 +78,7 @@ class Listener:
             ConfigurationError, ChannelLayerError: What no retry can mend.
         """
         backoff = Backoff(0.1, 10.0)
+        loop = asyncio.get_running_loop()
         try:
             while not self.stopping:
                 try:
@@ -85,6 +86,8 @@ class Listener:
                 except (ConfigurationError, ChannelLayerError):
                     raise
                 except Exception as error:
+                    if loop.is_closed():
+                        raise  # it took this task along without cancelling it
                     # Whatever it was, the next session reads from the saved cursor: a listener that ends is a hole.
                     if self._worked:
                         backoff.reset()
