@@ -38,6 +38,7 @@ SELECT greatest(
         SELECT max(locks.classid::int8 << 32 | locks.objid::int8)
         FROM (/* :holder */) AS holder JOIN pg_locks AS locks USING (pid)
         WHERE locks.locktype = 'advisory' AND locks.granted AND locks.objsubid = 1
+          AND locks.mode = 'ShareLock' -- that of an install, which it may have for a moment, is exclusive
     ),
     0
 )
