@@ -76,8 +76,8 @@ class Settings:
     BATCH_SIZE: int = 10_000
     JOIN_GROUPS: bool = True
     MAX_SUBSCRIPTIONS: int = 1_000
-    INBOX_EVENTS: int = 10_000
-    INBOX_BYTES: int = 4_194_304
+    INBOX_EVENTS: int = 100_000
+    INBOX_BYTES: int = 33_554_432
     ENVELOPE_EVENTS: int = 1_000
     ENVELOPE_BYTES: int = 1_048_576
 
