@@ -6,6 +6,7 @@ ALL = (
     "write_bulk",
     "latency",
     "throughput",
+    "own_groups",
     "bulk_delivery",
     "fan_out",
     "backlog",
