@@ -9,6 +9,7 @@ ALL = (
     "own_groups",
     "bulk_delivery",
     "fan_out",
+    "many_clients",
     "backlog",
     "growth",
     "idle",
