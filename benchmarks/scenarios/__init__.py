@@ -10,6 +10,7 @@ ALL = (
     "bulk_delivery",
     "fan_out",
     "many_clients",
+    "churn",
     "backlog",
     "growth",
     "idle",
