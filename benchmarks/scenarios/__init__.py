@@ -11,6 +11,7 @@ ALL = (
     "fan_out",
     "many_clients",
     "churn",
+    "unwanted",
     "backlog",
     "growth",
     "idle",
