@@ -12,6 +12,7 @@ ALL = (
     "many_clients",
     "churn",
     "unwanted",
+    "far_redis",
     "backlog",
     "growth",
     "idle",
