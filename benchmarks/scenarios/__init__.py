@@ -13,6 +13,7 @@ ALL = (
     "churn",
     "unwanted",
     "far_redis",
+    "subscribe",
     "backlog",
     "growth",
     "idle",
