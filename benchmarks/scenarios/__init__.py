@@ -14,6 +14,7 @@ ALL = (
     "unwanted",
     "far_redis",
     "subscribe",
+    "memory",
     "backlog",
     "growth",
     "idle",
