@@ -70,6 +70,11 @@ class Worker:
             text=True,
         )
 
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
     def ask(self, command: str, **arguments: Any) -> Any:
         """Run a command there and return its answer."""
         assert self._process.stdin is not None
@@ -160,19 +165,28 @@ class Lab:
         self._stack.close()
         os.environ.pop(servers.DSN, None)
 
-    def env(self, *, memory: bool = False, settings: dict[str, Any] | None = None, **env: str) -> dict[str, str | None]:
+    def env(
+        self,
+        *,
+        memory: bool = False,
+        capacity: int = 100_000,
+        redis: str | None = None,
+        settings: dict[str, Any] | None = None,
+        **env: str,
+    ) -> dict[str, str | None]:
         """The environment of a process of the application.
 
         Args:
             memory: The in-memory channel layer in place of Redis.
+            capacity: Messages a channel of Redis. Above its default of 100: what is dropped cannot be timed.
+            redis: Another URL for the same Redis.
             settings: On top of the setting ``DJCRF_PG``.
             env: More variables.
         """
-        # Above the default of 100 messages a channel: what is dropped cannot be timed.
         layer = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
         redis = {
             "BACKEND": "channels_redis.core.RedisChannelLayer",
-            "CONFIG": {"hosts": [self.redis.url], "capacity": 100_000},
+            "CONFIG": {"hosts": [redis or self.redis.url], "capacity": capacity},
         }
         layers = {"default": layer if memory else redis}
         variables = {"DJANGO_SETTINGS_MODULE": "benchmarks.app.settings", **env}
@@ -257,7 +271,7 @@ class Lab:
         return float(found[1])
 
 
-def cpu(process: Process) -> float:
+def cpu(process: Process | Worker) -> float:
     """Seconds of CPU that a process has used."""
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -3,6 +3,7 @@
 ``python -m benchmarks.worker`` with the environment of `tests.servers.app_env`; it ends with its standard input.
 """
 
+import functools
 import itertools
 import json
 import os
@@ -54,12 +55,12 @@ def save_rows(table: str, count: int) -> float:
 
 
 @command
-def update(table: str, count: int) -> list[float]:
-    """``update()`` of the first so many rows in one statement; returns when it began and when it was committed."""
+def update(table: str, count: int, after: int = 0) -> list[float]:
+    """``update()`` of so many rows after a key in one statement; returns when it began and when it was committed."""
     from django.db.models import F
 
     begin = time.monotonic()
-    changed = _model(table).objects.filter(pk__lte=count).update(n=F("n") + 1)
+    changed = _model(table).objects.filter(pk__gt=after, pk__lte=after + count).update(n=F("n") + 1)
     end = time.monotonic()
     if changed != count:
         raise RuntimeError(f"{changed} rows and not {count}")
@@ -129,11 +130,24 @@ def published_channel() -> str:
 
 
 @command
-def crowd(count: int, rounds: int, warm_up: bool) -> list[tuple[float, float]]:
-    """See `benchmarks.crowd`."""
-    from benchmarks.crowd import measure
+def crowd(what: str, **arguments: Any) -> Any:
+    """A measurement of `benchmarks.crowd`."""
+    from benchmarks import crowd
 
-    return measure(count, rounds, warm_up)
+    return getattr(crowd, what)(**arguments)
+
+
+@functools.cache
+def _load() -> Any:
+    from benchmarks.load import Load
+
+    return Load()
+
+
+@command
+def load(call: str, **arguments: Any) -> Any:
+    """A method of this process's `benchmarks.load.Load`."""
+    return getattr(_load(), call)(**arguments)
 
 
 def main() -> None:

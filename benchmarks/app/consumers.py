@@ -91,14 +91,16 @@ class BenchConsumer(GenericAsyncAPIConsumer):
         yield f"g{instance.pk % settings.BENCH_GROUPS}"
 
     @grouped.groups_for_consumer
-    def grouped(self, **kwargs: Any):
-        for number in range(settings.BENCH_GROUPS):
+    def grouped(self, group: int | None = None, **kwargs: Any):
+        for number in range(settings.BENCH_GROUPS) if group is None else [group]:
             yield f"g{number}"
 
     @action()
-    async def subscribe(self, name: str, request_id: Any = None, **kwargs: Any) -> tuple[None, int]:
-        """Subscribe to an observer."""
-        await getattr(self, name).subscribe(request_id=request_id)
+    async def subscribe(
+        self, name: str, group: int | None = None, request_id: Any = None, **kwargs: Any
+    ) -> tuple[None, int]:
+        """Subscribe to an observer, or to one group of it."""
+        await getattr(self, name).subscribe(**({} if group is None else {"group": group}), request_id=request_id)
         return None, 201
 
     @action()

@@ -73,7 +73,7 @@ def _rounds(bench: Bench) -> int:
     return int(bench.choose(1, min(2, bench.rounds)))
 
 
-def _cost(worker: Worker, listener: ManagePy, table: str, rows: int) -> float:
+def cost(worker: Worker, listener: ManagePy, table: str, rows: int) -> float:
     """Microseconds of the listener's CPU for a change."""
     quiet(listener)
     before = cpu(listener)
@@ -93,7 +93,7 @@ def _groups(bench: Bench) -> Iterator[Result]:
             with lab.listener(BENCH_GROUPS=str(size)) as listener, lab.worker() as worker:
                 worker.ask("update", table="grouped", count=max(size, rows))
                 time.sleep(0.1)
-                found[size].append(_cost(worker, listener, "grouped", rows))
+                found[size].append(cost(worker, listener, "grouped", rows))
     one, middle, *most = sizes
     # One event in a message of its own costs a `group_send`; what may not grow is that cost.
     title = f"{rows} changes, each for another of {middle} groups that nobody joined: CPU of the listener"
@@ -113,7 +113,7 @@ def _observers(bench: Bench) -> Iterator[Result]:
             lab.forget()
             with lab.listener(BENCH_OBSERVERS=str(size)) as listener, lab.worker() as worker:
                 worker.ask("update", table="crowded", count=100)
-                found[size].append(_cost(worker, listener, "crowded", rows))
+                found[size].append(cost(worker, listener, "crowded", rows))
     for size in sizes[1:]:
         title = f"{size} observers of one model: CPU of the listener"
         yield Result("growth", title, runner.OURS, found[size], "µs a change", "1 observer", found[1], Goal("≤", size))
