@@ -6,7 +6,7 @@ ASGI processes each has one; one leads, the others stand by.
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from django.db import connections
 
@@ -58,12 +58,12 @@ class Runtime:
         if other.listener is not None and other.listener.session is not None:
             self._orphans.append(other.listener.session)
 
-    async def probe(self, tables: Iterable[str], keys: Iterable[int]) -> Probe:
+    async def probe(self, tables: Iterable[str], bits: Iterable[int]) -> Probe:
         """Ask the gate; see :meth:`Gate.probe`."""
         if self._orphans:
             await self.gate.end_sessions(self._orphans)
             self._orphans = []
-        return await self.gate.probe(tables, keys)
+        return await self.gate.probe(tables, bits)
 
     def start(self) -> None:
         """Start the listener if it does not run.
@@ -113,13 +113,13 @@ async def close_all() -> None:
         await closing.close()
 
 
-async def ready(alias: str, tables: Mapping[str, str], key: int) -> Probe:
+async def ready(alias: str, tables: Mapping[str, str], bits: Collection[int]) -> Probe:
     """Wait until changes of these tables, committed from now on, will be delivered to this process.
 
     Args:
         alias: The Django database alias.
         tables: ``db_table`` of each table that must have triggers, with the entry of ``OBSERVE`` that brings it.
-        key: The observer's, see :mod:`djcrf_pg.listener.interest`.
+        bits: Of the subscription's lanes, see :mod:`djcrf_pg.delivery.interest`.
 
     Returns:
         How the database stood: what had been committed by its moment is not for the subscriber.
@@ -145,7 +145,7 @@ async def ready(alias: str, tables: Mapping[str, str], key: int) -> Probe:
                     except DjcrfPgError as error:
                         raise ListenerUnavailable(str(error)) from error
                 try:
-                    probe = await here.probe(tables, [key])
+                    probe = await here.probe(tables, bits)
                     _require(probe, alias, tables)
                 except ConfigurationError as error:
                     raise SubscribeError(str(error)) from error
@@ -171,7 +171,10 @@ def _require(probe: Probe, alias: str, tables: Mapping[str, str]) -> None:
     wanted = {quote(table): entry for table, entry in tables.items()}
     absent, bare = sorted(probe.absent & wanted.keys()), sorted(probe.bare & wanted.keys())
     if not probe.migrated:
-        raise NotMigrated(f"Database {alias!r} lacks the change log djcrf_pg_change: run `manage.py migrate`.")
+        raise NotMigrated(
+            f"Database {alias!r} lacks the change log djcrf_pg_change, or what this version adds to it: run "
+            f"`manage.py migrate`."
+        )
     if absent:
         raise NotMigrated(
             f"Database {alias!r} lacks table {', '.join(absent)}: run `manage.py migrate`, and before it "

@@ -31,7 +31,6 @@ from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.embedded import runtime
 from djcrf_pg.listener.envelope import CHANNEL_LAYER, RESYNC, Event, message_of, pack
 from djcrf_pg.listener.failures import PAUSE, Failure
-from djcrf_pg.listener.interest import key_of
 from djcrf_pg.listener.numbering import Control
 from djcrf_pg.listener.sender import is_in_memory
 from djcrf_pg.observations import LayerUnreachable, MembershipsLost, emit
@@ -277,24 +276,19 @@ class Keeper:
     # The leader.
 
     async def _stay_heard(self) -> None:
-        """Take the locks again that went with the gate's session: without them the leader leaves things unsaid."""
+        """See that the leader knows of the subscriptions: else it leaves things unsaid."""
         gates: dict[str, list[Subscriptions]] = {}
         for _, state in self._jobs():
             if state.session:
                 gates.setdefault(router.db_for_write(state.observer.model_cls), []).append(state)
         for alias, states in gates.items():
             gate = runtime(alias).gate
-            held = {number: await gate.is_held(number) for number in {state.session for state in states}}
-            lost = [state for state in states if not held[state.session]]
-            if not lost:
-                continue
             try:
-                session, unsaid = await gate.regain({key_of(state.observer) for state in lost})
+                is_known = await gate.renew()
             except CONNECTION_ERRORS:
                 continue  # no leader reads either; at the next beat
-            for state in lost:
-                state.session = session
-                if unsaid:
+            if not is_known:
+                for state in states:
                     state.lose()
 
     # Resyncs.

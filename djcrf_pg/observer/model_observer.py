@@ -18,10 +18,11 @@ from rest_framework.serializers import BaseSerializer
 from rest_framework.settings import api_settings
 
 from djcrf_pg.conf import get_settings
+from djcrf_pg.delivery.interest import bit_of
+from djcrf_pg.delivery.protocol import EVERYBODY
 from djcrf_pg.exceptions import ChannelLayerError, MalformedRequestId, ObserverError, SubscribeError
 from djcrf_pg.instances import sql_fields
 from djcrf_pg.listener import embedded, envelope, portable
-from djcrf_pg.listener.interest import key_of
 from djcrf_pg.observer import by_hand, membership
 from djcrf_pg.observer.consumers import equip, refuse_synchronous
 from djcrf_pg.observer.dcrf import DCRFModelObserver
@@ -379,7 +380,8 @@ class ModelObserver(DCRFModelObserver):
             groups = list(await super().subscribe(consumer, *args, request_id=request_id, **kwargs))
             async with state.changing:
                 await keeper.join(consumer, self.resync_group())
-            probe = await embedded.ready(router.db_for_write(self.model_cls), self.tables, key_of(self))
+            bits = [bit_of(self.address, group) for group in (EVERYBODY, *groups)]
+            probe = await embedded.ready(router.db_for_write(self.model_cls), self.tables, bits)
         except BaseException:
             state.waiting.subtract([*names, self.resync_group()])
             for group in fresh:
