@@ -5,6 +5,7 @@ committed when it began.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import random
 import time
@@ -21,6 +22,7 @@ from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.interest import CHUNK, Published
 from djcrf_pg.delivery.protocol import History
 from djcrf_pg.exceptions import ConfigurationError
+from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.failures import Failure, record
 from djcrf_pg.listener.leader import HOLDER, PROJECT_CLASS_ID, key_of_project
 from djcrf_pg.listener.session import Session
@@ -84,6 +86,9 @@ HOLDER_CLASS_ID = 0x646A6377
 
 #: Seconds after which :meth:`Gate.renew` looks again.
 _CONFIRM = 5.0
+
+#: Seconds that :meth:`Gate.close` may take to withdraw.
+_FAREWELL = 1.0
 
 
 class _Round:
@@ -279,7 +284,7 @@ class Gate:
             await session.execute(self._sql["end_sessions"], pids)
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Withdraw what was published, for nobody has subscribed any more, and close the connection."""
         self._closed = True
         tasks = list(self._tasks)
         for task in tasks:
@@ -292,6 +297,12 @@ class Gate:
         async with self._asking:
             session, self._session = self._session, None
         if session is not None:
+            if self._is_held and not session.is_closed():
+                # For leaders to do less at once. What is left is pruned later.
+                with contextlib.suppress(*CONNECTION_ERRORS):
+                    async with asyncio.timeout(_FAREWELL):
+                        await session.execute(self._sql["withdraw"], self._holder)
+                        await session.fetchval(self._sql["rise"])
             await session.close()
 
 

@@ -17,13 +17,14 @@ from djcrf_pg.changelog.decode import StaleRelation
 from djcrf_pg.changelog.net import UNREADABLE, RowChange
 from djcrf_pg.changelog.reader import FAILS_AGAIN, ChangeLog, Piece, Taken
 from djcrf_pg.conf import get_settings
+from djcrf_pg.delivery.interest import EVERYTHING, Interest
 from djcrf_pg.exceptions import LeadershipLost
-from djcrf_pg.listener import interest
 from djcrf_pg.listener.backoff import Backoff
 from djcrf_pg.listener.catalog import Catalog
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.doorbell import BUSY, LINGER, LONGEST_REST, LOOK, REST, Bell, Doze
 from djcrf_pg.listener.failures import NEVER_SEEN, Failed, Failures, again
+from djcrf_pg.listener.gate import HOLDER_CLASS_ID
 from djcrf_pg.listener.leader import LEASE
 from djcrf_pg.listener.occurrence import Occurrence, Outgoing
 from djcrf_pg.listener.sender import Sender
@@ -35,6 +36,9 @@ from djcrf_pg.registry import Observed, registry
 #: Seconds between saves of the cursor under load, or signs of life while a delivery lasts; and between prunings, each
 #: of which looks after tables too.
 _SAVE, _PRUNE = 1.0, 60.0
+
+#: Seconds without a session after which what a process has published is deleted.
+_LEFT = 60.0
 
 #: Seconds that the last rolls may take when the leader is asked to stop.
 _FAREWELL = 2.0
@@ -113,7 +117,7 @@ class Leadership:
     """One term: read, deliver, advance; sleep when there is nothing to read."""
 
     def __init__(
-        self, listener: Host, session: Session, log: ChangeLog, bell: Bell, catalog: Catalog, taken: Taken, grace: float
+        self, listener: Host, session: Session, log: ChangeLog, bell: Bell, catalog: Catalog, taken: Taken
     ) -> None:
         self._listener = listener
         self._session = session
@@ -121,7 +125,6 @@ class Leadership:
         self._bell = bell
         self._term = taken.term
         self._position = taken.position
-        self._grace_ends = time.monotonic() + grace
         self._unsaved = self._pruning = False
         self._saved_at = self._pruned_at = self._trimmed_at = self._looked_at = time.monotonic()
         self._may_look = self._may_prune = True
@@ -132,6 +135,9 @@ class Leadership:
         self._ahead: asyncio.Task[Piece] | None = None
         self._rolls: asyncio.Task[None] | None = None
         self._failures = Failures(session)
+        self._known: tuple[int, Interest] | None = None
+        self._silent: tuple[Interest, int, frozenset[Observed]] | None = None
+        self._left: dict[int, float] = {}
 
     async def run(self, obstacle: Exception | None = None) -> None:
         """Lead until asked to stop, or until the session or the lead is lost.
@@ -227,7 +233,7 @@ class Leadership:
         self._ahead = None if piece.position.target is None else asyncio.create_task(self._read(piece.position))
         if piece.changes:
             cut = self._position.target is not None or piece.position.target is not None
-            await self._deliver(self._tell(piece.changes, cut=cut))
+            await self._deliver(self._tell(piece.changes, await self._interest(piece), cut=cut))
             self._unsaved = True
         await self._send_failed()
         self._position = piece.position
@@ -283,15 +289,15 @@ class Leadership:
         async with self._beating():
             await sending
 
-    async def _tell(self, changes: list[Change], *, cut: bool) -> None:
+    async def _tell(self, changes: list[Change], interest: Interest, *, cut: bool) -> None:
         """Make events of changes and send them; of a window that is larger than a read, they may be a piece."""
-        await self._send(await self._occurrences(changes, cut))
+        await self._send(await self._occurrences(changes, interest, cut), interest)
 
-    async def _send(self, told: list[Occurrence]) -> None:
+    async def _send(self, told: list[Occurrence], interest: Interest = EVERYTHING) -> None:
         sending: asyncio.Task[None] | None = None
         try:
             for start in range(0, len(told), _PART):
-                outgoing, failed = await self._events(told[start : start + _PART])
+                outgoing, failed = await self._events(told[start : start + _PART], interest)
                 await self._failures.take(failed)
                 if sending is not None:
                     await sending
@@ -303,11 +309,11 @@ class Leadership:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
 
-    async def _occurrences(self, changes: list[Change], cut: bool) -> list[Occurrence]:
+    async def _occurrences(self, changes: list[Change], interest: Interest, cut: bool) -> list[Occurrence]:
         if any(change.is_of_a_look for change in changes):
             self._catalog.forget_all()
         as_it_is: set[int] = set()
-        silent = await self._silent(changes)
+        silent = self._unheard(interest)
         while True:
             router = await self._catalog.router_for({change.relation for change in changes})
             find = partial(router.occurrences, changes, silent=silent, lenient=frozenset(as_it_is), cut=cut)
@@ -332,7 +338,7 @@ class Leadership:
             written = await self._log.written(begun, target)
             # News to all subscribers, whichever of the transactions they know of.
             lost = [Change(id, NEVER_SEEN, oid, UNWRITABLE, 1, None, None, None, now) for oid, id in written.items()]
-            told = await self._occurrences(lost, cut=False)
+            told = await self._occurrences(lost, EVERYTHING, cut=False)
         except Exception:
             if self._session.is_closed():
                 raise
@@ -345,15 +351,27 @@ class Leadership:
         self._position, self._unsaved = Position(target), True
         await self._save()
 
-    async def _silent(self, changes: list[Change]) -> frozenset[Observed]:
-        """The observers that nobody hears; asked after the changes were read."""
-        if len(changes) < interest.LEAST or time.monotonic() < self._grace_ends:
-            return frozenset()
-        try:
-            heard = await self._log.heard(interest.CLASS_ID)
-        except FAILS_AGAIN:
-            return frozenset()
-        return frozenset(observer for observer in registry if interest.key_of(observer) not in heard)
+    async def _interest(self, piece: Piece) -> Interest:
+        """What somebody has, as of a read or later; where that cannot be had, everything."""
+        if piece.interest is None:
+            return EVERYTHING
+        if self._known is None or self._known[0] != piece.interest:
+            try:
+                # After the version was read, with the changes: see the proof.
+                self._known = piece.interest, Interest(await self._log.interest())
+            except asyncpg.PostgresConnectionError:
+                raise
+            except asyncpg.PostgresError:
+                return EVERYTHING
+        return self._known[1]
+
+    def _unheard(self, interest: Interest) -> frozenset[Observed]:
+        """The observers that nobody has subscribed to."""
+        if self._silent is None or self._silent[0] is not interest or self._silent[1] != registry.version:
+            version = registry.version
+            found = frozenset(observer for observer in registry if not interest.hears(observer.address))
+            self._silent = interest, version, found
+        return self._silent[2]
 
     async def _send_failed(self) -> None:
         """Have subscribers load again whose events failed."""
@@ -371,8 +389,9 @@ class Leadership:
                 await self._deliver(self._send(found))
                 await self._failures.settle(asked)
 
-    async def _events(self, told: list[Occurrence]) -> tuple[Outgoing, list[Failed]]:
-        return await self._with_database(partial(events, told), partial(events, told, forgiving=True))
+    async def _events(self, told: list[Occurrence], interest: Interest) -> tuple[Outgoing, list[Failed]]:
+        make = partial(events, told, interest)
+        return await self._with_database(make, partial(make, forgiving=True))
 
     async def _with_database(self, work: Callable[[], T], last: Callable[[], T]) -> T:
         """Run work that may find its database gone, several times; ``last`` is the last try.
@@ -421,6 +440,7 @@ class Leadership:
         try:
             pruned = await self._log.prune(self._position, get_settings().RETENTION, _PRUNE_ROWS)
             more = await self._trim()
+            await self._forget_left()
             self._pruning = more or pruned == _PRUNE_ROWS
         except asyncpg.PostgresConnectionError:
             raise
@@ -429,6 +449,16 @@ class Leadership:
         if self._may_prune and error is not None:
             emit(PruneFailed(alias=self._listener.alias, error=str(error)))
         self._may_prune = error is None
+
+    async def _forget_left(self) -> None:
+        """Delete what processes have published whose sessions ended a while ago; others may be coming back."""
+        if self._known is None:
+            return
+        now = time.monotonic()
+        self._left = {holder: self._left.get(holder, now) for holder in await self._log.left(HOLDER_CLASS_ID)}
+        if gone := [holder for holder, since in self._left.items() if now - since >= _LEFT]:
+            await self._log.forget(gone)
+            self._known = None
 
     async def _trim(self) -> bool:
         """Keep the caps of the log; whether there is more to do."""

@@ -14,6 +14,7 @@ from django.db import InterfaceError, OperationalError, connections
 from django.db.models import Model
 from djangochannelsrestframework.observer.model_observer import Action
 
+from djcrf_pg.delivery.interest import Interest
 from djcrf_pg.listener import portable
 from djcrf_pg.listener.envelope import RESYNC, Event
 from djcrf_pg.listener.failures import GROUPS, SERIALIZER, Failed, Failure, key_text
@@ -35,11 +36,14 @@ class _BodyFailed(Exception):
         self.groups = groups
 
 
-def events(occurrences: Iterable[Occurrence], *, forgiving: bool = False) -> tuple[Outgoing, list[Failed]]:
+def events(
+    occurrences: Iterable[Occurrence], interest: Interest, *, forgiving: bool = False
+) -> tuple[Outgoing, list[Failed]]:
     """Have groups and serializers of the observers make events.
 
     Args:
         occurrences: What there is to tell, in order.
+        interest: Which groups somebody has; nothing is made for others.
         forgiving: Take user code's database errors as failures of that observer, instead of raising.
 
     Returns:
@@ -60,7 +64,7 @@ def events(occurrences: Iterable[Occurrence], *, forgiving: bool = False) -> tup
                 control = controls[observer] = Control.of(observer)
             try:
                 # In a context of its own: a language or a time zone that it activates is not for the rest.
-                made = copy_context().run(_tried_twice, occurrence, control, forgiving)
+                made = copy_context().run(_tried_twice, occurrence, control, interest, forgiving)
             except BaseException as error:
                 if _is_of_the_database(error):
                     connections.close_all()
@@ -79,10 +83,12 @@ def events(occurrences: Iterable[Occurrence], *, forgiving: bool = False) -> tup
     return outgoing, failed
 
 
-def _tried_twice(occurrence: Occurrence, control: Control, forgiving: bool) -> list[tuple[Destination, str]]:
+def _tried_twice(
+    occurrence: Occurrence, control: Control, interest: Interest, forgiving: bool
+) -> list[tuple[Destination, str]]:
     """Make the events of an occurrence, all or none; the second time without what the batch shares."""
     try:
-        return list(_events(occurrence, control))
+        return list(_events(occurrence, control, interest))
     except BaseException as error:
         if _is_of_the_database(error) and not forgiving:
             raise
@@ -95,7 +101,7 @@ def _tried_twice(occurrence: Occurrence, control: Control, forgiving: bool) -> l
         if is_missing:
             rescue(occurrence.old)
             rescue(occurrence.new)
-        return list(_events(occurrence, control))
+        return list(_events(occurrence, control, interest))
     finally:
         BATCH.reset(token)
 
@@ -110,13 +116,15 @@ def _is_of_the_database(error: BaseException) -> bool:
     return isinstance(_cause(error), OperationalError | InterfaceError)
 
 
-def _events(occurrence: Occurrence, control: Control) -> Iterable[tuple[Destination, str]]:
+def _events(occurrence: Occurrence, control: Control, interest: Interest) -> Iterable[tuple[Destination, str]]:
     """Groups by old and new row: only the old one has it, delete; both, update; only the new one, create.
 
     A group that a row leaves is told of the row as it was: what it became is not for that group to know.
     """
     observer, old, new = occurrence.observer, occurrence.old, occurrence.new
     if occurrence.resync is not None:
+        if not interest.hears(observer.address):
+            return
         body: dict[str, Any] = {"reason": occurrence.resync, "model": observer.model_cls._meta.label}
         if occurrence.change.count is not None:
             body["count"] = occurrence.change.count
@@ -135,6 +143,10 @@ def _events(occurrence: Occurrence, control: Control) -> Iterable[tuple[Destinat
             (Action.UPDATE, new, same if same and is_told else ()),
             (Action.CREATE, new, [group for group in after if group not in before]),
         ]
+    parts = [
+        (action, instance, [group for group in groups if interest.has(observer.address, group)])
+        for action, instance, groups in parts
+    ]
     for action, instance, groups in parts:
         if groups and instance is not None:
             try:

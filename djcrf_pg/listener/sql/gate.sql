@@ -58,6 +58,10 @@ ON CONFLICT (holder, chunk) DO UPDATE SET bits = excluded.bits
 -- When what was published is committed.
 SELECT nextval('djcrf_pg_interest_version')
 
+-- name: withdraw
+-- $1 holder. The leader deletes the rows, some time after the session has ended.
+UPDATE djcrf_pg_interest SET bits = 0::bit(1024) WHERE holder = $1
+
 -- name: is_there
 -- $1 holder, $2 chunks and $3 their bits: whether all of them are there.
 SELECT count(*) = cardinality($2::smallint[])
