@@ -47,6 +47,11 @@ class Settings:
             connection that has gone silent.
         POLL_INTERVAL: Seconds between reads when nobody rings.
         BATCH_SIZE: Changes read and sent at a time.
+        JOIN_GROUPS: Have ``subscribe()`` join the channel layer's groups as DCRF does, for the messages that the
+            application itself sends to them; no event of djcrf_pg travels through them.
+        MAX_SUBSCRIPTIONS: Subscriptions of one consumer at most: groups, each counted for each request id.
+        INBOX_EVENTS: Events that wait for one consumer at most; more are dropped, and it gets a resync.
+        INBOX_BYTES: Bytes of events that wait for one consumer at most.
         ENVELOPE_EVENTS: Events in one channel-layer message, at most.
         ENVELOPE_BYTES: Bytes of events in one channel-layer message; a larger single event travels alone.
     """
@@ -69,6 +74,10 @@ class Settings:
     SAFETY_POLL: float = 5.0
     POLL_INTERVAL: float = 0.1
     BATCH_SIZE: int = 10_000
+    JOIN_GROUPS: bool = True
+    MAX_SUBSCRIPTIONS: int = 1_000
+    INBOX_EVENTS: int = 10_000
+    INBOX_BYTES: int = 4_194_304
     ENVELOPE_EVENTS: int = 1_000
     ENVELOPE_BYTES: int = 1_048_576
 
@@ -100,6 +109,9 @@ _POSITIVE = (
     "SAFETY_POLL",
     "POLL_INTERVAL",
     "BATCH_SIZE",
+    "MAX_SUBSCRIPTIONS",
+    "INBOX_EVENTS",
+    "INBOX_BYTES",
     "ENVELOPE_EVENTS",
     "ENVELOPE_BYTES",
 )
@@ -130,7 +142,7 @@ def problems(raw: object) -> list[str]:
 
 def _complaint(name: str, value: Any) -> str | None:
     match name:
-        case "DROP_IN" | "AUTO_INSTALL" | "EMBEDDED":
+        case "DROP_IN" | "AUTO_INSTALL" | "EMBEDDED" | "JOIN_GROUPS":
             return None if isinstance(value, bool) else "must be True or False"
         case "NOTIFY":
             modes = get_args(NotifyMode)

@@ -70,8 +70,15 @@ class ChannelLayerError(SubscribeError):
     default_code = "channel_layer"
 
 
+class TooManySubscriptions(SubscribeError):
+    """The consumer has as many subscriptions as ``MAX_SUBSCRIPTIONS`` allows."""
+
+    status_code = 429
+    default_code = "too_many_subscriptions"
+
+
 class MalformedRequestId(DjcrfPgError, ValidationError, ValueError):
-    """A ``request_id`` that cannot name a request: neither text nor a number."""
+    """A ``request_id`` that cannot name a request: neither text nor a number, or too long."""
 
     default_code = "malformed_request_id"
 

@@ -153,21 +153,20 @@ class LayerFailed(Observation):
     """The channel layer took no message; the listener waits and sends it again."""
 
     level = logging.WARNING
-    template = "channel layer: {error}; the listener waits {delay:.1f} s and sends again, nothing is skipped"
+    template = "{layer} fails: {error}; the listener waits {delay:.1f} s and sends again, nothing is skipped"
+    layer: str
     error: str
     delay: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class MessagesMissing(Observation):
-    """The channel layer dropped messages to a consumer, which is told to load again."""
+    """The channel layer dropped messages to this process; the consumers that they may have been for load again."""
 
     level = logging.WARNING
-    template = (
-        "{observer}: the channel layer dropped messages, so a consumer loads again; where that is often, raise the "
-        "capacity of the layer"
-    )
+    template = "{observer}: the channel layer dropped messages or forgot a group, so {consumers} consumers load again"
     observer: str
+    consumers: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,39 +181,36 @@ class LayerRefused(Observation):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LayerUnreachable(Observation):
-    """The channel layer failed the keeper of memberships; said once, until it works again."""
+    """The channel layer failed the subscribers of this process; said once, until it works again."""
 
     level = logging.WARNING
-    template = "channel layer: {error}; when it works again, subscribers are put back into their groups and load again"
+    template = "channel layer: {error}; when it works again, this process joins its groups again"
     error: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class MembershipsLost(Observation):
-    """The channel layer may have lost memberships or messages; all is mended, and the subscribers get a resync."""
-
-    level = logging.WARNING
-    template = (
-        "channel layer: {why}, so it may have lost messages and groups; {consumers} consumers are back in {groups} "
-        "groups, and load again"
-    )
-    consumers: int
-    groups: int
-    why: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class EnvelopeUnreadable(Observation):
-    """A message of the channel layer could not be read; the consumer's subscriptions to this observer get a resync."""
+class MessagesUnreadable(Observation):
+    """Messages of the channel layer cannot be read, and are missing; said once for each term of a leader."""
 
     level = logging.ERROR
     template = (
-        "{observer}: a message for group {group} cannot be read, its subscriber loads again: {error}. Listener and "
-        "consumers must run the same version of djcrf_pg."
+        "messages of the channel layer cannot be read, their subscribers load again: {error}. Listener and consumers "
+        "must run the same version of djcrf_pg."
     )
-    observer: str
-    group: str
     error: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignMessages(Observation):
+    """Messages claim to be of our database and are not, or of a term that it has not begun; they are ignored."""
+
+    level = logging.ERROR
+    template = (
+        "the channel layer brings messages for {database} of a term ({term}) or a timeline that the database does not "
+        "know; they are ignored. Does another site, restored from the same backup, use the same Redis and prefix?"
+    )
+    database: str
+    term: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -517,9 +517,13 @@ class Inbound:
 
     Args:
         wants: Whether somebody here is in the lane of an observer and a group.
+
+    Attributes:
+        beats: Heartbeats that were taken.
     """
 
     def __init__(self, wants: Callable[[str, str], bool]) -> None:
+        self.beats = 0
         self._wants = wants
         self._streams: dict[int, _Stream] = {}
         self._standing: Standing | None = None
@@ -669,6 +673,7 @@ class Inbound:
 
     def _compare(self, beat: _Beat, now: float) -> list[Happening]:
         """A heartbeat."""
+        self.beats += 1
         self._garbled = False
         happened: list[Happening] = []
         for stream, state in self._streams.items():

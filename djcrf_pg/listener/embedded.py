@@ -8,9 +8,15 @@ import asyncio
 import contextlib
 from collections.abc import Collection, Iterable, Mapping
 
-from django.db import connections
+from django.db import connections, router
+from django.db.models import Model
 
 from djcrf_pg.conf import get_settings
+from djcrf_pg.delivery.hub import Hub
+from djcrf_pg.delivery.inbox import Subscription
+from djcrf_pg.delivery.interest import bit_of
+from djcrf_pg.delivery.layer import channel_layer, is_in_memory
+from djcrf_pg.delivery.protocol import EVERYBODY
 from djcrf_pg.discovery import discover
 from djcrf_pg.exceptions import (
     ChannelLayerError,
@@ -23,7 +29,6 @@ from djcrf_pg.exceptions import (
 )
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.gate import Gate, Probe
-from djcrf_pg.listener.sender import channel_layer, is_in_memory
 from djcrf_pg.listener.service import Listener
 from djcrf_pg.registry import named_by
 
@@ -38,16 +43,18 @@ class Runtime:
     def __init__(self, alias: str) -> None:
         self.alias = alias
         self.gate = Gate(alias)
+        self.hub = Hub(self.gate)
         self.listener: Listener | None = None
         self._task: asyncio.Task[None] | None = None
         self._keeper = asyncio.create_task(self._keep(), name=f"djcrf_pg keeper {alias}")
         self._orphans: list[int] = []
 
     async def _keep(self) -> None:
-        """Own the gate: a loop that ends cancels its tasks, and a connection needs one to close it."""
+        """Own hub and gate: a loop that ends cancels its tasks, and a connection needs one to close it."""
         try:
             await asyncio.get_running_loop().create_future()
         finally:
+            await self.hub.close()
             await self.gate.close()
 
     def inherit(self, other: "Runtime") -> None:
@@ -113,19 +120,26 @@ async def close_all() -> None:
         await closing.close()
 
 
-async def ready(alias: str, tables: Mapping[str, str], bits: Collection[int]) -> Probe:
-    """Wait until changes of these tables, committed from now on, will be delivered to this process.
+def hub_of(model: type[Model]) -> Hub:
+    """The hub of a model's database on the running event loop."""
+    return runtime(router.db_for_write(model)).hub
+
+
+async def ready(alias: str, tables: Mapping[str, str], subscription: Subscription, groups: Collection[str]) -> Probe:
+    """Wait until changes of these tables, committed from now on, will be delivered to a subscription.
 
     Args:
         alias: The Django database alias.
         tables: ``db_table`` of each table that must have triggers, with the entry of ``OBSERVE`` that brings it.
-        bits: Of the subscription's lanes, see :mod:`djcrf_pg.delivery.interest`.
+        subscription: The subscription, which is in lanes of the hub from now on.
+        groups: Those of the lanes.
 
     Returns:
         How the database stood: what had been committed by its moment is not for the subscriber.
 
     Raises:
-        SubscribeError: They will not be; the subclass and the message say why and what mends it.
+        SubscribeError: They will not be; the subclass and the message say why and what fixes it.
+        Exception: The channel layer's.
     """
     try:
         settings = get_settings()
@@ -133,6 +147,10 @@ async def ready(alias: str, tables: Mapping[str, str], bits: Collection[int]) ->
     except ConfigurationError as error:
         raise SubscribeError(str(error)) from error
     in_memory = is_in_memory(channel_layer())
+    address = subscription.observer.address
+    for group in groups:
+        here.hub.enter(subscription, group)
+    bits = [bit_of(address, group) for group in (EVERYBODY, *groups)]
     why, pause = "no listener runs", 0.002
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(settings.SUBSCRIBE_TIMEOUT):
@@ -144,6 +162,7 @@ async def ready(alias: str, tables: Mapping[str, str], bits: Collection[int]) ->
                         raise
                     except DjcrfPgError as error:
                         raise ListenerUnavailable(str(error)) from error
+                is_in, streams = here.hub.is_in(address), here.hub.streams
                 try:
                     probe = await here.probe(tables, bits)
                     _require(probe, alias, tables)
@@ -152,6 +171,10 @@ async def ready(alias: str, tables: Mapping[str, str], bits: Collection[int]) ->
                 except CONNECTION_ERRORS as error:
                     why = f"the database cannot be reached ({str(error) or type(error).__name__})"
                 else:
+                    if not is_in:
+                        await here.hub.join(address, probe.history)
+                        continue  # what commits before the channel is there is for nobody here
+                    here.hub.learn(probe, streams)
                     if _served(here, probe, in_memory):
                         return probe
                     why = _obstacle(here, probe, in_memory)

@@ -23,10 +23,10 @@ from django.db.models import Model
 from djcrf_pg import sql
 from djcrf_pg.changelog.net import RowChange
 from djcrf_pg.changelog.reader import FAILS_AGAIN, Asks
+from djcrf_pg.delivery.envelope import NEVER_SEEN, RESYNC, Event
+from djcrf_pg.delivery.protocol import EVERYBODY, Item
 from djcrf_pg.instances import find
-from djcrf_pg.listener.envelope import RESYNC, Event
-from djcrf_pg.listener.numbering import Control
-from djcrf_pg.listener.occurrence import Bundle, Destination, Occurrence, Outgoing
+from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.observations import FailuresUnrecorded, RowUnreadable, emit, text_of
 from djcrf_pg.registry import Observed, alias_of, registry
 
@@ -38,9 +38,6 @@ GROUPS, SERIALIZER, HANDLER = "groups", "serializer", "handler"
 
 #: Seconds between two resyncs of an observer.
 PAUSE = 10.0
-
-#: A transaction id that no snapshot has: what carries it is news to every subscriber.
-NEVER_SEEN = 2**63 - 1
 
 #: Rows of a part of an observer that are kept one by one, and characters of a traceback.
 _ROWS, _TEXT = 1_000, 20_000
@@ -159,7 +156,7 @@ class Failures:
     def __init__(self, connection: Asks) -> None:
         self._connection = connection
         self._due: dict[str, float] = {}
-        self._outgoing: dict[str, Outgoing] = {}
+        self._waiting: dict[str, dict[str, Item]] = {}
 
     async def begin(self) -> None:
         """Take over what the former leader has not told: to all subscribers of the observers."""
@@ -181,24 +178,23 @@ class Failures:
 
     def tell(self, observer: Observed, change: RowChange, groups: Iterable[str] | None = None) -> None:
         """Note that groups of an observer are to load again, or all of its subscribers."""
-        control = Control.of(observer)
-        outgoing = self._outgoing.setdefault(observer.address, {})
+        waiting = self._waiting.setdefault(observer.address, {})
         event = resync_event(observer, change.id).encode()
-        for group in [control.group] if groups is None else groups:
-            outgoing[Destination(group, control, resync=True)] = Bundle(change, [event])
+        for group in [EVERYBODY] if groups is None else groups:
+            waiting[group] = Item(observer.address, group, event)
         self._due.setdefault(observer.address, 0.0)
 
-    def due(self, now: float) -> Outgoing:
+    def due(self, now: float) -> list[Item]:
         """The resyncs that are due, by ``time.monotonic``; they are taken for sent."""
-        found: Outgoing = {}
-        for address in [address for address in self._outgoing if self._due[address] <= now]:
-            found |= self._outgoing.pop(address)
+        found: list[Item] = []
+        for address in [address for address in self._waiting if self._due[address] <= now]:
+            found += self._waiting.pop(address).values()
             self._due[address] = now + PAUSE
         return found
 
     def wait(self, now: float) -> float | None:
         """Seconds until the next resync is due; None where there is none."""
-        return min((max(self._due[address] - now, 0.0) for address in self._outgoing), default=None)
+        return min((max(self._due[address] - now, 0.0) for address in self._waiting), default=None)
 
     async def asked(self) -> list["Asked"]:
         """Some of the rows that somebody wants sent again; those of observers that are not here are refused."""
@@ -219,9 +215,9 @@ class Failures:
         """Forget rows that were sent again, unless they have failed again."""
         await self._connection.execute(_SQL["settle"], [row.id for row in asked])
 
-    async def sent(self, outgoing: Outgoing) -> None:
+    async def sent(self, items: Iterable[Item]) -> None:
         """Note in the database that resyncs were sent, unless more of the observer is waiting."""
-        addresses = {place.control.address for place in outgoing} - self._outgoing.keys()
+        addresses = {item.observer for item in items} - self._waiting.keys()
         with suppress(*_UNKEPT):
             await self._connection.execute(_SQL["told"], list(addresses))
 

@@ -10,7 +10,6 @@ import dataclasses
 import random
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
 
 import asyncpg
 from django.db import connections
@@ -19,38 +18,14 @@ from djcrf_pg import sql
 from djcrf_pg.capture.plan import TRIGGERS
 from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.conf import get_settings
+from djcrf_pg.delivery.inbox import Moment
 from djcrf_pg.delivery.interest import CHUNK, Published
 from djcrf_pg.delivery.protocol import History
 from djcrf_pg.exceptions import ConfigurationError
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.failures import Failure, record
-from djcrf_pg.listener.leader import HOLDER, PROJECT_CLASS_ID, key_of_project
+from djcrf_pg.listener.leader import HISTORY, HOLDER, PROJECT_CLASS_ID, key_of_project
 from djcrf_pg.listener.session import Session
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Moment:
-    """When a subscription began.
-
-    Attributes:
-        snapshot: What had been committed.
-        at: What the server's clock said.
-    """
-
-    snapshot: Snapshot
-    at: datetime
-
-    def sees(self, xid: int, written: str) -> bool:
-        """Whether a change had been committed by then, so that it is not for the subscription.
-
-        A change that was written later cannot have been, whatever its transaction id says: after a restore, another
-        server counts them from elsewhere.
-
-        Args:
-            xid: The transaction.
-            written: When the row was written, ISO 8601.
-        """
-        return self.snapshot.sees(xid) and datetime.fromisoformat(written) <= self.at
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,7 +40,6 @@ class Probe:
         leader: Who leads, or None.
         absent: Tables that do not exist.
         bare: Tables without our triggers, or with disabled ones.
-        session: The number of the gate's session that asked.
         project: The other project that the leader belongs to, ``unknown`` where no triggers name it; None where it is
             ours, or of a version that does not say.
     """
@@ -77,7 +51,6 @@ class Probe:
     leader: str | None
     absent: frozenset[str]
     bare: frozenset[str]
-    session: int
     project: str | None = None
 
 
@@ -118,7 +91,7 @@ class Gate:
         self._is_held = self._missed = False
         self._seen = 0.0
         self._alias = alias
-        self._sql = sql.queries("djcrf_pg.listener", "gate.sql", holder=HOLDER, oid=sql.oid_of("name"))
+        self._sql = sql.queries("djcrf_pg.listener", "gate.sql", holder=HOLDER, history=HISTORY, oid=sql.oid_of("name"))
         self._session: Session | None = None
         self._asking = asyncio.Lock()
         self._next: _Round | None = None
@@ -186,7 +159,6 @@ class Gate:
             row["leader"],
             frozenset(row["absent"]),
             frozenset(row["bare"]),
-            self.number,
             project,
         )
 

@@ -11,6 +11,7 @@ import random
 import zlib
 
 from djcrf_pg import sql
+from djcrf_pg.delivery.protocol import History
 from djcrf_pg.listener.session import Session
 
 #: The first half of the lock's key; the second is the oid of the change log, so that two logs in one database
@@ -35,6 +36,10 @@ _SQL = sql.texts("djcrf_pg.listener", "leader.sql")
 HOLDER = sql.render(_SQL["holder"], **{"class": str(CLASS_ID)})
 
 
+#: The query of a database's history.
+HISTORY = _SQL["history"]
+
+
 def key_of_project(name: str) -> int:
     """The second half of a project's key, unsigned as ``pg_locks`` has it."""
     return zlib.crc32(name.encode())
@@ -48,6 +53,22 @@ async def claim(session: Session, project: str) -> None:
         project: ``DJCRF_PG["PROJECT"]``.
     """
     await session.execute(_SQL["claim"], PROJECT_CLASS_ID, key_of_project(project))
+
+
+async def begin_term(session: Session, term: int) -> History:
+    """Say to subscribers which term we lead; the cursor says it too, but somebody may empty all tables.
+
+    Args:
+        session: The leader's.
+        term: The term.
+
+    Returns:
+        Which database it is.
+    """
+    await session.execute(_SQL["own_term"], term)
+    row = await session.fetchrow(HISTORY)
+    assert row is not None
+    return History(*row)
 
 
 async def try_lead(session: Session, schema: str) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -17,17 +17,19 @@ from djcrf_pg.changelog.decode import StaleRelation
 from djcrf_pg.changelog.net import UNREADABLE, RowChange
 from djcrf_pg.changelog.reader import FAILS_AGAIN, ChangeLog, Piece, Taken
 from djcrf_pg.conf import get_settings
+from djcrf_pg.delivery.backoff import Backoff
+from djcrf_pg.delivery.envelope import NEVER_SEEN
 from djcrf_pg.delivery.interest import EVERYTHING, Interest
+from djcrf_pg.delivery.protocol import History, Item, Outbound, Point
+from djcrf_pg.delivery.streams import Streams
 from djcrf_pg.exceptions import LeadershipLost
-from djcrf_pg.listener.backoff import Backoff
 from djcrf_pg.listener.catalog import Catalog
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.doorbell import BUSY, LINGER, LONGEST_REST, LOOK, REST, Bell, Doze
-from djcrf_pg.listener.failures import NEVER_SEEN, Failed, Failures, again
+from djcrf_pg.listener.failures import Asked, Failed, Failures, again
 from djcrf_pg.listener.gate import HOLDER_CLASS_ID
 from djcrf_pg.listener.leader import LEASE
-from djcrf_pg.listener.occurrence import Occurrence, Outgoing
-from djcrf_pg.listener.sender import Sender
+from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.listener.session import Session
 from djcrf_pg.listener.telling import events
 from djcrf_pg.observations import ChangesGivenUp, DatabaseFailed, LookFailed, PruneFailed, emit, text_of
@@ -40,7 +42,7 @@ _SAVE, _PRUNE = 1.0, 60.0
 #: Seconds without a session after which what a process has published is deleted.
 _LEFT = 60.0
 
-#: Seconds that the last rolls may take when the leader is asked to stop.
+#: Seconds that the last heartbeat and the last save may take.
 _FAREWELL = 2.0
 
 #: Rows that one DELETE of the retention takes: short enough to be in nobody's way.
@@ -71,8 +73,15 @@ class Host(Protocol):
     def stopping(self) -> bool:
         """Whether it was asked to stop."""
 
+    def leading(self) -> None:
+        """Note that subscribers receive what is sent."""
+
     def caught_up(self) -> None:
         """Note that everything that was there at the start has been sent."""
+
+    async def pause(self, seconds: float) -> bool:
+        """Sleep, but no longer than until it is asked to stop; whether it was."""
+        ...
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run synchronous work, user code above all, in the listener's thread."""
@@ -117,7 +126,14 @@ class Leadership:
     """One term: read, deliver, advance; sleep when there is nothing to read."""
 
     def __init__(
-        self, listener: Host, session: Session, log: ChangeLog, bell: Bell, catalog: Catalog, taken: Taken
+        self,
+        listener: Host,
+        session: Session,
+        log: ChangeLog,
+        bell: Bell,
+        catalog: Catalog,
+        taken: Taken,
+        history: History,
     ) -> None:
         self._listener = listener
         self._session = session
@@ -129,11 +145,17 @@ class Leadership:
         self._saved_at = self._pruned_at = self._trimmed_at = self._looked_at = time.monotonic()
         self._may_look = self._may_prune = True
         self._catalog = catalog
-        self._sender = Sender(taken.term, self._leads)
+        settings = get_settings()
+        limits = {"max_events": settings.ENVELOPE_EVENTS, "max_bytes": settings.ENVELOPE_BYTES}
+        outbound = Outbound(history, taken.term, taken.position, **limits)
+        self._streams = Streams(outbound, history, self._leads, listener.pause)
         self._mode = get_settings().NOTIFY
         self._unrung = False
         self._ahead: asyncio.Task[Piece] | None = None
-        self._rolls: asyncio.Task[None] | None = None
+        self._heart: asyncio.Task[None] | None = None
+        self._may_ask = False
+        #: What is settled when the cursor was saved at a position that covers a point.
+        self._unsettled: list[tuple[Point, Callable[[], Awaitable[None]]]] = []
         self._failures = Failures(session)
         self._known: tuple[int, Interest] | None = None
         self._silent: tuple[Interest, int, frozenset[Observed]] | None = None
@@ -145,8 +167,10 @@ class Leadership:
         Args:
             obstacle: What nobody gets past here: what may have changed is given up first.
         """
-        rolls = self._rolls = asyncio.create_task(self._sender.call_rolls(), name="djcrf_pg rolls")
-        rolls.add_done_callback(lambda _: self._bell.ring())
+        heart = self._heart = asyncio.create_task(self._streams.run(), name="djcrf_pg heartbeats")
+        heart.add_done_callback(lambda _: self._bell.ring())
+        begun = asyncio.create_task(self._streams.begun())
+        begun.add_done_callback(lambda task: None if task.cancelled() else self._listener.leading())
         try:
             if obstacle is not None:
                 await self._give_up(obstacle)
@@ -162,16 +186,14 @@ class Leadership:
             while not self._listener.stopping:
                 await self._awake()
                 await self._asleep()
-            self._sender.end()
-            await asyncio.wait([rolls], timeout=_FAREWELL)
         finally:
-            others = [rolls] if self._ahead is None else [rolls, self._ahead]
+            others = [heart, begun] if self._ahead is None else [heart, begun, self._ahead]
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
             # Also when cancelled; what cannot be saved is sent again, so a failure here is no loss.
             with suppress(*CONNECTION_ERRORS, LeadershipLost):
-                async with asyncio.timeout(2):
+                async with asyncio.timeout(_FAREWELL):
                     await self._save()
 
     async def _awake(self) -> None:
@@ -190,8 +212,9 @@ class Leadership:
 
     async def _asleep(self) -> None:
         """Read whenever it rings; return when it rings so often that it is better to stay awake."""
-        await self._log.fall_asleep(self._position, self._term)
-        self._note_saved()
+        await self._streams.beat()
+        await self._log.fall_asleep(self._streams.savable, self._term)
+        await self._note_saved(self._streams.savable)
         doze, busy = Doze(), 0
         while not self._listener.stopping:
             self._bell.muffle()
@@ -224,19 +247,21 @@ class Leadership:
 
     async def _step(self) -> Piece:
         """Read a piece, send it, advance."""
-        if self._rolls is not None and self._rolls.done():
-            self._rolls.result()  # without them nobody would notice what the layer drops last
-        if self._bell.take_request():
+        if self._heart is not None and self._heart.done():
+            self._heart.result()  # without it nobody would notice what the layer drops
+        if self._bell.take_request() or self._may_ask:
             await self._retry()
         piece = await (self._ahead or self._read(self._position))
         # The rest of a window does not change: the next piece comes while events are made of this one.
         self._ahead = None if piece.position.target is None else asyncio.create_task(self._read(piece.position))
         if piece.changes:
             cut = self._position.target is not None or piece.position.target is not None
-            await self._deliver(self._tell(piece.changes, await self._interest(piece), cut=cut))
+            interest = await self._interest(piece)
+            await self._deliver(self._tell(piece.changes, piece.position, interest, cut=cut))
             self._unsaved = True
-        await self._send_failed()
         self._position = piece.position
+        self._streams.advance(piece.position)
+        await self._send_failed()
         if piece.position.target is None:
             self._listener.caught_up()
         now = time.monotonic()
@@ -289,19 +314,20 @@ class Leadership:
         async with self._beating():
             await sending
 
-    async def _tell(self, changes: list[Change], interest: Interest, *, cut: bool) -> None:
+    async def _tell(self, changes: list[Change], reach: Position, interest: Interest, *, cut: bool) -> None:
         """Make events of changes and send them; of a window that is larger than a read, they may be a piece."""
-        await self._send(await self._occurrences(changes, interest, cut), interest)
+        await self._send(await self._occurrences(changes, interest, cut), reach, interest)
 
-    async def _send(self, told: list[Occurrence], interest: Interest = EVERYTHING) -> None:
+    async def _send(self, told: list[Occurrence], reach: Position, interest: Interest = EVERYTHING) -> None:
+        """Make events and send them; ``reach`` is up to where in the log what they say may lie."""
         sending: asyncio.Task[None] | None = None
         try:
             for start in range(0, len(told), _PART):
-                outgoing, failed = await self._events(told[start : start + _PART], interest)
+                items, failed = await self._events(told[start : start + _PART], interest)
                 await self._failures.take(failed)
                 if sending is not None:
                     await sending
-                sending = asyncio.create_task(self._sender.send(outgoing))
+                sending = asyncio.create_task(self._streams.deliver(items, reach))
             if sending is not None:
                 await sending
         finally:
@@ -347,8 +373,9 @@ class Leadership:
         names = ", ".join(sorted({occurrence.observer.label for occurrence in told})) or "nobody"
         alias, tries = self._listener.alias, FAILED_SESSIONS
         emit(ChangesGivenUp(alias=alias, observers=names, tries=tries, error=text_of(error)), error)
-        await self._deliver(self._send(told))
+        await self._deliver(self._send(told, Position(target)))
         self._position, self._unsaved = Position(target), True
+        self._streams.advance(self._position)
         await self._save()
 
     async def _interest(self, piece: Piece) -> Interest:
@@ -376,20 +403,31 @@ class Leadership:
     async def _send_failed(self) -> None:
         """Have subscribers load again whose events failed."""
         if due := self._failures.due(time.monotonic()):
-            await self._deliver(self._sender.send(due))
-            await self._failures.sent(due)
+            reach = Position(await self._log.now())
+            await self._deliver(self._streams.deliver(due, reach))
+            self._settle_at(reach, partial(self._failures.sent, due))
 
     async def _retry(self) -> None:
-        """Send the rows again that somebody asked for; where the database is gone, at the next request."""
+        """Send some of the rows again that somebody asked for; where the database is gone, at the next request."""
+        self._may_ask = False
         with suppress(*FAILS_AGAIN):  # they stay marked
-            while asked := await self._failures.asked():
+            if asked := await self._failures.asked():
                 found = await self._with_database(partial(again, asked, self._catalog.aliases), lambda: None)
-                if found is None:
-                    return
-                await self._deliver(self._send(found))
-                await self._failures.settle(asked)
+                if found is not None:
+                    reach = Position(await self._log.now())
+                    await self._deliver(self._send(found, reach))
+                    self._settle_at(reach, partial(self._settle, asked))
 
-    async def _events(self, told: list[Occurrence], interest: Interest) -> tuple[Outgoing, list[Failed]]:
+    async def _settle(self, asked: list[Asked]) -> None:
+        await self._failures.settle(asked)
+        self._may_ask = True  # there may be more
+
+    def _settle_at(self, reach: Position, work: Callable[[], Awaitable[None]]) -> None:
+        """Note in the database that something was sent, when everybody knows that it was."""
+        self._unsettled.append((Point.of(reach), work))
+        self._unsaved = True
+
+    async def _events(self, told: list[Occurrence], interest: Interest) -> tuple[list[Item], list[Failed]]:
         make = partial(events, told, interest)
         return await self._with_database(make, partial(make, forgiving=True))
 
@@ -412,11 +450,18 @@ class Leadership:
 
     async def _save(self) -> None:
         if self._unsaved:
-            await self._log.save(self._position, self._term)
-            self._note_saved()
+            await self._streams.beat()
+            position = self._streams.savable
+            await self._log.save(position, self._term)
+            await self._note_saved(position)
 
-    def _note_saved(self) -> None:
-        self._unsaved, self._saved_at = False, time.monotonic()
+    async def _note_saved(self, position: Position) -> None:
+        point = Point.of(position)
+        for reach, work in [each for each in self._unsettled if point.covers(each[0])]:
+            self._unsettled.remove((reach, work))
+            await work()
+        self._unsaved = position != self._position or bool(self._unsettled)
+        self._saved_at = time.monotonic()
 
     async def _look(self) -> None:
         """Look for changes that fired no trigger. What keeps us from it, such as a missing right, stops no event."""

@@ -11,12 +11,12 @@ from django.db import connections
 
 from djcrf_pg.changelog.reader import ChangeLog, Taken
 from djcrf_pg.conf import get_settings
+from djcrf_pg.delivery.backoff import Backoff
 from djcrf_pg.exceptions import ChannelLayerError, ConfigurationError, LeadershipLost, NotMigrated
-from djcrf_pg.listener.backoff import Backoff
 from djcrf_pg.listener.catalog import Catalog
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.doorbell import Bell
-from djcrf_pg.listener.leader import claim, stand_by, try_lead
+from djcrf_pg.listener.leader import begin_term, claim, stand_by, try_lead
 from djcrf_pg.listener.leadership import Leadership, Obstacle
 from djcrf_pg.listener.session import Session
 from djcrf_pg.observations import (
@@ -48,7 +48,7 @@ class Listener:
         self.alias = alias
         self.error: str | None = None
         self.session: int | None = None
-        self._caught_up = asyncio.Event()
+        self._leads = False
         self._worked = False
         self._obstacle = Obstacle()
         self._stop = asyncio.Event()
@@ -58,8 +58,8 @@ class Listener:
 
     @property
     def leads(self) -> bool:
-        """Whether this listener leads and has read everything that was there when it began."""
-        return self._caught_up.is_set()
+        """Whether this listener leads, and the channel layer takes what it sends."""
+        return self._leads
 
     def stop(self) -> None:
         """Have :meth:`run` save the cursor and return; may be called from a signal handler of the loop."""
@@ -76,6 +76,7 @@ class Listener:
             ConfigurationError, ChannelLayerError: What no retry can mend.
         """
         backoff = Backoff(0.1, 10.0)
+        loop = asyncio.get_running_loop()
         try:
             while not self.stopping:
                 try:
@@ -83,6 +84,8 @@ class Listener:
                 except (ConfigurationError, ChannelLayerError):
                     raise
                 except Exception as error:
+                    if loop.is_closed():
+                        raise  # it took this task along without cancelling it
                     # Whatever it was, the next session reads from the saved cursor: a listener that ends is a hole.
                     if self._worked:
                         backoff.reset()
@@ -92,7 +95,7 @@ class Listener:
                     expected = isinstance(error, (*CONNECTION_ERRORS, LeadershipLost, NotMigrated))
                     observation = ConnectionFailed(alias=self.alias, error=self.error, delay=delay)
                     emit(observation, None if expected else error)
-                    await self._pause(delay)
+                    await self.pause(delay)
         finally:
             await self._close_thread()
         emit(Stopped(alias=self.alias))
@@ -107,7 +110,7 @@ class Listener:
             if await self._stand_by(session, log.schema):
                 await self._lead(session, log)
         finally:
-            self._caught_up.clear()
+            self._leads = False
             await session.close()
             self.session = None
 
@@ -133,11 +136,12 @@ class Listener:
     def _on_notice(self, connection: Any, notice: object) -> None:
         emit(LeaderEnded(alias=self.alias, message=str(notice)))
 
-    async def _pause(self, seconds: float) -> None:
-        """Sleep, but no longer than until :meth:`stop`."""
+    async def pause(self, seconds: float) -> bool:
+        """Sleep, but no longer than until :meth:`stop`; whether that was called."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stop.wait()
+        return self.stopping
 
     async def _lead(self, session: Session, log: ChangeLog) -> None:
         taken = await log.take()
@@ -158,12 +162,13 @@ class Listener:
             await log.adopt()
         settings = get_settings()
         await log.set_caps(settings.LOG_MAX_AGE, settings.LOG_MAX_ROWS, settings.LOG_MAX_BYTES)
+        history = await begin_term(session, taken.term)
         emit(Leading(alias=self.alias, term=taken.term))
         catalog = await Catalog.open(self.alias, log)
         async with Bell(session) as bell:
             self._bell = bell
             try:
-                await Leadership(self, session, log, bell, catalog, taken).run(obstacle)
+                await Leadership(self, session, log, bell, catalog, taken, history).run(obstacle)
             finally:
                 self._bell = None
 
@@ -201,11 +206,14 @@ class Listener:
         """Whether :meth:`stop` was called."""
         return self._stop.is_set()
 
+    def leading(self) -> None:
+        """Note that subscribers receive what is sent."""
+        self._leads = True
+
     def caught_up(self) -> None:
         """Note that everything that was there at the start has been sent."""
         self._worked = True
         self._obstacle.passed()
-        self._caught_up.set()
 
 
 def _is_to_be_kept(connection: Any) -> bool:

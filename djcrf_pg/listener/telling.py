@@ -14,12 +14,11 @@ from django.db import InterfaceError, OperationalError, connections
 from django.db.models import Model
 from djangochannelsrestframework.observer.model_observer import Action
 
+from djcrf_pg.delivery.envelope import RESYNC, Event, dump
 from djcrf_pg.delivery.interest import Interest
-from djcrf_pg.listener import portable
-from djcrf_pg.listener.envelope import RESYNC, Event
+from djcrf_pg.delivery.protocol import EVERYBODY, Item
 from djcrf_pg.listener.failures import GROUPS, SERIALIZER, Failed, Failure, key_text
-from djcrf_pg.listener.numbering import Control
-from djcrf_pg.listener.occurrence import Bundle, Destination, Occurrence, Outgoing
+from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.listener.parents import hint, rescue
 from djcrf_pg.observations import ObserverFailed, emit, text_of
 from djcrf_pg.registry import BATCH, Observed
@@ -38,7 +37,7 @@ class _BodyFailed(Exception):
 
 def events(
     occurrences: Iterable[Occurrence], interest: Interest, *, forgiving: bool = False
-) -> tuple[Outgoing, list[Failed]]:
+) -> tuple[list[Item], list[Failed]]:
     """Have groups and serializers of the observers make events.
 
     Args:
@@ -47,24 +46,19 @@ def events(
         forgiving: Take user code's database errors as failures of that observer, instead of raising.
 
     Returns:
-        The encoded events of each destination, in the order of their first event; and what failed.
+        The events, in order; and what failed.
 
     Raises:
         OperationalError, InterfaceError: User code found its database gone.
     """
-    outgoing: Outgoing = {}
+    items: list[Item] = []
     failed: list[Failed] = []
-    controls: dict[Observed, Control] = {}
     token = BATCH.set({})
     try:
         for occurrence in occurrences:
-            observer = occurrence.observer
-            control = controls.get(observer)
-            if control is None:
-                control = controls[observer] = Control.of(observer)
             try:
                 # In a context of its own: a language or a time zone that it activates is not for the rest.
-                made = copy_context().run(_tried_twice, occurrence, control, interest, forgiving)
+                made = copy_context().run(_tried_twice, occurrence, interest, forgiving)
             except BaseException as error:
                 if _is_of_the_database(error):
                     connections.close_all()
@@ -72,23 +66,16 @@ def events(
                         raise _cause(error) from None
                 failed.append(_failed(occurrence, error))
                 continue
-            for destination, event in made:
-                bundle = outgoing.get(destination)
-                if bundle is None:
-                    bundle = outgoing[destination] = Bundle(occurrence.change)
-                bundle.events.append(event)
-                bundle.last = occurrence.change
+            items += made
     finally:
         BATCH.reset(token)
-    return outgoing, failed
+    return items, failed
 
 
-def _tried_twice(
-    occurrence: Occurrence, control: Control, interest: Interest, forgiving: bool
-) -> list[tuple[Destination, str]]:
+def _tried_twice(occurrence: Occurrence, interest: Interest, forgiving: bool) -> list[Item]:
     """Make the events of an occurrence, all or none; the second time without what the batch shares."""
     try:
-        return list(_events(occurrence, control, interest))
+        return list(_events(occurrence, interest))
     except BaseException as error:
         if _is_of_the_database(error) and not forgiving:
             raise
@@ -101,7 +88,7 @@ def _tried_twice(
         if is_missing:
             rescue(occurrence.old)
             rescue(occurrence.new)
-        return list(_events(occurrence, control, interest))
+        return list(_events(occurrence, interest))
     finally:
         BATCH.reset(token)
 
@@ -116,7 +103,7 @@ def _is_of_the_database(error: BaseException) -> bool:
     return isinstance(_cause(error), OperationalError | InterfaceError)
 
 
-def _events(occurrence: Occurrence, control: Control, interest: Interest) -> Iterable[tuple[Destination, str]]:
+def _events(occurrence: Occurrence, interest: Interest) -> Iterable[Item]:
     """Groups by old and new row: only the old one has it, delete; both, update; only the new one, create.
 
     A group that a row leaves is told of the row as it was: what it became is not for that group to know.
@@ -128,7 +115,7 @@ def _events(occurrence: Occurrence, control: Control, interest: Interest) -> Ite
         body: dict[str, Any] = {"reason": occurrence.resync, "model": observer.model_cls._meta.label}
         if occurrence.change.count is not None:
             body["count"] = occurrence.change.count
-        yield Destination(control.group, control, resync=True), _encode(occurrence, RESYNC, body)
+        yield Item(observer.address, EVERYBODY, _encode(occurrence, RESYNC, body))
         return
     parts: list[tuple[Action, Model | None, Iterable[str]]]
     before = _groups(observer, old)
@@ -154,7 +141,7 @@ def _events(occurrence: Occurrence, control: Control, interest: Interest) -> Ite
             except BaseException as error:
                 raise _BodyFailed([group for _, _, concerned in parts for group in concerned]) from error
             for group in groups:
-                yield Destination(group, control), event
+                yield Item(observer.address, group, event)
 
 
 def _groups(observer: Observed, instance: Model | None) -> dict[str, None]:
@@ -185,7 +172,7 @@ def _encode(occurrence: Occurrence, action: str, body: Any) -> str:
         committed_at=change.at.isoformat(),
         changed=occurrence.changed,
         context=_context(change.context),
-        old=None if old is None or not occurrence.observer.wants_old else portable.dump(old),
+        old=None if old is None or not occurrence.observer.wants_old else dump(old),
     ).encode(decimals_as_text=occurrence.observer.decimals_as_text)
 
 

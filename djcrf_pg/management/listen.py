@@ -8,10 +8,10 @@ from collections.abc import Iterable
 
 from django.core.management.base import BaseCommand, CommandError
 
+from djcrf_pg.delivery.layer import channel_layer, is_in_memory
 from djcrf_pg.discovery import discover
 from djcrf_pg.exceptions import DjcrfPgError, ungrouped
 from djcrf_pg.listener.identity import one_for_each_log
-from djcrf_pg.listener.sender import channel_layer, is_in_memory
 from djcrf_pg.listener.service import Listener
 from djcrf_pg.management.databases import add_database, check_alias
 from djcrf_pg.observations import logger

@@ -1,13 +1,26 @@
-"""What observers need of a consumer: DCRF's consumers have it, other asynchronous ones of Channels are given it."""
+"""What observers need of a consumer, and give it where it is missing.
 
+An observer that finds itself in a class wraps the class's ``__call__`` and ``dispatch``, and those of the classes that
+derive from it: so the consumer has an :class:`~djcrf_pg.delivery.inbox.Inbox`, whose events take turns with whatever
+else it dispatches, and which ends with it. The request ids of subscriptions, and the methods for groups, are DCRF's;
+other asynchronous consumers of Channels are given them.
+"""
+
+import asyncio
+import functools
 from collections import defaultdict
 from types import MethodType
 from typing import Any
 
-from channels.consumer import SyncConsumer
+from channels.consumer import AsyncConsumer, SyncConsumer
+from channels.exceptions import StopConsumer
 from djangochannelsrestframework.consumers import AsyncAPIConsumer
 
+from djcrf_pg.delivery.inbox import Inbox
 from djcrf_pg.exceptions import ObserverError
+
+#: Where an inbox is among the attributes of its consumer, and what marks a method that knows of it.
+_INBOX = "_djcrf_pg_inbox"
 
 
 def refuse_synchronous(consumer_class: type, observer: str) -> None:
@@ -28,6 +41,100 @@ def refuse_synchronous(consumer_class: type, observer: str) -> None:
         )
 
 
+def attach(owner: Any) -> None:
+    """Have the consumers of a class, and of those that derive from it, hand over what is in their inboxes.
+
+    Args:
+        owner: A class that has an observer: a consumer, or what consumers inherit from.
+    """
+    _wrap(owner)
+    own = vars(owner).get("__init_subclass__")
+    if getattr(own, _INBOX, False):
+        return
+
+    def __init_subclass__(cls: Any, **kwargs: Any) -> None:
+        if own is not None:
+            own.__func__(cls, **kwargs)
+        else:
+            super(owner, cls).__init_subclass__(**kwargs)
+        _wrap(cls)
+
+    made: Any = classmethod(__init_subclass__)  # type: ignore[arg-type]
+    setattr(made, _INBOX, True)
+    owner.__init_subclass__ = made
+
+
+def _wrap(consumer_class: Any) -> None:
+    if not issubclass(consumer_class, AsyncConsumer):
+        return
+    for name, wrapper in (("__call__", _called), ("dispatch", _dispatched)):
+        method = getattr(consumer_class, name)
+        if not getattr(method, _INBOX, False):
+            wrapped = functools.wraps(method)(wrapper(method))
+            setattr(wrapped, _INBOX, True)
+            setattr(consumer_class, name, wrapped)
+
+
+def _called(method: Any) -> Any:
+    async def __call__(self: Any, scope: Any, receive: Any, send: Any) -> None:
+        inbox = inbox_of(self)
+        inbox.attach()
+
+        async def noticed_send(message: Any) -> None:
+            if message["type"] == "websocket.close":
+                inbox.leave()
+            try:
+                await send(message)
+            except OSError:  # the client has gone (ASGI specification, "Disconnected Client")
+                inbox.leave()
+                raise
+
+        try:
+            await method(self, scope, receive, noticed_send)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if inbox.error is None or task is None or task.uncancel() > 0:
+                raise
+            if not isinstance(inbox.error, StopConsumer):
+                raise inbox.error from None
+        finally:
+            await end(self)
+
+    return __call__
+
+
+def _dispatched(method: Any) -> Any:
+    async def dispatch(self: Any, message: Any) -> None:
+        inbox = inbox_of(self)
+        if message["type"] == "websocket.disconnect":
+            inbox.leave()
+        if not await inbox.begin():
+            await method(self, message)
+            return
+        try:
+            await method(self, message)
+        finally:
+            inbox.end()
+
+    return dispatch
+
+
+def inbox_of(consumer: Any) -> Inbox:
+    """The inbox of a consumer; made when there is none."""
+    found: Inbox | None = vars(consumer).get(_INBOX)
+    if found is None:
+        found = vars(consumer)[_INBOX] = Inbox()
+    return found
+
+
+async def end(consumer: Any) -> None:
+    """Leave nothing of a consumer that has ended, however it did: no lanes, no groups of its subscriptions."""
+    inbox = inbox_of(consumer)
+    await inbox.close()
+    for subscription in inbox.subscriptions.values():
+        subscription.observer.forget(subscription)
+
+
 def equip(consumer: Any, observer: str, *, replies: bool = False) -> None:
     """Give a consumer what it lacks of DCRF's: the request ids of its subscriptions, and the methods for groups.
 
@@ -41,6 +148,11 @@ def equip(consumer: Any, observer: str, *, replies: bool = False) -> None:
     Raises:
         ObserverError: It is synchronous, or has no ``send_json`` to reply with.
     """
+    if not getattr(type(consumer).dispatch, _INBOX, False) and not isinstance(consumer, SyncConsumer):
+        raise ObserverError(
+            f"{observer} was made an observer of {type(consumer).__name__} when that class was there already. Decorate "
+            f"it in the body of the class, or of one that it inherits from."
+        )
     if isinstance(consumer, AsyncAPIConsumer):
         return
     refuse_synchronous(type(consumer), observer)

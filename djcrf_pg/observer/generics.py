@@ -11,8 +11,9 @@ from djangochannelsrestframework.decorators import action
 from rest_framework import status
 from rest_framework.generics import get_object_or_404
 
+from djcrf_pg.delivery.envelope import RESYNC
 from djcrf_pg.exceptions import MalformedRequestId, SubscribeError
-from djcrf_pg.listener.envelope import RESYNC
+from djcrf_pg.observer.consumers import attach
 from djcrf_pg.observer.dcrf import DCRFGenericModelObserver, DCRFObserverModelInstanceMixin
 from djcrf_pg.observer.model_observer import ModelObserver, check_request_id
 
@@ -94,6 +95,7 @@ class ObserverModelInstanceMixin(DCRFObserverModelInstanceMixin):
         if bound is generic or not bound.observes(model, many_to_many):
             name = f"{cls.__module__}.{cls.__name__}.handle_instance_change"
             cls.handle_instance_change = generic.bind_to_model(model, name, many_to_many)
+        attach(cls)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -1,9 +1,14 @@
-"""What becomes of a message in a consumer: which of its events are news, and the calls of the handler."""
+"""What becomes of an event in a consumer: the calls of the handler, and of what has it load again.
+
+A handler that raises is called once more, with the event as it came. If it raises again, the next event goes on, and
+the consumer gets a resync ``failed`` for the group: one in :data:`~djcrf_pg.listener.failures.PAUSE` seconds. In DCRF
+an exception would end the consumer. A resync counts when its handler has returned, and is delivered again until then.
+Where the client is gone, nothing is wrong with a handler that cannot send.
+"""
 
 import json
 import time
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
@@ -11,15 +16,13 @@ from channels.db import database_sync_to_async
 from channels.exceptions import StopConsumer
 from django.db.models import Model
 
+from djcrf_pg.delivery.envelope import RESYNC, Event
+from djcrf_pg.delivery.inbox import Subscription
 from djcrf_pg.instances import runs_code
-from djcrf_pg.listener import envelope
+from djcrf_pg.listener import embedded
 from djcrf_pg.listener.failures import HANDLER, PAUSE, Failure, resync_event
-from djcrf_pg.listener.numbering import Tail
-from djcrf_pg.observations import EnvelopeUnreadable, MessagesMissing, ObserverFailed, emit, text_of
-from djcrf_pg.observer import membership
+from djcrf_pg.observations import ObserverFailed, emit, text_of
 from djcrf_pg.observer.consumers import reply
-from djcrf_pg.observer.subscriptions import Subscriptions
-from djcrf_pg.registry import registry
 
 #: What DCRF does not pass to handlers and serializers: it goes to those that name it or take ``**kwargs``.
 HANDLER_EXTRAS = ("change_id", "committed_at", "changed", "context")
@@ -27,198 +30,162 @@ HANDLER_EXTRAS = ("change_id", "committed_at", "changed", "context")
 #: Failures that a consumer keeps for one group until they are recorded.
 _MOST = 100
 
+#: Seconds after which a resync that was not handled is delivered again, the first time; then it is twice as long.
+_AGAIN, _DOUBLINGS = 10.0, 6
 
-class Handling:
-    """An observer's messages for one consumer.
 
-    A handler that raises is called once more, with the event as it came. If it raises again, the next event goes on,
-    and the consumer gets a resync ``failed`` for the group: one in :data:`~djcrf_pg.listener.failures.PAUSE` seconds.
-    In DCRF an exception would end the consumer, and here the rest of the envelope with it. A message that cannot be
-    read is a resync too.
+async def receive(observer: Any, subscription: Subscription, group: str, line: str) -> None:
+    """Have the consumer handle an event that is news to it.
 
     Args:
         observer: The observer.
-        consumer: The consumer; None where somebody calls the observer without one.
-        state: What the consumer has of the observer; None without a consumer.
+        subscription: What the consumer has of it.
+        group: The group that the event came through; empty for what is for everybody.
+        line: The event.
     """
+    # It was read once when it came off the layer. This makes objects that only this consumer has.
+    event = Event(*json.loads(line))
+    moments = subscription.since
+    if group:
+        if not subscription.holds(group):
+            return  # left meanwhile
+        moment = moments.get(group)
+        if moment is not None and moment.sees(event.xid, event.committed_at):
+            return
+    elif moments and all(moment.sees(event.xid, event.committed_at) for moment in moments.values()):
+        return
+    if event.action == RESYNC:
+        if not await _resync(observer, subscription, group, event):
+            subscription.lost = subscription.lost or event.body
+            _again(subscription)
+        return
+    try:
+        await _call(observer, subscription, group, event)
+    except StopConsumer:
+        raise
+    except Exception:
+        if not subscription.inbox.gone:
+            # Made anew: the handler may have changed the one that it was given.
+            await _call_again(observer, subscription, group, Event(*json.loads(line)))
 
-    def __init__(self, observer: Any, consumer: Any, state: Subscriptions | None) -> None:
-        self._observer = observer
-        self._consumer = consumer
-        self._state = state
 
-    async def take(self, message: Mapping[str, Any], **kwargs: Any) -> None:
-        """Call the handler for each event that is news, in order; ``kwargs`` are for the handler."""
-        state, since = self._state, None
-        try:
-            group, term = envelope.head(message)
-            # Before its term counts: one out of a damaged message would make all that follow old.
-            events = envelope.unpack(message)
-            before, number = envelope.numbers_of(message)
-            tails = envelope.tails_of(message)
-            address = envelope.address_of(message)
-        except ValueError as error:
-            group = str(message.get("group"))
-            emit(EnvelopeUnreadable(observer=self._observer.label, group=group, error=str(error)), None)
-            events, state = [self._lost()], None
+async def settle(observer: Any, subscription: Subscription) -> None:
+    """Do what is due: a resync that was not handled, or the one after failures."""
+    if (body := subscription.lost) is not None:
+        event = resync_event(observer, 0)._replace(body=body)
+        if await _resync(observer, subscription, "", event):
+            subscription.lost, subscription.tries = None, 0
         else:
-            if state is not None:
-                since = state.since.get(group)
-                if not self._heeds(state, group, term, before, number, tails):
-                    return
-            if address is not None and not self._is_ours(address, state if events else None):
-                return
-        kwargs |= {"group": group, "message_type": message["type"]}
-        for place, event in enumerate(events):
-            if state is not None and envelope.is_of_the_layer(event):
-                # Not from the log, so it is in no snapshot. It is sent until it was handled, and may come twice.
-                fresh, state.stale = state.stale, False
-            else:
-                fresh = since is None or not since.sees(event.xid, event.committed_at)
-            if not fresh:
-                continue
-            if event.action == envelope.RESYNC:
-                await self._handle_resync(event, **kwargs)
-                continue
-            raised = False
-            try:
-                await self._handle(event, **kwargs)
-            except StopConsumer:
-                raise
-            except Exception:
-                raised = True
-            if raised:
-                # Made anew: the handler may have changed the one that it was given.
-                await self._handle_again(envelope.unpack(message)[place], **kwargs)
-        if state is not None and state.failed and time.monotonic() >= state.failed_at + PAUSE:
-            await self._tell_of_failures(state, **kwargs)
+            _again(subscription)
+    if subscription.failed:
+        wait = subscription.failed_at + PAUSE - time.monotonic()
+        if wait > 0:
+            subscription.settle_in(wait)
+        else:
+            await _settle_failures(observer, subscription)
 
-    def _is_ours(self, address: str, state: Subscriptions | None) -> bool:
-        """Whether a message is of this observer, and not of one that has the same groups.
 
-        One that nobody here knows is that of other code, as in a deploy that renames a consumer. It may have been for
-        us or not, and its bodies may not be for our subscribers: they load again.
-        """
-        newest = registry.at(address)
-        if address != self._observer.address:
-            known = newest is not None
-        elif newest is None or newest is self._observer or self._observer.makes_the_same(newest):
+def _again(subscription: Subscription) -> None:
+    subscription.settle_in(_AGAIN * 2**subscription.tries)
+    subscription.tries = min(subscription.tries + 1, _DOUBLINGS)
+
+
+async def _settle_failures(observer: Any, subscription: Subscription) -> None:
+    """Have the consumer load again what its handler failed on.
+
+    Where not even that can be sent, the client is gone, and nothing is wrong with the handler.
+    """
+    failed, subscription.failed, subscription.failed_at = subscription.failed or {}, None, time.monotonic()
+    for group, failures in failed.items():
+        if await _resync(observer, subscription, group, resync_event(observer, failures[-1].change_id)):
+            embedded.hub_of(observer.model_cls).record(failures)
+
+
+async def _call(observer: Any, subscription: Subscription, group: str, event: Event) -> None:
+    await observer.func(
+        subscription.consumer,
+        event.body,
+        observer=observer,
+        message_type=observer.message_type,
+        group=group,
+        subscribing_request_ids=list(_requests(observer, subscription).get(group, ())),
+        action=event.action,
+        **await _extras_of(observer, event),
+    )
+
+
+async def _extras_of(observer: Any, event: Event) -> dict[str, Any]:
+    """What the handler named. Code of the model's that sees the old instance may query, and does so in a thread."""
+    if observer.wants_old and runs_code(observer.model_cls):
+        extras: dict[str, Any] = await database_sync_to_async(observer.extras_of)(event)
+        return extras
+    return dict(observer.extras_of(event))
+
+
+async def _call_again(observer: Any, subscription: Subscription, group: str, event: Event) -> None:
+    """Call the handler once more, and take down what it fails on."""
+    key = _key_in(observer.model_cls, event.body)
+    try:
+        await _call(observer, subscription, group, event)
+    except StopConsumer:
+        raise
+    except Exception as error:
+        if subscription.inbox.gone:
+            return
+        _report(observer, event, error)
+        subscription.failed = subscription.failed or {}
+        failures = subscription.failed.setdefault(group, [])
+        if len(failures) < _MOST:
+            failures.append(Failure.of(observer, HANDLER, key, event.change_id, error))
+        subscription.inbox.remind(subscription)
+
+
+def _report(observer: Any, event: Event, error: Exception) -> None:
+    failure = ObserverFailed(
+        observer=observer.label,
+        model=observer.model_cls._meta.label,
+        pk=event.body.get("pk") if isinstance(event.body, dict) else None,
+        change_id=event.change_id,
+        error=text_of(error),
+    )
+    emit(failure, error)
+
+
+async def _resync(observer: Any, subscription: Subscription, group: str, event: Event) -> bool:
+    """Have the subscribers of a group load again, or those of all groups; return whether that could be said."""
+    by_group = _requests(observer, subscription)
+    requests = list(dict.fromkeys(by_group.get(group) or chain.from_iterable(by_group.values())))
+    consumer = subscription.consumer
+    try:
+        if observer.resync_handler is None:
+            for request_id in requests:
+                await reply(consumer, action=RESYNC, data=event.body, status=205, request_id=request_id)
             return True
-        else:
-            known = False
-        if state is not None and not known:
-            state.lose()
+        extras = {name: getattr(event, name) for name in HANDLER_EXTRAS if name != "changed"}
+        await observer.resync_handler(
+            consumer,
+            subscribing_request_ids=requests,
+            observer=observer,
+            message_type=observer.message_type,
+            group=group or observer.resync_group(),
+            **event.body,
+            **extras,
+        )
+    except StopConsumer:
+        raise
+    except Exception as error:
+        if not subscription.inbox.gone:
+            _report(observer, event, error)
         return False
+    return True
 
-    def _lost(self) -> envelope.Event:
-        """What stands for events that could not be read: nothing is known of them but that there were some."""
-        body = {"reason": "unreadable", "model": self._observer.model_cls._meta.label}
-        return envelope.Event(envelope.RESYNC, body, 0, 0, datetime.now(UTC).isoformat())
 
-    def _heeds(
-        self, state: Subscriptions, group: str, term: int, before: Tail, number: int, tails: Mapping[str, Tail]
-    ) -> bool:
-        """Whether a message is news. Term 0 is none of a leader's, but the keeper's."""
-        if not term:
-            return True
-        complete = not state.stale
-        if not state.takes(group, term, before, number):
-            return False
-        state.compare(term, tails)
-        if complete and state.stale:
-            emit(MessagesMissing(observer=self._observer.label))
-        return True
-
-    async def _handle(self, event: envelope.Event, **kwargs: Any) -> None:
-        await self._observer.func(
-            self._consumer,
-            event.body,
-            observer=self._observer,
-            subscribing_request_ids=list(self._requests().get(kwargs["group"], ())),
-            action=event.action,
-            **await self._extras_of(event),
-            **kwargs,
-        )
-
-    async def _extras_of(self, event: envelope.Event) -> dict[str, Any]:
-        """What the handler named. Code of the model's that sees the old instance may query, and does so in a thread."""
-        observer = self._observer
-        if observer.wants_old and runs_code(observer.model_cls):
-            extras: dict[str, Any] = await database_sync_to_async(observer.extras_of)(event)
-            return extras
-        return dict(observer.extras_of(event))
-
-    async def _handle_again(self, event: envelope.Event, **kwargs: Any) -> None:
-        """Call the handler once more, and take down what it fails on."""
-        key = _key_in(self._observer.model_cls, event.body)
-        try:
-            await self._handle(event, **kwargs)
-        except StopConsumer:
-            raise
-        except Exception as error:
-            self._report(event, error)
-            if self._state is not None:
-                failures = self._state.failed.setdefault(kwargs["group"], [])
-                if len(failures) < _MOST:
-                    failures.append(Failure.of(self._observer, HANDLER, key, event.change_id, error))
-
-    async def _tell_of_failures(self, state: Subscriptions, **kwargs: Any) -> None:
-        """Have the consumer load again what its handler failed on.
-
-        Where not even that can be sent, the client is gone, and nothing is wrong with the handler.
-        """
-        failed, state.failed, state.failed_at = state.failed, {}, time.monotonic()
-        for group, failures in failed.items():
-            event = resync_event(self._observer, failures[-1].change_id)
-            if await self._handle_resync(event, **{**kwargs, "group": group}):
-                membership.keeper(self._consumer.channel_layer).record(self._observer, failures)
-
-    def _report(self, event: envelope.Event, error: Exception) -> None:
-        failure = ObserverFailed(
-            observer=self._observer.label,
-            model=self._observer.model_cls._meta.label,
-            pk=event.body.get("pk") if isinstance(event.body, dict) else None,
-            change_id=event.change_id,
-            error=text_of(error),
-        )
-        emit(failure, error)
-
-    async def _handle_resync(self, event: envelope.Event, **kwargs: Any) -> bool:
-        """Have the subscribers of a group load again, or those of all groups; return whether that could be said."""
-        by_group = self._requests()
-        concerned = by_group.get(kwargs["group"]) or chain.from_iterable(by_group.values())
-        requests = list(dict.fromkeys(concerned))
-        try:
-            if self._observer.resync_handler is None:
-                for request_id in requests:
-                    await reply(
-                        self._consumer, action=envelope.RESYNC, data=event.body, status=205, request_id=request_id
-                    )
-                return True
-            extras = {name: getattr(event, name) for name in HANDLER_EXTRAS if name != "changed"}
-            await self._observer.resync_handler(
-                self._consumer,
-                subscribing_request_ids=requests,
-                observer=self._observer,
-                **event.body,
-                **extras,
-                **kwargs,
-            )
-        except StopConsumer:
-            raise
-        except Exception as error:
-            self._report(event, error)
-            return False
-        return True
-
-    def _requests(self) -> Mapping[str, Iterable[Any]]:
-        """The request ids of the consumer's subscriptions, by group."""
-        if self._consumer is None:
-            return {}
-        requests: Mapping[str, Iterable[Any]] = self._consumer._observer_group_to_request_id[
-            self._observer._stable_observer_id
-        ]
-        return requests
+def _requests(observer: Any, subscription: Subscription) -> Mapping[str, Iterable[Any]]:
+    """The request ids of the consumer's subscriptions, by group."""
+    requests: Mapping[str, Iterable[Any]] = subscription.consumer._observer_group_to_request_id[
+        observer._stable_observer_id
+    ]
+    return requests
 
 
 def _key_in(model: type[Model], body: Any) -> str:

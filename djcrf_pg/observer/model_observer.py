@@ -2,7 +2,6 @@
 
 import hashlib
 import inspect
-import time
 from collections.abc import Collection, Iterable
 from functools import cached_property, lru_cache
 from types import CellType, FunctionType
@@ -18,17 +17,17 @@ from rest_framework.serializers import BaseSerializer
 from rest_framework.settings import api_settings
 
 from djcrf_pg.conf import get_settings
-from djcrf_pg.delivery.interest import bit_of
-from djcrf_pg.delivery.protocol import EVERYBODY
-from djcrf_pg.exceptions import ChannelLayerError, MalformedRequestId, ObserverError, SubscribeError
+from djcrf_pg.delivery.envelope import Event, load
+from djcrf_pg.delivery.inbox import Subscription
+from djcrf_pg.delivery.protocol import KEY
+from djcrf_pg.exceptions import MalformedRequestId, ObserverError, SubscribeError, TooManySubscriptions
 from djcrf_pg.instances import sql_fields
-from djcrf_pg.listener import embedded, envelope, portable
-from djcrf_pg.observer import by_hand, membership
-from djcrf_pg.observer.consumers import equip, refuse_synchronous
+from djcrf_pg.listener import embedded
+from djcrf_pg.observer import by_hand, handling
+from djcrf_pg.observer.consumers import attach, equip, inbox_of, refuse_synchronous
 from djcrf_pg.observer.dcrf import DCRFModelObserver
-from djcrf_pg.observer.handling import HANDLER_EXTRAS, Handling
+from djcrf_pg.observer.handling import HANDLER_EXTRAS
 from djcrf_pg.observer.serializing import represent
-from djcrf_pg.observer.subscriptions import Subscriptions, subscriptions_of
 from djcrf_pg.registry import (
     Relationship,
     family_of,
@@ -38,6 +37,9 @@ from djcrf_pg.registry import (
     registry,
     relationships_of,
 )
+
+#: Characters of a request id: each event repeats it.
+MAX_REQUEST_ID = 255
 
 _SERIALIZER_EXTRAS = (*HANDLER_EXTRAS, "old_instance")
 
@@ -114,6 +116,7 @@ class ModelObserver(DCRFModelObserver):
     def __set_name__(self, owner: type, name: str) -> None:
         """Look at the class that has the observer; it may be a mixin, and no consumer yet."""
         refuse_synchronous(owner, self.label)
+        attach(owner)
         if self._is_named:
             return  # Another class has it too; a process that knows the first alone has to call it the same.
         self._is_named = True
@@ -362,38 +365,45 @@ class ModelObserver(DCRFModelObserver):
         equip(consumer, self.label, replies=request_id is not None and self._resync is None)
         if not self.trigger_driven:
             return list(await super().subscribe(consumer, *args, request_id=request_id, **kwargs))
-        if consumer.channel_layer is None:
-            raise ChannelLayerError(
-                "The consumer has no channel layer, so no event can reach it: set CHANNEL_LAYERS in the settings."
-            )
         self._refuse_if_replaced()
-        state = self._state(consumer)
         names = list(self.group_names_for_consumer(*args, consumer=consumer, **kwargs))
+        subscription = self._subscription(consumer)
         requests = consumer._observer_group_to_request_id[self._stable_observer_id]
+        self._refuse_if_too_many(consumer, names, request_id)
         # What is there already, and what another call that waits at the same time has made, is not ours to undo.
         fresh = [group for group in names if request_id not in requests.get(group, ())]
-        state.waiting.update([*names, self.resync_group()])
-        keeper = membership.keeper(consumer.channel_layer)
+        subscription.wait(names)
+        alias = router.db_for_write(self.model_cls)
         try:
-            await keeper.keep(consumer)
-            added = time.time()
-            groups = list(await super().subscribe(consumer, *args, request_id=request_id, **kwargs))
-            async with state.changing:
-                await keeper.join(consumer, self.resync_group())
-            bits = [bit_of(self.address, group) for group in (EVERYBODY, *groups)]
-            probe = await embedded.ready(router.db_for_write(self.model_cls), self.tables, bits)
+            for group in names:
+                if request_id is not None:
+                    requests[group].add(request_id)
+                if get_settings().JOIN_GROUPS and consumer.channel_layer is not None:
+                    await consumer.add_group(group)
+            probe = await embedded.ready(alias, self.tables, subscription, names)
         except BaseException:
-            state.waiting.subtract([*names, self.resync_group()])
+            subscription.waited(names)
             for group in fresh:
                 requests[group].discard(request_id)
-            await self._leave_unused(consumer, [*names, self.resync_group()])
+            await self._leave_unused(subscription, names)
             raise
-        state.waiting.subtract([*names, self.resync_group()])
-        state.session = state.session or probe.session
-        for group in (*groups, self.resync_group()):
-            state.since.setdefault(group, probe.moment)
-            state.added.setdefault(group, added)
-        return groups
+        subscription.waited(names)
+        for group in names:
+            subscription.since.setdefault(group, probe.moment)
+        return names
+
+    def _refuse_if_too_many(self, consumer: AsyncAPIConsumer, groups: Collection[str], request_id: Any) -> None:
+        most = get_settings().MAX_SUBSCRIPTIONS
+        count = sum(
+            max(len(requests), 1)
+            for by_group in consumer._observer_group_to_request_id.values()
+            for requests in by_group.values()
+        )
+        if count + len(groups) > most:
+            raise TooManySubscriptions(
+                f"A consumer may have {most} subscriptions (DJCRF_PG['MAX_SUBSCRIPTIONS']: groups, each for each "
+                f"request id); this one has {count}, and {self.label} would add {len(groups)}."
+            )
 
     def _refuse_if_replaced(self) -> None:
         newest = registry.at(self.address)
@@ -404,20 +414,28 @@ class ModelObserver(DCRFModelObserver):
                 f"@model_observer({self.model_cls.__name__}, partition=…)."
             )
 
-    async def _leave_unused(self, consumer: AsyncAPIConsumer, groups: Iterable[str]) -> None:
+    async def _leave_unused(self, subscription: Subscription, groups: Iterable[str]) -> None:
         """Leave groups that no subscription has and none waits for."""
-        state = self._state(consumer)
+        consumer = subscription.consumer
         requests = consumer._observer_group_to_request_id[self._stable_observer_id]
         for group in groups:
-            async with state.changing:
-                if state.holds(group):
+            async with subscription.changing:
+                if subscription.holds(group):
                     continue
                 requests.pop(group, None)
-                added = state.added.pop(group, None)
+                embedded.hub_of(self.model_cls).leave(subscription, group)
                 if group in consumer.groups:
                     await consumer.remove_group(group)
-                elif group == self.resync_group() or added is not None:  # by the keeper, while it was being joined
-                    await membership.keeper(consumer.channel_layer).leave(consumer, group)
+
+    def forget(self, subscription: Subscription) -> None:
+        """Leave nothing of a subscription whose consumer has ended; the layer's groups are left by the hub."""
+        hub = embedded.hub_of(self.model_cls)
+        hub.forget(subscription)
+        consumer = subscription.consumer
+        if consumer.channel_layer is not None and (
+            left := [each for each in subscription.groups if each in consumer.groups]
+        ):
+            hub.abandon(consumer.channel_layer, consumer.channel_name, left)
 
     async def unsubscribe(
         self, consumer: AsyncAPIConsumer, *args: Any, request_id: Any = None, **kwargs: Any
@@ -433,40 +451,47 @@ class ModelObserver(DCRFModelObserver):
         equip(consumer, self.label)
         if not self.trigger_driven:
             return list(await super().unsubscribe(consumer, *args, request_id=request_id, **kwargs))
-        state = self._state(consumer)
-        async with state.changing:
+        subscription = self._subscription(consumer)
+        requests = consumer._observer_group_to_request_id[self._stable_observer_id]
+        async with subscription.changing:
+            known = list(requests)
             groups = list(await super().unsubscribe(consumer, *args, request_id=request_id, **kwargs))
             for group in groups:
-                if request_id is None or group not in consumer.groups:
-                    state.since.pop(group, None)
-                    state.added.pop(group, None)
-                    state.heard.pop(group, None)
-        if state.since.keys() <= {self.resync_group()}:
-            state.since.clear()
-            state.heard.clear()
-        await self._leave_unused(consumer, [*groups, self.resync_group()])
+                if request_id is None or (group in known and group not in requests):
+                    subscription.since.pop(group, None)
+        await self._leave_unused(subscription, groups)
         return groups
 
-    def _state(self, consumer: AsyncAPIConsumer) -> Subscriptions:
-        states = subscriptions_of(consumer)
-        if self._stable_observer_id not in states:
-            states[self._stable_observer_id] = Subscriptions(self)
-        return states[self._stable_observer_id]
+    def _subscription(self, consumer: AsyncAPIConsumer) -> Subscription:
+        inbox = inbox_of(consumer)
+        found = inbox.subscriptions.get(self._stable_observer_id)
+        if found is None:
+            found = inbox.subscriptions[self._stable_observer_id] = Subscription(self, consumer, inbox)
+        return found
 
     async def __call__(self, message: dict[str, Any], consumer: AsyncAPIConsumer | None = None, **kwargs: Any) -> Any:
-        """Call the handler for each event of a message, in order; see :mod:`djcrf_pg.observer.handling`."""
-        if envelope.KEY not in message:
-            return await super().__call__(message, consumer=consumer, **kwargs)
-        state = None if consumer is None else self._state(consumer)
-        await Handling(self, consumer, state).take(message, **kwargs)
-        return None
+        """Call the handler with a message of DCRF's form, as an application may send it.
 
-    def extras_of(self, event: envelope.Event) -> dict[str, Any]:
+        Events come by way of the hub; what a listener of 0.1.0 sends to DCRF's groups is not taken from there.
+        """
+        if KEY in message:
+            return None
+        return await super().__call__(message, consumer=consumer, **kwargs)
+
+    async def receive(self, subscription: Subscription, group: str, line: str) -> None:
+        """Have the consumer handle an event; see :mod:`djcrf_pg.observer.handling`."""
+        await handling.receive(self, subscription, group, line)
+
+    async def settle(self, subscription: Subscription) -> None:
+        """Have the consumer load again where that is due."""
+        await handling.settle(self, subscription)
+
+    def extras_of(self, event: Event) -> dict[str, Any]:
         """What the handler is given of an event because it named it."""
         extras = {name: getattr(event, name) for name in self._extras}
         if self.wants_old:
             alias = router.db_for_write(self.model_cls)
-            extras["old_instance"] = event.old and portable.load(self.model_cls, alias, event.old)
+            extras["old_instance"] = event.old and load(self.model_cls, alias, event.old)
         return extras
 
     @property
@@ -498,10 +523,15 @@ def check_request_id(request_id: Any) -> None:
     """Refuse what cannot be kept in a set of request ids; None is no request id.
 
     Raises:
-        MalformedRequestId: It is neither text nor a number.
+        MalformedRequestId: It is neither text nor a number, or too long.
     """
     if request_id is not None and not isinstance(request_id, str | int | float):
         raise MalformedRequestId(f"request_id must be text or a number, not {type(request_id).__name__}.")
+    # An int of some thousand digits has no text, and each event repeats the id.
+    if (isinstance(request_id, str) and len(request_id) > MAX_REQUEST_ID) or (
+        isinstance(request_id, int) and abs(request_id) >= 10**MAX_REQUEST_ID
+    ):
+        raise MalformedRequestId(f"request_id must have {MAX_REQUEST_ID} characters or digits at most.")
 
 
 def _require_table(model: Any, label: str) -> None:

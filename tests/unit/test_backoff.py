@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from djcrf_pg.listener.backoff import Backoff
+from djcrf_pg.delivery.backoff import Backoff
 
 
 @given(least=st.floats(0.001, 1), factor=st.floats(1, 1000), tries=st.integers(1, 50), seed=st.integers())

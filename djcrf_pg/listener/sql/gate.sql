@@ -1,15 +1,11 @@
 -- name: probe
 -- :holder of the leader's lock, $1 quoted table names, :oid of one, $2 names of our triggers, $3 class of the locks that
--- say of which project a listener is.
+-- say of which project a listener is, :history of the database.
 WITH wanted AS (
     SELECT name, /* :oid */ AS oid FROM unnest($1::text[]) AS wanted (name)
 )
 SELECT pg_current_snapshot()::text AS snapshot, clock_timestamp() AS at,
-       (SELECT system_identifier FROM pg_control_system()) AS system,
-       (SELECT oid FROM pg_database WHERE datname = current_database())::int8 AS database,
-       coalesce(to_regclass('djcrf_pg_change')::oid, 0)::int8 AS log,
-       -- A name of a WAL file begins with the timeline (PostgreSQL manual, 9.27.3).
-       ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int8 AS timeline,
+       history.*,
        EXISTS (
            SELECT FROM pg_class AS log JOIN pg_class AS interest USING (relnamespace)
            WHERE log.oid = to_regclass('djcrf_pg_change') AND interest.oid = to_regclass('djcrf_pg_interest')
@@ -34,10 +30,21 @@ SELECT pg_current_snapshot()::text AS snapshot, clock_timestamp() AS at,
                  AND pronamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('djcrf_pg_change'))
            )
        ) AS bare
+FROM (/* :history */) AS history
 
 -- name: term
--- Of the leadership that began last.
-SELECT coalesce((SELECT term FROM djcrf_pg_cursor WHERE name = 'leader'), 0)
+-- :holder of the leader's lock. Of the leadership that began last, by the cursor; and by the lock that the leader has with
+-- the term for its key, should somebody have emptied all tables.
+SELECT greatest(
+    (SELECT term FROM djcrf_pg_cursor WHERE name = 'leader'),
+    (
+        SELECT max(locks.classid::int8 << 32 | locks.objid::int8)
+        FROM (/* :holder */) AS holder JOIN pg_locks AS locks USING (pid)
+        WHERE locks.locktype = 'advisory' AND locks.granted AND locks.objsubid = 1
+          AND locks.mode = 'ShareLock' -- that of an install, which it may have for a moment, is exclusive
+    ),
+    0
+)
 
 -- name: projects
 -- $1 names of our triggers: the projects that have some, as their comments say.

@@ -6,6 +6,18 @@ WHERE locks.locktype = 'advisory' AND locks.granted AND locks.objsubid = 2
   AND locks.classid = /* :class */::int8::oid AND locks.objid = to_regclass('djcrf_pg_change')::oid
   AND locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 
+-- name: history
+-- Which database and log this is, and which course of its events. A name of a WAL file begins with the timeline (PostgreSQL
+-- manual, 9.27.3), which a promotion or a recovery to a point in time changes.
+SELECT (SELECT system_identifier FROM pg_control_system()) AS system,
+       (SELECT oid FROM pg_database WHERE datname = current_database())::int8 AS database,
+       coalesce(to_regclass('djcrf_pg_change')::oid, 0)::int8 AS log,
+       ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int8 AS timeline
+
+-- name: own_term
+-- $1 the term that a leader has begun: the key of a lock that says so to whoever may look into pg_locks.
+SELECT pg_advisory_lock_shared($1::int8)
+
 -- name: claim
 -- $1 class and $2 key of the lock that says of which project a listener is.
 SELECT pg_advisory_lock_shared($1::int, $2::int8::bit(32)::int)

@@ -1,0 +1,421 @@
+"""The process's end of delivery: one channel for all its subscriptions to a database, and who is in which lane *here*.
+
+A hub is a registry. The first subscription of an observer joins the channel to the observer's stream, the last one that
+goes leaves it, and one message serves everybody. It has two tasks:
+
+- One does nothing but take messages off the layer and put their events into inboxes; nothing that a consumer does can
+  hold it up, and a channel that is read at once is never over its capacity.
+- The other *watches*, every :data:`TICK` seconds: it joins the groups again after a loss and before they expire, asks
+  the database about leaders that it does not know, has the process's interest renewed, and looks after those that
+  ended.
+
+What is lost is decided by :class:`~djcrf_pg.delivery.protocol.Inbound`. The channel is back in its groups before a loss
+is reported to the subscriptions that it concerns, so whoever loads then has it all.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Protocol
+
+import asyncpg
+from channels.db import aclose_old_connections
+from channels.layers import BaseChannelLayer
+
+from djcrf_pg.delivery.backoff import Backoff
+from djcrf_pg.delivery.envelope import CHANNEL_LAYER
+from djcrf_pg.delivery.inbox import Moment, Subscription
+from djcrf_pg.delivery.interest import bit_of
+from djcrf_pg.delivery.layer import channel_layer, receiving_layer
+from djcrf_pg.delivery.protocol import (
+    EVERYBODY,
+    SILENCE,
+    Arrival,
+    Doubt,
+    Foreign,
+    Happening,
+    History,
+    Inbound,
+    Loss,
+    Standing,
+    Unreadable,
+    stream_of,
+)
+from djcrf_pg.observations import ForeignMessages, LayerUnreachable, MessagesMissing, MessagesUnreadable, emit
+
+#: Seconds between looks.
+TICK = 0.25
+
+#: Seconds that a stream without subscriptions stays joined: whoever comes back at once finds it.
+_LINGER = 10.0
+
+#: Seconds between looks at whether the process is still known to be interested, and between clearings of what it is no
+#: longer interested in.
+_RENEW, _RETAIN = 2.0, 30.0
+
+#: Seconds between two resyncs while a leader leads that nothing readable comes from.
+_SILENT = 10.0
+
+#: Seconds between questions about messages of an unknown leader.
+_ASK = 1.0
+
+#: Seconds after which database connections are looked at again before handlers run, as Channels does for each message.
+_CONNECTIONS = 1.0
+
+#: Failures of handlers that wait to be recorded.
+_MOST_FAILURES = 1_000
+
+#: Groups that are left at the same time for consumers that ended.
+_PARALLEL = 8
+
+#: The group of the heartbeats among the streams.
+_BEATS = None
+
+_DATABASE_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+
+class Answer(Protocol):
+    """What the database says when it is asked."""
+
+    @property
+    def moment(self) -> Moment:
+        """What had been committed, and when."""
+
+    @property
+    def history(self) -> History:
+        """Which database it is."""
+
+    @property
+    def term(self) -> int:
+        """Of the leadership that began last."""
+
+    @property
+    def leader(self) -> str | None:
+        """Who leads."""
+
+
+class Gate(Protocol):
+    """What asks the database on behalf of subscribers."""
+
+    async def probe(self, tables: Iterable[str], bits: Iterable[int]) -> Answer:
+        """Ask; see :meth:`djcrf_pg.listener.gate.Gate.probe`."""
+
+    async def renew(self) -> bool:
+        """See that the interest of this process is known; whether it was all the time."""
+
+    async def retain(self, bits: Collection[int]) -> None:
+        """Have the interest of this process be these bits."""
+
+    async def record(self, failures: Sequence[Any]) -> None:
+        """Keep what handlers failed on."""
+
+
+class Hub:
+    """The subscriptions of an event loop to one database.
+
+    Args:
+        gate: Asks the database.
+    """
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._lanes: dict[tuple[str, str], dict[Subscription, None]] = {}
+        self._inbound = Inbound(lambda observer, group: (observer, group) in self._lanes)
+        self._layer: Any = None
+        self._channel = ""
+        self._history: History | None = None
+        #: Stream to when it was joined, by ``time.monotonic``.
+        self._joined: dict[int | None, float] = {}
+        self._joining = asyncio.Lock()
+        self._unused: dict[int, float] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._background: set[asyncio.Task[None]] = set()
+        self._wanted = asyncio.Event()
+        self._losses: list[Loss] = []
+        self._doubt: Doubt | None = None
+        self._broken = False
+        self._reachable = True
+        now = time.monotonic()
+        self._heard_at = self._asked_at = self._renewed_at = self._retained_at = self._silent_at = now
+        self._tidied_at = 0.0
+        self._failures: list[Any] = []
+        self._left: list[tuple[BaseChannelLayer, str, list[str]]] = []
+
+    # Who is here.
+
+    def enter(self, subscription: Subscription, group: str) -> None:
+        """Put a subscription into a lane, if it is not there."""
+        address = subscription.observer.address
+        for name in (group, EVERYBODY):
+            self._lanes.setdefault((address, name), {})[subscription] = None
+        self._unused.pop(stream_of(address), None)
+
+    def leave(self, subscription: Subscription, group: str) -> None:
+        """Take a subscription out of a lane, and out of that of everybody where it is in no other."""
+        self._remove(subscription, group)
+        if not subscription.groups:
+            self._remove(subscription, EVERYBODY)
+
+    def _remove(self, subscription: Subscription, group: str) -> None:
+        lane = (subscription.observer.address, group)
+        members = self._lanes.get(lane)
+        if members is not None:
+            members.pop(subscription, None)
+            if not members:
+                del self._lanes[lane]
+
+    def forget(self, subscription: Subscription) -> None:
+        """Take a subscription out of all lanes: its consumer has ended."""
+        for group in [*subscription.groups, EVERYBODY]:
+            self._remove(subscription, group)
+
+    def abandon(self, layer: Any, channel: str, groups: Iterable[str]) -> None:
+        """Leave groups on behalf of a consumer that ended without leaving them."""
+        self._left.append((layer, channel, list(groups)))
+        self._wanted.set()
+
+    def subscriptions(self) -> set[Subscription]:
+        """All that are here."""
+        return {one for (_, group), members in self._lanes.items() if group == EVERYBODY for one in members}
+
+    def record(self, failures: Sequence[Any]) -> None:
+        """Have what a handler failed on recorded with the next look."""
+        self._failures += failures[: max(_MOST_FAILURES - len(self._failures), 0)]
+        self._wanted.set()
+
+    def lose_all(self, reason: str) -> None:
+        """Have all subscriptions load again."""
+        for subscription in self.subscriptions():
+            subscription.lose(reason)
+
+    # Joining streams.
+
+    def is_in(self, address: str) -> bool:
+        """Whether what is sent for an observer comes here."""
+        return stream_of(address) in self._joined
+
+    @property
+    def streams(self) -> list[int]:
+        """The streams that the channel is in."""
+        return [stream for stream in self._joined if stream is not _BEATS]
+
+    async def join(self, address: str, history: History) -> None:
+        """Have what is sent for an observer come here from now on. The database is to be asked after this.
+
+        Raises:
+            Exception: The layer's, which cannot be reached.
+        """
+        async with self._joining:
+            await self._begin(history)
+            stream = stream_of(address)
+            if stream not in self._joined:
+                await self._add(stream)
+                self._inbound.join(stream)
+
+    async def _begin(self, history: History) -> None:
+        if not self._tasks:
+            self._layer = receiving_layer()
+            self._channel = await self._layer.new_channel()
+            self._history = history
+            await self._add(_BEATS)
+            self._heard_at = time.monotonic()
+            self._tasks = [
+                asyncio.create_task(self._receive(), name="djcrf_pg hub"),
+                asyncio.create_task(self._watch(), name="djcrf_pg hub's watch"),
+            ]
+
+    async def _add(self, stream: int | None) -> None:
+        assert self._history is not None
+        now = time.monotonic()
+        await self._layer.group_add(self._history.group(stream), self._channel)
+        self._joined[stream] = now
+
+    async def _rejoin(self) -> None:
+        async with self._joining:
+            self._broken = False
+            for stream in list(self._joined):
+                await self._add(stream)
+
+    def learn(self, answer: Answer, streams: Collection[int], doubt: Doubt | None = None) -> None:
+        """Take an answer of the database.
+
+        Args:
+            answer: The answer.
+            streams: Those that the channel was in when the question was asked.
+            doubt: For what it was asked.
+        """
+        standing = Standing(answer.history, answer.term, answer.moment.snapshot)
+        if self._history is not None and answer.history.group(_BEATS) != self._history.group(_BEATS):
+            self._history = answer.history  # its groups have other names
+            self._broken = True
+            self._wanted.set()
+        self._happen(self._inbound.learn(standing, streams, time.monotonic(), doubt))
+
+    # Taking messages.
+
+    async def _receive(self) -> None:
+        backoff = Backoff(0.05, 1.0)
+        while True:
+            try:
+                message = await self._layer.receive(self._channel)
+            except Exception as error:
+                self._layer_failed(error)
+                self._broken = True
+                self._wanted.set()
+                await asyncio.sleep(backoff.delay())
+            else:
+                backoff.reset()
+                beats = self._inbound.beats
+                self._happen(self._inbound.take(message, time.monotonic()))
+                if self._inbound.beats != beats:
+                    self._heard_at = time.monotonic()
+
+    def _happen(self, happenings: Iterable[Happening]) -> None:
+        for happening in happenings:
+            match happening:
+                case Arrival():
+                    self._deliver(happening)
+                case Loss():
+                    self._losses.append(happening)
+                    self._wanted.set()
+                case Doubt():
+                    self._doubt = happening
+                    self._wanted.set()
+                case Foreign(history, term):
+                    emit(ForeignMessages(database=history.group(None), term=term))
+                case Unreadable(error):
+                    emit(MessagesUnreadable(error=error), None)
+
+    def _deliver(self, arrival: Arrival) -> None:
+        if time.monotonic() - self._tidied_at >= _CONNECTIONS:
+            # In the thread that handlers use, before anything that they do there; nobody has to wait for it.
+            self._tidied_at = time.monotonic()
+            self._spawn(aclose_old_connections())
+        lanes = list(arrival.to.items())
+        if len(lanes) == 1:
+            ((lane, places),) = lanes
+            for place in places:
+                self._put(lane, arrival.lines[place])
+        else:  # who is in several lanes receives in the order of the lines
+            for place, lane in sorted((place, lane) for lane, places in lanes for place in places):
+                self._put(lane, arrival.lines[place])
+
+    def _put(self, lane: tuple[str, str], line: str) -> None:
+        for subscription in list(self._lanes.get(lane, ())):
+            subscription.inbox.put(subscription, lane[1], line)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    # Watching.
+
+    async def _watch(self) -> None:
+        backoff = Backoff(0.1, 1.0)
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK):
+                    await self._wanted.wait()
+            self._wanted.clear()
+            try:
+                await self._mind_the_layer()
+            except Exception as error:
+                self._layer_failed(error)
+                await asyncio.sleep(backoff.delay())
+            else:
+                backoff.reset()
+            with contextlib.suppress(*_DATABASE_ERRORS):
+                await self._mind_the_database()
+
+    async def _mind_the_layer(self) -> None:
+        now = time.monotonic()
+        if self._broken or self._losses or now - self._heard_at > SILENCE or self._expires(now):
+            await self._rejoin()
+            self._reachable = True
+        losses, self._losses = self._losses, []
+        self._report(losses)
+        for stream in [stream for stream in self.streams if not self._is_used(stream)]:
+            if now - self._unused.setdefault(stream, now) >= _LINGER:
+                await self._leave_stream(stream)
+        while self._left:
+            layer, channel, groups = self._left.pop()
+            for start in range(0, len(groups), _PARALLEL):
+                part = groups[start : start + _PARALLEL]
+                await asyncio.gather(*(layer.group_discard(group, channel) for group in part), return_exceptions=True)
+
+    def _expires(self, now: float) -> bool:
+        """Whether memberships are old enough to be renewed; a layer whose ``group_expiry`` is 0 keeps them for ever."""
+        expiry = getattr(self._layer, "group_expiry", None) or 0
+        return expiry > 0 and now - min(self._joined.values(), default=now) > expiry / 3
+
+    def _is_used(self, stream: int) -> bool:
+        return any(group == EVERYBODY and stream_of(address) == stream for address, group in self._lanes)
+
+    async def _leave_stream(self, stream: int) -> None:
+        async with self._joining:
+            if not self._is_used(stream) and self._history is not None:
+                self._unused.pop(stream, None)
+                self._joined.pop(stream, None)
+                self._inbound.leave(stream)
+                await self._layer.group_discard(self._history.group(stream), self._channel)
+
+    def _report(self, losses: Sequence[Loss]) -> None:
+        """Have those load again whom losses concern."""
+        observers: dict[str, int] = {}
+        streams = {loss.stream for loss in losses}
+        for subscription in self.subscriptions():
+            stream = stream_of(subscription.observer.address)
+            if stream in streams and any(subscription.is_concerned(loss) for loss in losses if loss.stream == stream):
+                subscription.lose(CHANNEL_LAYER)
+                label = subscription.observer.label
+                observers[label] = observers.get(label, 0) + 1
+        for label, count in observers.items():
+            emit(MessagesMissing(observer=label, consumers=count))
+
+    async def _mind_the_database(self) -> None:
+        now = time.monotonic()
+        silent = now - self._heard_at > SILENCE
+        if (self._doubt or silent) and now - self._asked_at >= _ASK:
+            self._asked_at = now
+            doubt, streams = self._doubt, self.streams
+            answer = await self._gate.probe((), ())
+            self.learn(answer, streams, doubt)
+            if doubt is self._doubt:
+                self._doubt = None
+            if silent and answer.leader is not None and now - self._silent_at >= _SILENT:
+                self._silent_at = now
+                self._happen(self._inbound.silence())
+        if not self._lanes:
+            return
+        if now - self._renewed_at >= _RENEW:
+            self._renewed_at = now
+            if not await self._gate.renew():
+                self.lose_all(CHANNEL_LAYER)
+        if now - self._retained_at >= _RETAIN:
+            self._retained_at = now
+            await self._gate.retain({bit_of(*lane) for lane in self._lanes})
+        if failures := self._failures:
+            count = len(failures)  # more may come meanwhile
+            await self._gate.record(failures[:count])
+            del failures[:count]
+
+    def _layer_failed(self, error: Exception) -> None:
+        if self._reachable:
+            self._reachable = False
+            emit(LayerUnreachable(error=repr(error)))
+
+    async def close(self) -> None:
+        """End, and leave the groups."""
+        tasks, self._tasks = [*self._tasks, *self._background], []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._layer is not None and self._history is not None:
+            with contextlib.suppress(Exception):
+                for stream in list(self._joined):
+                    await self._layer.group_discard(self._history.group(stream), self._channel)
+                if self._layer is not channel_layer():
+                    await self._layer.close_pools()
+        self._joined.clear()

@@ -1,0 +1,278 @@
+"""What waits for one consumer, and the task that hands it over: one thing at a time, as in Channels.
+
+The hub puts events into the inboxes of its consumers and goes on; a consumer that is slow delays itself alone. In
+Channels, a consumer's handlers and actions run one after the other, for one task dispatches everything. Here another
+task calls the handlers, so both take turns: :meth:`Inbox.begin` and :meth:`Inbox.end`, which stand around the
+``dispatch`` of the consumer's class too (:mod:`djcrf_pg.observer.consumers`). What a handler raises ends the consumer
+as it would there.
+
+An inbox is bounded. One that overflows is *behind*: what is in it is dropped, and the subscriptions get a resync.
+"""
+
+import asyncio
+import dataclasses
+import math
+from collections import deque
+from datetime import datetime
+from typing import Any, Protocol
+
+from djcrf_pg.changelog.cursor import Snapshot
+from djcrf_pg.conf import get_settings
+from djcrf_pg.delivery.protocol import Loss
+
+#: Entries that are handed over before the consumer's actions and the other tasks of the loop have a turn.
+_TURN = 100
+
+#: The reason of a resync after an inbox overflowed.
+BEHIND = "behind"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Moment:
+    """When a subscription began.
+
+    Attributes:
+        snapshot: What had been committed.
+        at: What the server's clock said.
+    """
+
+    snapshot: Snapshot
+    at: datetime
+
+    def sees(self, xid: int, written: str) -> bool:
+        """Whether a change had been committed by then, so that it is not for the subscription.
+
+        A change that was written later cannot have been, whatever its transaction id says: after a restore, another
+        server counts them from elsewhere.
+
+        Args:
+            xid: The transaction.
+            written: When the row was written, ISO 8601.
+        """
+        if xid >= self.snapshot.xmax:
+            return False
+        return self.snapshot.sees(xid) and datetime.fromisoformat(written) <= self.at
+
+
+class Receiver(Protocol):
+    """An observer, as its subscriptions need it."""
+
+    @property
+    def address(self) -> str:
+        """What tells it from others in messages."""
+
+    @property
+    def label(self) -> str:
+        """Where it is defined."""
+
+    async def receive(self, subscription: "Subscription", group: str, line: str) -> None:
+        """Have the consumer handle an event."""
+
+    async def settle(self, subscription: "Subscription") -> None:
+        """Do what is due: see :meth:`Inbox.remind`."""
+
+
+@dataclasses.dataclass(slots=True, eq=False, weakref_slot=True)
+class Subscription:
+    """What a consumer has of one observer; it lives and goes with the consumer.
+
+    Attributes:
+        observer: The observer.
+        consumer: The consumer.
+        inbox: Where its events wait.
+        since: Group to when it was joined: what had been committed by then is not for it, however late it arrives.
+        waiting: Group to the number of calls of ``subscribe`` that wait for a listener.
+        lost: The body of a resync that the consumer has not handled yet.
+        tries: How often it has failed.
+        failed: What the handler failed on since the consumer last got a resync for it, by group.
+        failed_at: When that was, by ``time.monotonic``.
+        reminded: Whether an entry that has :meth:`Receiver.settle` called is in the inbox.
+        timer: What puts it there later.
+        changing: Held while groups are left.
+    """
+
+    observer: Any
+    consumer: Any
+    inbox: "Inbox"
+    since: dict[str, Moment] = dataclasses.field(default_factory=dict)
+    waiting: dict[str, int] = dataclasses.field(default_factory=dict)
+    lost: dict[str, Any] | None = None
+    tries: int = 0
+    failed: dict[str, list[Any]] | None = None
+    failed_at: float = -math.inf
+    reminded: bool = False
+    timer: asyncio.TimerHandle | None = None
+    changing: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
+
+    @property
+    def groups(self) -> list[str]:
+        """The groups that it is in, or about to be in."""
+        return [*self.since, *(group for group in self.waiting if group not in self.since)]
+
+    def holds(self, group: str) -> bool:
+        """Whether it is in a group, or about to be."""
+        return group in self.since or group in self.waiting
+
+    def wait(self, groups: list[str]) -> None:
+        """Note that a call waits for groups."""
+        for group in groups:
+            self.waiting[group] = self.waiting.get(group, 0) + 1
+
+    def waited(self, groups: list[str]) -> None:
+        """Note that it waits no longer."""
+        for group in groups:
+            count = self.waiting.pop(group) - 1
+            if count:
+                self.waiting[group] = count
+
+    def is_concerned(self, loss: Loss) -> bool:
+        """Whether it may have lost something."""
+        return bool(self.waiting) or any(loss.concerns(moment.snapshot) for moment in self.since.values())
+
+    def lose(self, reason: str) -> None:
+        """Have the consumer load again: events may be lost, and those that come from now on are not."""
+        if self.lost is None:
+            self.lost = {"reason": reason, "model": self.observer.model_cls._meta.label}
+        self.tries = 0
+        self.inbox.remind(self)
+
+    def settle_in(self, delay: float) -> None:
+        """Have what is due looked at after so many seconds."""
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer = asyncio.get_running_loop().call_later(delay, self.inbox.remind, self)
+
+
+class Inbox:
+    """The events that wait for one consumer, ``INBOX_EVENTS`` and ``INBOX_BYTES`` at most.
+
+    Attributes:
+        subscriptions: By the observer's id.
+        gone: Whether the client is: its socket is closed, or closing. Nothing more is handed over.
+        error: What a handler has raised to end the consumer.
+    """
+
+    def __init__(self) -> None:
+        self.subscriptions: dict[str, Subscription] = {}
+        self.gone = False
+        self.error: BaseException | None = None
+        self._entries: deque[tuple[Subscription, str, str]] = deque()
+        self._bytes = 0
+        self._turns = asyncio.Lock()
+        self._holder: asyncio.Task[Any] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._consumer: asyncio.Task[Any] | None = None
+
+    # What the hub does.
+
+    def put(self, subscription: Subscription, group: str, line: str) -> None:
+        """Have an event handled. One that is larger than the limit waits alone.
+
+        Args:
+            subscription: Whose it is.
+            group: The group that it came through.
+            line: The event.
+        """
+        settings = get_settings()
+        waiting, size = len(self._entries), self._bytes + len(line)
+        if waiting and (waiting >= settings.INBOX_EVENTS or size > settings.INBOX_BYTES):
+            self._overflow()
+        else:
+            self._append(subscription, group, line)
+
+    def remind(self, subscription: Subscription) -> None:
+        """Have an observer look, in its turn, at what is due for a subscription: a resync, or one after failures."""
+        if not subscription.reminded:
+            subscription.reminded = True
+            self._append(subscription, "", "")
+
+    def _append(self, subscription: Subscription, group: str, line: str) -> None:
+        if self.gone:
+            return
+        self._entries.append((subscription, group, line))
+        self._bytes += len(line)
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="djcrf_pg inbox")
+        elif self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _overflow(self) -> None:
+        self._drop()
+        for subscription in self.subscriptions.values():
+            subscription.lose(BEHIND)
+
+    def _drop(self) -> None:
+        self._entries.clear()
+        self._bytes = 0
+        for subscription in self.subscriptions.values():
+            subscription.reminded = False
+
+    # What the consumer's own task does.
+
+    def attach(self) -> None:
+        """Take the running task for that of the consumer: what a handler raises ends it."""
+        self._consumer = asyncio.current_task()
+
+    async def begin(self) -> bool:
+        """Wait for the turn; whether it was not ours already."""
+        task = asyncio.current_task()
+        if self._holder is task:
+            return False
+        await self._turns.acquire()
+        self._holder = task
+        return True
+
+    def end(self) -> None:
+        """Give the turn back."""
+        self._holder = None
+        self._turns.release()
+
+    def leave(self) -> None:
+        """Note that the client is gone."""
+        self.gone = True
+        self._drop()
+
+    async def close(self) -> None:
+        """End; the consumer has."""
+        self._consumer = None
+        self.leave()
+        for subscription in self.subscriptions.values():
+            if subscription.timer is not None:
+                subscription.timer.cancel()
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    # Its own task.
+
+    async def _run(self) -> None:
+        try:
+            while not self.gone:
+                if not self._entries:
+                    self._waiter = asyncio.get_running_loop().create_future()
+                    await self._waiter
+                await self.begin()
+                try:
+                    await self._hand_over()
+                finally:
+                    self.end()
+                if self._entries:
+                    await asyncio.sleep(0)
+        except Exception as error:
+            self.error = error
+            self.leave()
+            if self._consumer is not None:
+                self._consumer.cancel()
+
+    async def _hand_over(self) -> None:
+        for _ in range(_TURN):
+            if not self._entries or self.gone:
+                return
+            subscription, group, line = self._entries.popleft()
+            if line:
+                self._bytes -= len(line)
+                await subscription.observer.receive(subscription, group, line)
+            else:
+                subscription.reminded = False
+                await subscription.observer.settle(subscription)

@@ -1,0 +1,69 @@
+"""The channel layer that events travel through: the project's default one, as it is DCRF's."""
+
+from typing import Any
+
+from channels import DEFAULT_CHANNEL_LAYER
+from channels.layers import InMemoryChannelLayer, channel_layers, get_channel_layer
+from django.utils.module_loading import import_string
+
+from djcrf_pg.exceptions import ChannelLayerError
+
+try:
+    from channels_redis.core import RedisChannelLayer
+except ImportError:  # an extra
+    RedisChannelLayer = ()
+
+
+def channel_layer() -> Any:
+    """The project's default channel layer.
+
+    Raises:
+        ChannelLayerError: None is configured.
+    """
+    layer = get_channel_layer()
+    if layer is None:
+        raise ChannelLayerError(
+            "No channel layer: events travel through it. Set CHANNEL_LAYERS['default'] in the settings, to "
+            "channels_redis.core.RedisChannelLayer, or for a single process to channels.layers.InMemoryChannelLayer."
+        )
+    return layer
+
+
+def is_in_memory(layer: Any) -> bool:
+    """Whether a layer reaches the consumers of its own process alone."""
+    return isinstance(layer, InMemoryChannelLayer)
+
+
+def describe(layer: Any) -> str:
+    """The class of a layer, and where its hosts are, without passwords."""
+    hosts = getattr(layer, "hosts", None) or getattr(layer, "_kwargs", {}).get("hosts") or ()
+    places = [place for host in hosts if (place := _place_of(host))]
+    return type(layer).__name__ + (f" at {', '.join(places)}" if places else "")
+
+
+def _place_of(host: Any) -> str:
+    """What can be said of where a host of a layer of channels_redis is."""
+    if isinstance(host, dict):
+        address = host.get("address") or ":".join(str(host[key]) for key in ("host", "port") if key in host)
+        return _place_of(address or str(host.get("path") or host.get("master_name") or ""))
+    if isinstance(host, tuple | list):
+        return ":".join(map(str, host))
+    return str(host).rpartition("@")[2].removeprefix("redis://").removeprefix("rediss://")
+
+
+def receiving_layer() -> Any:
+    """A layer to receive on beside the consumers of this process.
+
+    With channels_redis's ``core`` it is an object of its own: all channels that one object has made are received under
+    one lock and share one queue in Redis, and a receive that is cancelled with its consumer loses what it has taken off
+    that queue. Whatever its class, it reaches what the default layer reaches.
+
+    Raises:
+        ChannelLayerError: None is configured.
+    """
+    layer = channel_layer()
+    if isinstance(layer, RedisChannelLayer):
+        config = channel_layers.configs.get(DEFAULT_CHANNEL_LAYER)
+        if config is not None and import_string(config["BACKEND"]) is type(layer):
+            return channel_layers.make_backend(DEFAULT_CHANNEL_LAYER)
+    return layer

@@ -1,0 +1,130 @@
+"""The leader's end of delivery: messages and heartbeats of one term, through the channel layer.
+
+A message is tried until the layer takes it, or until the lead is lost: those of a stream one after the other, the
+streams beside each other. Heartbeats come each :data:`~djcrf_pg.delivery.protocol.BEAT` seconds whatever else goes on,
+one after the other; one that fails is made anew with the next. What may be missed and when the cursor may be saved is
+in :mod:`djcrf_pg.delivery.protocol`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+
+from djcrf_pg.changelog.cursor import Position
+from djcrf_pg.delivery.backoff import Backoff
+from djcrf_pg.delivery.layer import channel_layer, describe
+from djcrf_pg.delivery.protocol import BEAT, KEY, TYPE, History, Item, Message, Outbound
+from djcrf_pg.exceptions import LeadershipLost, ungrouped
+from djcrf_pg.observations import LayerFailed, LayerRefused, emit
+
+#: Seconds that the layer has for one message. One that it took all the same comes twice, with one number.
+PATIENCE = 4.0
+
+#: Seconds between tries, at first and at most.
+_SHORTEST, _LONGEST = 0.05, 5.0
+
+
+class Streams:
+    """Sends what a leader has, for one term.
+
+    Args:
+        outbound: Makes the messages.
+        history: Of the database.
+        leads: Says whether the lead still lasts; asked before each try.
+        pause: Sleeps for some seconds, or until the listener is asked to stop; returns whether it is.
+    """
+
+    def __init__(
+        self,
+        outbound: Outbound,
+        history: History,
+        leads: Callable[[], Awaitable[bool]],
+        pause: Callable[[float], Awaitable[bool]],
+    ) -> None:
+        self._outbound = outbound
+        self._history = history
+        self._leads = leads
+        self._pause = pause
+        self._beating = asyncio.Lock()
+        self._begun = asyncio.Event()
+
+    @property
+    def savable(self) -> Position:
+        """The position that the cursor may be saved at."""
+        return self._outbound.savable
+
+    async def begun(self) -> None:
+        """Wait for the first heartbeat that the layer takes."""
+        await self._begun.wait()
+
+    async def deliver(self, items: Iterable[Item], reach: Position) -> None:
+        """Send events, and return when the layer has them all.
+
+        Args:
+            items: The events, in order.
+            reach: Up to where in the log what they say may lie.
+
+        Raises:
+            LeadershipLost: The lead ended meanwhile, or the listener is asked to stop and the layer fails; the rest is
+                for the next leader.
+        """
+        with ungrouped(LeadershipLost):
+            async with asyncio.TaskGroup() as tasks:
+                for messages in self._outbound.deliver(items, reach).values():
+                    tasks.create_task(self._send_in_order(messages))
+
+    def advance(self, position: Position) -> None:
+        """Note that all of the log up to a position was sent."""
+        self._outbound.advance(position)
+
+    async def _send_in_order(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            group = self._history.group(message.stream)
+            try:
+                await self._send(group, message.text)
+            except (TypeError, ValueError, AssertionError) as error:
+                # No outage: the layer will never take this message, and the others must not wait for it.
+                emit(LayerRefused(group=group, error=repr(error)), error)
+            self._outbound.taken(message)
+
+    async def _send(self, group: str, text: str) -> None:
+        backoff = Backoff(_SHORTEST, _LONGEST)
+        while True:
+            if not await self._leads():
+                raise LeadershipLost("the session of the leader is gone")
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await channel_layer().group_send(group, {"type": TYPE, KEY: text})
+            except (TypeError, ValueError, AssertionError):
+                raise
+            except Exception as error:
+                delay = backoff.delay()
+                emit(LayerFailed(layer=describe(channel_layer()), error=repr(error), delay=delay))
+                if await self._pause(delay):
+                    raise LeadershipLost("it is asked to stop, and the channel layer takes nothing") from error
+            else:
+                return
+
+    async def beat(self) -> bool:
+        """Send a heartbeat; whether the layer took it."""
+        async with self._beating:
+            heartbeat = self._outbound.heartbeat()
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await channel_layer().group_send(self._history.group(None), {"type": TYPE, KEY: heartbeat.text})
+            except Exception as error:
+                emit(LayerFailed(layer=describe(channel_layer()), error=repr(error), delay=BEAT))
+                return False
+            self._outbound.told(heartbeat)
+            self._begun.set()
+            return True
+
+    async def run(self) -> None:
+        """Send heartbeats until cancelled, or until the lead is lost.
+
+        Raises:
+            LeadershipLost: It is.
+        """
+        while await self._leads():
+            await self.beat()
+            await asyncio.sleep(BEAT)
+        raise LeadershipLost("the session of the leader is gone")
