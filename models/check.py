@@ -1,6 +1,6 @@
-"""Checks the model of the doorbell: as it is it must hold, and with each mistake it must be found wrong.
+"""Checks the models: as they are they must hold, and with each mistake they must be found wrong.
 
-    python models/check.py                    all of it, less than a minute
+    python models/check.py                    all of it, two minutes
     python models/check.py --trace NO_XID     the shortest way to the fault that a mistake leads to
 
 Needs spin and gcc.
@@ -15,35 +15,74 @@ import sys
 import tempfile
 from pathlib import Path
 
-MODEL = Path(__file__).with_name("doorbell.pml")
 
-#: All of it at once would be too many states. The model must hold in each of these.
-SIZES = {
-    "a leader that dies": "-DWRITERS=2 -DTRANSACTIONS=1 -DSTATEMENTS=2 -DBUSY=1 -DDEATHS=1",
-    "two transactions": "-DWRITERS=2 -DTRANSACTIONS=2 -DSTATEMENTS=1 -DBUSY=0 -DDEATHS=0",
-    "three writers": "-DWRITERS=3 -DTRANSACTIONS=1 -DSTATEMENTS=1 -DBUSY=0 -DDEATHS=0",
-}
+@dataclasses.dataclass(frozen=True, slots=True)
+class Model:
+    """A model, and how it is checked.
 
-#: Each is an ``#ifdef`` of the model.
-MISTAKES = {
-    "FLAG_FIRST": "a writer reads the flag before its transaction has an id",
-    "NO_XID": "the leader takes no transaction id after it has set the flag to 0",
-    "XID_FIRST": "the leader takes that id before it sets the flag",
-    "NO_LAST_READ": "the leader does not read after it has set the flag to 0",
-    "NO_PENDING": "the leader does not wait for transactions that are in progress",
-    "PENDING_OF_READ": "the leader waits for those of its last read, not for those of its position",
-    "LISTEN_LATE": "LISTEN comes after the last read",
-    "MUFFLE_LATE": "the leader forgets the rings after the read, not before",
-    "TRUST_FLAG": "a new leader goes to sleep with the flag as it finds it",
-}
+    Attributes:
+        path: The file.
+        sizes: Macros for the C preprocessor. All at once would be too many states; it must hold in each of these.
+        mistakes: Each is an ``#ifdef`` of the model.
+        mistaken: A size that is enough for all of them to show.
+        fault: What the trace of a fault says.
+    """
 
-#: A size that is enough for all of them to show.
-MISTAKEN = "-DWRITERS=2 -DTRANSACTIONS=2 -DDEATHS=0"
+    path: Path
+    sizes: dict[str, str]
+    mistakes: dict[str, str]
+    mistaken: str
+    fault: str
+
+
+DOORBELL = Model(
+    Path(__file__).with_name("doorbell.pml"),
+    {
+        "a leader that dies": "-DWRITERS=2 -DTRANSACTIONS=1 -DSTATEMENTS=2 -DBUSY=1 -DDEATHS=1",
+        "two transactions": "-DWRITERS=2 -DTRANSACTIONS=2 -DSTATEMENTS=1 -DBUSY=0 -DDEATHS=0",
+        "three writers": "-DWRITERS=3 -DTRANSACTIONS=1 -DSTATEMENTS=1 -DBUSY=0 -DDEATHS=0",
+    },
+    {
+        "FLAG_FIRST": "a writer reads the flag before its transaction has an id",
+        "NO_XID": "the leader takes no transaction id after it has set the flag to 0",
+        "XID_FIRST": "the leader takes that id before it sets the flag",
+        "NO_LAST_READ": "the leader does not read after it has set the flag to 0",
+        "NO_PENDING": "the leader does not wait for transactions that are in progress",
+        "PENDING_OF_READ": "the leader waits for those of its last read, not for those of its position",
+        "LISTEN_LATE": "LISTEN comes after the last read",
+        "MUFFLE_LATE": "the leader forgets the rings after the read, not before",
+        "TRUST_FLAG": "a new leader goes to sleep with the flag as it finds it",
+    },
+    "-DWRITERS=2 -DTRANSACTIONS=2 -DDEATHS=0",
+    "overslept",
+)
+
+INTEREST = Model(
+    Path(__file__).with_name("interest.pml"),
+    {
+        "a session that ends": "-DLANES=1 -DCHANGES=2",
+        "two groups": "-DLANES=2 -DCHANGES=1 -DLOSSES=0",
+        "two groups and a session that ends": "-DLANES=2 -DCHANGES=1 -DOTHERS=0 -DTERMS=1",
+    },
+    {
+        "SNAPSHOT_FIRST": "a subscription takes its snapshot before it publishes",
+        "RISE_FIRST": "the version rises before the rows are committed",
+        "VERSION_FIRST": "the leader reads the version before the changes",
+        "VERSION_LAST": "the leader reads the version that its rows are of after the rows",
+        "FETCH_FIRST": "the leader fetches the rows before it reads the changes",
+        "LOOK_FIRST": "a new session looks after the former rows before it has published its own",
+        "NO_LOOK": "a new session does not look after the former rows",
+    },
+    "-DLANES=1 -DCHANGES=1",
+    "left out",
+)
+
+MODELS = (DOORBELL, INTEREST)
 
 _NEEDED = ("spin", "gcc")
 
-#: The model's own lines among those of spin.
-_TOLD = re.compile(r"(writer|leader|the leader|a ring|overslept)\b")
+#: The models' own lines among those of spin.
+_TOLD = re.compile(r"(writer|leader|the leader|another leader|a ring|overslept|process|the session|left out)\b")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,14 +91,14 @@ class Verdict:
 
     Attributes:
         holds: Whether it went through every state and found no fault.
-        overslept: Whether it found a state that breaks the claim.
+        broken: Whether it found a state that breaks the claim.
         states: How many states it went through.
         output: All that it said.
         trace: What happened on the way to the fault.
     """
 
     holds: bool
-    overslept: bool
+    broken: bool
     states: int
     output: str
     trace: str = ""
@@ -70,34 +109,33 @@ def missing() -> list[str]:
     return [name for name in _NEEDED if shutil.which(name) is None]
 
 
-def check(size: str, mistake: str | None = None, shortest: bool = False) -> Verdict:
-    """Go through every state of the model, or up to the first fault.
+def check(model: Model, size: str, mistake: str | None = None, shortest: bool = False) -> Verdict:
+    """Go through every state of a model, or up to the first fault.
 
     Args:
+        model: The model.
         size: Macros of the model, as for the C preprocessor.
-        mistake: One of `MISTAKES`.
+        mistake: One of its mistakes.
         shortest: Find the shortest way to the fault, which takes longer.
     """
     macros = [*size.split(), *([f"-D{mistake}"] if mistake else [])]
     # A fault is found sooner than an optimizing compiler is done.
     options = ["-DBFS", "-O2"] if shortest else ["-O0" if mistake else "-O2"]
-    with tempfile.TemporaryDirectory(prefix="doorbell-") as folder:
-        shutil.copy(MODEL, folder)
-        _run(folder, "spin", *macros, "-a", MODEL.name)
+    with tempfile.TemporaryDirectory(prefix="model-") as folder:
+        shutil.copy(model.path, folder)
+        _run(folder, "spin", *macros, "-a", model.path.name)
         _run(folder, "gcc", "-DSAFETY", "-DCOLLAPSE", "-DMEMLIM=2000", *options, "-o", "pan", "pan.c")
         output = _run(folder, "./pan", "-m10000")
         trace = ""
-        if Path(folder, f"{MODEL.name}.trail").exists():
-            lines = _run(folder, "spin", *macros, "-T", "-t", MODEL.name).splitlines()
-            trace = "\n".join(
-                line for line in lines if re.match(r"(writer|leader|a ring|the leader|overslept)\b", line)
-            )
+        if Path(folder, f"{model.path.name}.trail").exists():
+            lines = _run(folder, "spin", *macros, "-T", "-t", model.path.name).splitlines()
+            trace = "\n".join(line for line in lines if _TOLD.match(line))
     errors, states = re.search(r"errors: (\d+)", output), re.search(r"(\d+) states, stored", output)
     # "Warning: Search not completed", "max search depth too small" and the like.
     whole = not re.search(r"warning|not completed|truncated|too small|out of memory", output, re.IGNORECASE)
     return Verdict(
         holds=whole and errors is not None and errors[1] == "0",
-        overslept="assertion violated 0" in output,
+        broken="assertion violated 0" in output,
         states=int(states[1]) if states else 0,
         output=output,
         trace=trace,
@@ -113,25 +151,28 @@ def _run(folder: str, *command: str) -> str:
 
 def main() -> int:
     """Check everything, or show one mistake; the exit code says whether all is as it should be."""
-    parser = argparse.ArgumentParser(description="Check the model of the doorbell.")
+    mistakes = {mistake: model for model in MODELS for mistake in model.mistakes}
+    parser = argparse.ArgumentParser(description="Check the models.")
     parser.add_argument(
-        "--trace", choices=MISTAKES, metavar="MISTAKE", help=f"show what {', '.join(MISTAKES)} leads to"
+        "--trace", choices=mistakes, metavar="MISTAKE", help=f"show what {', '.join(mistakes)} leads to"
     )
     trace: str | None = parser.parse_args().trace
     if programs := missing():
         raise SystemExit(f"not on the PATH: {', '.join(programs)} (apt-get install {' '.join(programs)})")
     if trace is not None:
-        print(check(MISTAKEN, trace, shortest=True).trace)
+        print(check(mistakes[trace], mistakes[trace].mistaken, trace, shortest=True).trace)
         return 0
     failures = 0
-    for what, size in SIZES.items():
-        verdict = check(size)
-        failures += not verdict.holds
-        print(f"{'holds' if verdict.holds else 'DOES NOT HOLD':15} {what}: {verdict.states:,} states", flush=True)
-    for mistake, what in MISTAKES.items():
-        verdict = check(MISTAKEN, mistake)
-        failures += not verdict.overslept
-        print(f"{'found' if verdict.overslept else 'NOT FOUND':15} {mistake}: {what}", flush=True)
+    for model in MODELS:
+        print(f"{model.path.name}:")
+        for what, size in model.sizes.items():
+            verdict = check(model, size)
+            failures += not verdict.holds
+            print(f"{'holds' if verdict.holds else 'DOES NOT HOLD':15} {what}: {verdict.states:,} states", flush=True)
+        for mistake, what in model.mistakes.items():
+            verdict = check(model, model.mistaken, mistake)
+            failures += not verdict.broken
+            print(f"{'found' if verdict.broken else 'NOT FOUND':15} {mistake}: {what}", flush=True)
     return 1 if failures else 0
 
 

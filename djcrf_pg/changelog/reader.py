@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -70,11 +70,13 @@ class Piece:
         changes: In the order of their ids.
         position: Where the next read goes on.
         snapshot: What was visible to this read.
+        interest: The version of :meth:`ChangeLog.interest` that goes with it; None where there is none.
     """
 
     changes: list[Change]
     position: Position
     snapshot: Snapshot
+    interest: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -104,10 +106,12 @@ class ChangeLog:
         self.connection = connection
         self.schema = schema
         window = self._window("$1::text::pg_snapshot", "pg_current_snapshot()")
-        places = {"schema": schema, "window": window, "weight": _WEIGHT, "oid": sql.oid_of("name")}
+        version = sql.render(sql.texts("djcrf_pg.changelog", "reader.sql")["version"], schema=schema)
+        places = {"schema": schema, "window": window, "weight": _WEIGHT, "oid": sql.oid_of("name"), "version": version}
         self._sql = sql.queries("djcrf_pg.changelog", "reader.sql", **places)
         self._pieces: _Pieces | None = None
         self._process: int | None = None
+        self._interest: int | None = None
 
     def _window(self, last: str, target: str) -> str:
         return sql.render(sql.load("djcrf_pg.changelog", "window.sql"), schema=self.schema, last=last, target=target)
@@ -144,34 +148,36 @@ class ChangeLog:
         if position.target is not None:
             if self._pieces is None or self._pieces.position != position:
                 self._pieces = await self._cut(position, mass, resumed=True)
+                # Any time after the window's snapshot will do: who subscribes later is not to receive what is in it.
+                self._interest = await self.connection.fetchval(self._sql["version"])
             piece = await self._pieces.read(limit)
             if piece.position.target is None:
                 self._pieces = None
-            return piece
+            return dataclasses.replace(piece, interest=self._interest)
         try:
             rows = await self.connection.fetch(self._sql["read"], str(position.last), limit, PIECE_BYTES)
         except FAILS_AGAIN:
             # In pieces, what can be read of the window is; the rest is unreadable.
             return await self.read(Position(position.last, await self.now()), limit, mass)
         snapshot, found = Snapshot.parse(rows[0]["snapshot"]), rows[0]["found"] or 0
-        self._process = self._process or rows[0]["process"]
+        self._process, self._interest = self._process or rows[0]["process"], rows[0]["interest"]
         if rows[0]["process"] != self._process:
             # Not noticed when it connected; the lock and LISTEN are somewhere else now.
             raise ConnectionError(
                 f"server process {rows[0]['process']} answers in place of {self._process}: a connection pooler lends "
                 f"the session to others, see DJCRF_PG['LISTENER_DATABASE']"
             )
-        changes = [_change(row[3:]) for row in rows if row["id"] is not None]
+        changes = [_change(row[4:]) for row in rows if row["id"] is not None]
         if len(changes) > limit and changes[0].id == changes[-1].id:
             # There may be more with this id.
             return await self.read(Position(position.last, snapshot), limit, mass)
         if found <= len(changes):
             if mass is not None:
                 changes = Window(mass=crowds(changes, mass)).fold(changes)
-            return Piece(changes, Position(snapshot), snapshot)
+            return Piece(changes, Position(snapshot), snapshot, self._interest)
         after = Position(position.last, snapshot, changes[-1].id)
         self._pieces = await self._cut(after, mass)
-        return Piece(self._pieces.window.fold(changes), after, snapshot)
+        return Piece(self._pieces.window.fold(changes), after, snapshot, self._interest)
 
     async def _cut(self, position: Position, mass: int | None, *, resumed: bool = False) -> "_Pieces":
         """Sort the rest of a window, for it to be read piece by piece."""
@@ -330,9 +336,20 @@ class ChangeLog:
         """The columns and types of tables, from the catalog."""
         return await self.connection.fetch(self._sql["relations"], oids)
 
-    async def uptime(self) -> float:
-        """Seconds since the server was started."""
-        return float(await self.connection.fetchval(self._sql["uptime"]))
+    async def interest(self) -> dict[int, bytes]:
+        """Which groups somebody has, by chunk; see :mod:`djcrf_pg.delivery.interest`.
+
+        Known for a version when it is asked after that version was read.
+        """
+        return {row["chunk"]: row["bits"].bytes for row in await self.connection.fetch(self._sql["interest"])}
+
+    async def left(self, class_id: int) -> set[int]:
+        """The holders of groups that do not hold the lock of a class."""
+        return {row["holder"] for row in await self.connection.fetch(self._sql["left"], class_id)}
+
+    async def forget(self, holders: Collection[int]) -> None:
+        """Delete what holders have published."""
+        await self.connection.execute(self._sql["forget"], list(holders))
 
     async def heard(self, class_id: int) -> set[int]:
         """The second halves of the keys of advisory locks that somebody holds, as ``int4``."""

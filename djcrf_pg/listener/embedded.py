@@ -65,12 +65,12 @@ class Runtime:
         if other.listener is not None and other.listener.session is not None:
             self._orphans.append(other.listener.session)
 
-    async def probe(self, tables: Iterable[str], keys: Iterable[int]) -> Probe:
+    async def probe(self, tables: Iterable[str], bits: Iterable[int]) -> Probe:
         """Ask the gate; see :meth:`Gate.probe`."""
         if self._orphans:
             await self.gate.end_sessions(self._orphans)
             self._orphans = []
-        return await self.gate.probe(tables, keys)
+        return await self.gate.probe(tables, bits)
 
     def start(self) -> None:
         """Start the listener if it does not run.
@@ -194,7 +194,10 @@ def _require(probe: Probe, alias: str, tables: Mapping[str, str]) -> None:
     wanted = {quote(table): entry for table, entry in tables.items()}
     absent, bare = sorted(probe.absent & wanted.keys()), sorted(probe.bare & wanted.keys())
     if not probe.migrated:
-        raise NotMigrated(f"Database {alias!r} lacks the change log djcrf_pg_change: run `manage.py migrate`.")
+        raise NotMigrated(
+            f"Database {alias!r} lacks the change log djcrf_pg_change, or what this version adds to it: run "
+            f"`manage.py migrate`."
+        )
     if absent:
         raise NotMigrated(
             f"Database {alias!r} lacks table {', '.join(absent)}: run `manage.py migrate`, and before it "

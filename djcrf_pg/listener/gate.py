@@ -1,12 +1,17 @@
-"""What a subscription must know of the database before it may answer: asked once for all that wait."""
+"""What a process says to the database on behalf of its subscribers, and asks it: once for all that wait.
+
+It publishes which groups they have (:mod:`djcrf_pg.delivery.interest`), and a subscription learns what had been
+committed when it began.
+"""
 
 import asyncio
 import contextlib
 import dataclasses
+import random
 import time
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
+import asyncpg
 from django.db import connections
 
 from djcrf_pg import sql
@@ -14,8 +19,9 @@ from djcrf_pg.capture.plan import TRIGGERS
 from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.inbox import Moment
+from djcrf_pg.delivery.interest import CHUNK, Published
 from djcrf_pg.delivery.protocol import History
-from djcrf_pg.listener import interest
+from djcrf_pg.exceptions import ConfigurationError
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.failures import Failure, record
 from djcrf_pg.listener.leader import HISTORY, HOLDER, PROJECT_CLASS_ID, key_of_project
@@ -30,11 +36,10 @@ class Probe:
         moment: What had been committed, and when.
         history: Which database it is, and which course of its events.
         term: Of the leadership that began last; 0 where there was none.
-        migrated: Whether the change log is there.
+        migrated: Whether the tables are there that this version has.
         leader: Who leads, or None.
         absent: Tables that do not exist.
         bare: Tables without our triggers, or with disabled ones.
-        session: The number of the gate's session that asked.
         project: The other project that the leader belongs to, ``unknown`` where no triggers name it; None where it is
             ours, or of a version that does not say.
     """
@@ -46,18 +51,23 @@ class Probe:
     leader: str | None
     absent: frozenset[str]
     bare: frozenset[str]
-    session: int
     project: str | None = None
 
 
-#: Seconds after which a session that asked nothing is asked for a sign of life.
+#: The first half of the key of a lock that the session of a gate holds; the second is its holder.
+HOLDER_CLASS_ID = 0x646A6377
+
+#: Seconds after which :meth:`Gate.renew` looks again.
 _CONFIRM = 5.0
+
+#: Seconds that :meth:`Gate.close` may take to withdraw.
+_FAREWELL = 1.0
 
 
 class _Round:
     def __init__(self) -> None:
         self.tables: set[str] = set()
-        self.keys: set[int] = set()
+        self.bits: set[int] = set()
         self.answer: asyncio.Future[Probe] = asyncio.get_running_loop().create_future()
 
 
@@ -76,8 +86,10 @@ class Gate:
 
     def __init__(self, alias: str) -> None:
         self.number = 0
-        self._held: set[int] = set()
-        self._opened: datetime | None = None
+        self._published = Published()
+        self._holder = 0  # the last one that has all that is published
+        self._is_held = self._missed = False
+        self._seen = 0.0
         self._alias = alias
         self._sql = sql.queries("djcrf_pg.listener", "gate.sql", holder=HOLDER, history=HISTORY, oid=sql.oid_of("name"))
         self._session: Session | None = None
@@ -86,14 +98,15 @@ class Gate:
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def probe(self, tables: Iterable[str], keys: Iterable[int] = ()) -> Probe:
-        """Ask about tables, and be heard of first.
+    async def probe(self, tables: Iterable[str], bits: Iterable[int] = ()) -> Probe:
+        """Ask about tables; before the answer's moment, publish what is new.
 
         Args:
             tables: By ``db_table``.
-            keys: Of observers, see :mod:`djcrf_pg.listener.interest`.
+            bits: Of lanes, see :mod:`djcrf_pg.delivery.interest`.
 
         Raises:
+            ConfigurationError: The role has no right to publish.
             OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError: The database cannot be asked.
         """
         quote = connections[self._alias].ops.quote_name
@@ -103,14 +116,14 @@ class Gate:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         self._next.tables.update(map(quote, tables))
-        self._next.keys.update(keys)
+        self._next.bits.update(bits)
         return await asyncio.shield(self._next.answer)
 
     async def _ask(self, turn: _Round) -> None:
         try:
             async with self._asking:
                 self._next = None
-                answer = await self._query(sorted(turn.tables), turn.keys)
+                answer = await self._query(sorted(turn.tables), turn.bits)
         except BaseException as error:
             if self._next is turn:
                 self._next = None
@@ -122,29 +135,30 @@ class Gate:
         else:
             turn.answer.set_result(answer)
 
-    async def _query(self, tables: list[str], keys: set[int]) -> Probe:
+    async def _query(self, tables: list[str], bits: set[int]) -> Probe:
         session = await self._connected()
-        if wanted := keys - self._held:
-            # In a statement of its own, before the one that takes the snapshot.
-            await session.execute(self._sql["hold"], interest.CLASS_ID, sorted(wanted))
-            self._held |= wanted
+        try:
+            is_published = await self._publish(session, self._published.add(bits, time.monotonic()))
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise ConfigurationError(
+                f"The role of database {self._alias!r} cannot say which groups have subscribers ({error}): GRANT it "
+                f"SELECT, INSERT, UPDATE ON djcrf_pg_interest and SELECT, USAGE ON SEQUENCE djcrf_pg_interest_version."
+            ) from error
         row = await session.fetchrow(self._sql["probe"], tables, TRIGGERS, PROJECT_CLASS_ID)
         assert row is not None
         project: str | None = None
         if row["project"] not in (None, key_of_project(get_settings().project)):
             names = [found["name"] or "" for found in await session.fetch(self._sql["projects"], TRIGGERS)]
             project = next((name for name in names if key_of_project(name) == row["project"]), "unknown")
-        self._opened = self._opened or row["at"]
         return Probe(
             Moment(Snapshot.parse(row["snapshot"]), row["at"]),
             History(*(row[name] for name in History._fields)),
             # After the snapshot: a leader of an earlier term has sent nothing that the snapshot does not see.
             await session.fetchval(self._sql["term"]) if row["migrated"] else 0,
-            row["migrated"],
+            row["migrated"] and is_published,
             row["leader"],
             frozenset(row["absent"]),
             frozenset(row["bare"]),
-            self.number,
             project,
         )
 
@@ -153,53 +167,78 @@ class Gate:
             raise ConnectionError("stopped")
         if self._session is None or self._session.is_closed():
             self._session = await Session.open(self._alias, "gate")
-            self._held, self._opened = set(), None
+            self._is_held = False
             self.number += 1
         return self._session
 
-    async def is_held(self, number: int) -> bool:
-        """Whether a session still is the one that there is, so that its locks are held.
-
-        Args:
-            number: Of the session.
-        """
-        session = self._session
-        if number != self.number or session is None:
+    async def _publish(self, session: Session, rows: Mapping[int, bytes]) -> bool:
+        """Write rows, and those of the former session if there was one; False where there is no table for them."""
+        try:
+            if not self._is_held and (rows or self._published):
+                await self._begin(session)
+            if rows:
+                await self._write(session, self._holder, rows)
+        except asyncpg.UndefinedTableError:
             return False
-        if not session.is_closed() and time.monotonic() - session.confirmed > _CONFIRM:
-            with contextlib.suppress(*CONNECTION_ERRORS):
-                await session.fetchval("SELECT 1")
-        return not session.is_closed()
+        return True
 
-    async def regain(self, keys: Iterable[int]) -> tuple[int, bool]:
-        """Be heard of again, after the session ended.
+    async def _begin(self, session: Session) -> None:
+        """Be a new holder, of all that is published."""
+        holder = random.randrange(1, 2**31)
+        while not await session.fetchval(self._sql["hold"], HOLDER_CLASS_ID, holder):
+            holder = random.randrange(1, 2**31)
+        if self._published:
+            await self._write(session, holder, self._published.rows())
+            # Not before: a leader may delete the former rows at any time.
+            self._missed |= not await self._is_there(session)
+        self._holder, self._is_held, self._seen = holder, True, time.monotonic()
+
+    async def _write(self, session: Session, holder: int, rows: Mapping[int, bytes]) -> None:
+        # Each is a transaction of its own.
+        await session.execute(self._sql["publish"], holder, *_arrays(rows))
+        await session.fetchval(self._sql["rise"])
+        self._published.written(rows)
+
+    async def _is_there(self, session: Session) -> bool:
+        return bool(await session.fetchval(self._sql["is_there"], self._holder, *_arrays(self._published.rows())))
+
+    async def retain(self, bits: Collection[int]) -> None:
+        """Publish these bits and no others, but for those of a probe a short time ago.
 
         Args:
-            keys: Of observers.
-
-        Returns:
-            The number of the session, and whether a leader may have left something unsaid meanwhile. It has not where
-            the server was restarted a short time ago: leaders wait for everybody to come back.
+            bits: Of lanes.
 
         Raises:
             OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError: The database cannot be asked.
         """
-        former = self._opened
-        probe = await self.probe((), keys)
         async with self._asking:
-            session = await self._connected()
-        patient = await session.fetchval(self._sql["patient"], former, interest.GRACE / 2)
-        return probe.session, not patient
+            if rows := self._published.retain(bits, time.monotonic()):
+                await self._publish(await self._connected(), rows)
 
     async def renew(self) -> bool:
-        held, self._renewing = self._held, 1
-        if not self.number or await self.is_held(self.number):
-            return True
-        _, unsaid = await self.regain(held)
-        return not unsaid
+        """See that the session lives and that what was published is there, and publish it again where it is not.
 
-    async def retain(self, bits: Iterable[int]) -> None:
-        pass
+        Returns:
+            Whether it was there all the time; else a leader may have left something out.
+
+        Raises:
+            OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError: The database cannot be asked.
+        """
+        async with self._asking:
+            if self._published and (self._is_lost or time.monotonic() - self._seen >= _CONFIRM):
+                session = await self._connected()
+                if not self._is_held:
+                    await self._begin(session)
+                elif not await self._is_there(session):
+                    self._missed = True
+                    await self._write(session, self._holder, self._published.rows())
+                self._seen = time.monotonic()
+            missed, self._missed = self._missed, False
+            return not missed
+
+    @property
+    def _is_lost(self) -> bool:
+        return self._session is None or self._session.is_closed() or not self._is_held
 
     async def record(self, failures: Sequence[Failure]) -> None:
         """Keep what handlers failed on, whose subscribers know of it.
@@ -217,7 +256,7 @@ class Gate:
             await session.execute(self._sql["end_sessions"], pids)
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Withdraw what was published, for nobody has subscribed any more, and close the connection."""
         self._closed = True
         tasks = list(self._tasks)
         for task in tasks:
@@ -230,4 +269,14 @@ class Gate:
         async with self._asking:
             session, self._session = self._session, None
         if session is not None:
+            if self._is_held and not session.is_closed():
+                # For leaders to do less at once. What is left is pruned later.
+                with contextlib.suppress(*CONNECTION_ERRORS):
+                    async with asyncio.timeout(_FAREWELL):
+                        await session.execute(self._sql["withdraw"], self._holder)
+                        await session.fetchval(self._sql["rise"])
             await session.close()
+
+
+def _arrays(rows: Mapping[int, bytes]) -> tuple[list[int], list[asyncpg.BitString]]:
+    return list(rows), [asyncpg.BitString.frombytes(row, CHUNK) for row in rows.values()]

@@ -19,14 +19,15 @@ from djcrf_pg.changelog.reader import FAILS_AGAIN, ChangeLog, Piece, Taken
 from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.backoff import Backoff
 from djcrf_pg.delivery.envelope import NEVER_SEEN
+from djcrf_pg.delivery.interest import EVERYTHING, Interest
 from djcrf_pg.delivery.protocol import History, Item, Outbound, Point
 from djcrf_pg.delivery.streams import Streams
 from djcrf_pg.exceptions import LeadershipLost
-from djcrf_pg.listener import interest
 from djcrf_pg.listener.catalog import Catalog
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.doorbell import BUSY, LINGER, LONGEST_REST, LOOK, REST, Bell, Doze
 from djcrf_pg.listener.failures import Asked, Failed, Failures, again
+from djcrf_pg.listener.gate import HOLDER_CLASS_ID
 from djcrf_pg.listener.leader import LEASE
 from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.listener.session import Session
@@ -37,6 +38,9 @@ from djcrf_pg.registry import Observed, registry
 #: Seconds between saves of the cursor under load, or signs of life while a delivery lasts; and between prunings, each
 #: of which looks after tables too.
 _SAVE, _PRUNE = 1.0, 60.0
+
+#: Seconds without a session after which what a process has published is deleted.
+_LEFT = 60.0
 
 #: Seconds that the last heartbeat and the last save may take.
 _FAREWELL = 2.0
@@ -130,7 +134,6 @@ class Leadership:
         catalog: Catalog,
         taken: Taken,
         history: History,
-        grace: float,
     ) -> None:
         self._listener = listener
         self._session = session
@@ -138,7 +141,6 @@ class Leadership:
         self._bell = bell
         self._term = taken.term
         self._position = taken.position
-        self._grace_ends = time.monotonic() + grace
         self._unsaved = self._pruning = False
         self._saved_at = self._pruned_at = self._trimmed_at = self._looked_at = time.monotonic()
         self._may_look = self._may_prune = True
@@ -155,6 +157,9 @@ class Leadership:
         #: What is settled when the cursor was saved at a position that covers a point.
         self._unsettled: list[tuple[Point, Callable[[], Awaitable[None]]]] = []
         self._failures = Failures(session)
+        self._known: tuple[int, Interest] | None = None
+        self._silent: tuple[Interest, int, frozenset[Observed]] | None = None
+        self._left: dict[int, float] = {}
 
     async def run(self, obstacle: Exception | None = None) -> None:
         """Lead until asked to stop, or until the session or the lead is lost.
@@ -251,7 +256,8 @@ class Leadership:
         self._ahead = None if piece.position.target is None else asyncio.create_task(self._read(piece.position))
         if piece.changes:
             cut = self._position.target is not None or piece.position.target is not None
-            await self._deliver(self._tell(piece.changes, piece.position, cut=cut))
+            interest = await self._interest(piece)
+            await self._deliver(self._tell(piece.changes, piece.position, interest, cut=cut))
             self._unsaved = True
         self._position = piece.position
         self._streams.advance(piece.position)
@@ -308,16 +314,16 @@ class Leadership:
         async with self._beating():
             await sending
 
-    async def _tell(self, changes: list[Change], reach: Position, *, cut: bool) -> None:
+    async def _tell(self, changes: list[Change], reach: Position, interest: Interest, *, cut: bool) -> None:
         """Make events of changes and send them; of a window that is larger than a read, they may be a piece."""
-        await self._send(await self._occurrences(changes, cut), reach)
+        await self._send(await self._occurrences(changes, interest, cut), reach, interest)
 
-    async def _send(self, told: list[Occurrence], reach: Position) -> None:
+    async def _send(self, told: list[Occurrence], reach: Position, interest: Interest = EVERYTHING) -> None:
         """Make events and send them; ``reach`` is up to where in the log what they say may lie."""
         sending: asyncio.Task[None] | None = None
         try:
             for start in range(0, len(told), _PART):
-                items, failed = await self._events(told[start : start + _PART])
+                items, failed = await self._events(told[start : start + _PART], interest)
                 await self._failures.take(failed)
                 if sending is not None:
                     await sending
@@ -329,11 +335,11 @@ class Leadership:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
 
-    async def _occurrences(self, changes: list[Change], cut: bool) -> list[Occurrence]:
+    async def _occurrences(self, changes: list[Change], interest: Interest, cut: bool) -> list[Occurrence]:
         if any(change.is_of_a_look for change in changes):
             self._catalog.forget_all()
         as_it_is: set[int] = set()
-        silent = await self._silent(changes)
+        silent = self._unheard(interest)
         while True:
             router = await self._catalog.router_for({change.relation for change in changes})
             find = partial(router.occurrences, changes, silent=silent, lenient=frozenset(as_it_is), cut=cut)
@@ -358,7 +364,7 @@ class Leadership:
             written = await self._log.written(begun, target)
             # News to all subscribers, whichever of the transactions they know of.
             lost = [Change(id, NEVER_SEEN, oid, UNWRITABLE, 1, None, None, None, now) for oid, id in written.items()]
-            told = await self._occurrences(lost, cut=False)
+            told = await self._occurrences(lost, EVERYTHING, cut=False)
         except Exception:
             if self._session.is_closed():
                 raise
@@ -372,15 +378,27 @@ class Leadership:
         self._streams.advance(self._position)
         await self._save()
 
-    async def _silent(self, changes: list[Change]) -> frozenset[Observed]:
-        """The observers that nobody hears; asked after the changes were read."""
-        if len(changes) < interest.LEAST or time.monotonic() < self._grace_ends:
-            return frozenset()
-        try:
-            heard = await self._log.heard(interest.CLASS_ID)
-        except FAILS_AGAIN:
-            return frozenset()
-        return frozenset(observer for observer in registry if interest.key_of(observer) not in heard)
+    async def _interest(self, piece: Piece) -> Interest:
+        """What somebody has, as of a read or later; where that cannot be had, everything."""
+        if piece.interest is None:
+            return EVERYTHING
+        if self._known is None or self._known[0] != piece.interest:
+            try:
+                # After the version was read, with the changes: see the proof.
+                self._known = piece.interest, Interest(await self._log.interest())
+            except asyncpg.PostgresConnectionError:
+                raise
+            except asyncpg.PostgresError:
+                return EVERYTHING
+        return self._known[1]
+
+    def _unheard(self, interest: Interest) -> frozenset[Observed]:
+        """The observers that nobody has subscribed to."""
+        if self._silent is None or self._silent[0] is not interest or self._silent[1] != registry.version:
+            version = registry.version
+            found = frozenset(observer for observer in registry if not interest.hears(observer.address))
+            self._silent = interest, version, found
+        return self._silent[2]
 
     async def _send_failed(self) -> None:
         """Have subscribers load again whose events failed."""
@@ -409,8 +427,9 @@ class Leadership:
         self._unsettled.append((Point.of(reach), work))
         self._unsaved = True
 
-    async def _events(self, told: list[Occurrence]) -> tuple[list[Item], list[Failed]]:
-        return await self._with_database(partial(events, told), partial(events, told, forgiving=True))
+    async def _events(self, told: list[Occurrence], interest: Interest) -> tuple[list[Item], list[Failed]]:
+        make = partial(events, told, interest)
+        return await self._with_database(make, partial(make, forgiving=True))
 
     async def _with_database(self, work: Callable[[], T], last: Callable[[], T]) -> T:
         """Run work that may find its database gone, several times; ``last`` is the last try.
@@ -466,6 +485,7 @@ class Leadership:
         try:
             pruned = await self._log.prune(self._position, get_settings().RETENTION, _PRUNE_ROWS)
             more = await self._trim()
+            await self._forget_left()
             self._pruning = more or pruned == _PRUNE_ROWS
         except asyncpg.PostgresConnectionError:
             raise
@@ -474,6 +494,16 @@ class Leadership:
         if self._may_prune and error is not None:
             emit(PruneFailed(alias=self._listener.alias, error=str(error)))
         self._may_prune = error is None
+
+    async def _forget_left(self) -> None:
+        """Delete what processes have published whose sessions ended a while ago; others may be coming back."""
+        if self._known is None:
+            return
+        now = time.monotonic()
+        self._left = {holder: self._left.get(holder, now) for holder in await self._log.left(HOLDER_CLASS_ID)}
+        if gone := [holder for holder, since in self._left.items() if now - since >= _LEFT]:
+            await self._log.forget(gone)
+            self._known = None
 
     async def _trim(self) -> bool:
         """Keep the caps of the log; whether there is more to do."""

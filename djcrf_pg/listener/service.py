@@ -1,7 +1,6 @@
 """The listener of one database: it supervises itself, stands by, leads, and assumes loss after each reconnect."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,7 +13,6 @@ from djcrf_pg.changelog.reader import ChangeLog, Taken
 from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.backoff import Backoff
 from djcrf_pg.exceptions import ChannelLayerError, ConfigurationError, LeadershipLost, NotMigrated
-from djcrf_pg.listener import interest
 from djcrf_pg.listener.catalog import Catalog
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.doorbell import Bell
@@ -51,7 +49,7 @@ class Listener:
         self.error: str | None = None
         self.session: int | None = None
         self._leads = False
-        self._worked = self._failed = False
+        self._worked = False
         self._obstacle = Obstacle()
         self._stop = asyncio.Event()
         self._bell: Bell | None = None
@@ -91,7 +89,7 @@ class Listener:
                     # Whatever it was, the next session reads from the saved cursor: a listener that ends is a hole.
                     if self._worked:
                         backoff.reset()
-                    self._worked, self._failed = False, True
+                    self._worked = False
                     delay = backoff.delay()
                     self.error = (str(error) or repr(error)).removesuffix(".")  # a sentence goes on after it
                     expected = isinstance(error, (*CONNECTION_ERRORS, LeadershipLost, NotMigrated))
@@ -166,12 +164,11 @@ class Listener:
         await log.set_caps(settings.LOG_MAX_AGE, settings.LOG_MAX_ROWS, settings.LOG_MAX_BYTES)
         history = await begin_term(session, taken.term)
         emit(Leading(alias=self.alias, term=taken.term))
-        grace = interest.grace(await log.uptime(), time.monotonic() - session.opened, self._failed)
         catalog = await Catalog.open(self.alias, log)
         async with Bell(session) as bell:
             self._bell = bell
             try:
-                await Leadership(self, session, log, bell, catalog, taken, history, grace).run(obstacle)
+                await Leadership(self, session, log, bell, catalog, taken, history).run(obstacle)
             finally:
                 self._bell = None
 

@@ -15,6 +15,7 @@ from django.db.models import Model
 from djangochannelsrestframework.observer.model_observer import Action
 
 from djcrf_pg.delivery.envelope import RESYNC, Event, dump
+from djcrf_pg.delivery.interest import Interest
 from djcrf_pg.delivery.protocol import EVERYBODY, Item
 from djcrf_pg.listener.failures import GROUPS, SERIALIZER, Failed, Failure, key_text
 from djcrf_pg.listener.occurrence import Occurrence
@@ -34,11 +35,14 @@ class _BodyFailed(Exception):
         self.groups = groups
 
 
-def events(occurrences: Iterable[Occurrence], *, forgiving: bool = False) -> tuple[list[Item], list[Failed]]:
+def events(
+    occurrences: Iterable[Occurrence], interest: Interest, *, forgiving: bool = False
+) -> tuple[list[Item], list[Failed]]:
     """Have groups and serializers of the observers make events.
 
     Args:
         occurrences: What there is to tell, in order.
+        interest: Which groups somebody has; nothing is made for others.
         forgiving: Take user code's database errors as failures of that observer, instead of raising.
 
     Returns:
@@ -54,7 +58,7 @@ def events(occurrences: Iterable[Occurrence], *, forgiving: bool = False) -> tup
         for occurrence in occurrences:
             try:
                 # In a context of its own: a language or a time zone that it activates is not for the rest.
-                made = copy_context().run(_tried_twice, occurrence, forgiving)
+                made = copy_context().run(_tried_twice, occurrence, interest, forgiving)
             except BaseException as error:
                 if _is_of_the_database(error):
                     connections.close_all()
@@ -68,10 +72,10 @@ def events(occurrences: Iterable[Occurrence], *, forgiving: bool = False) -> tup
     return items, failed
 
 
-def _tried_twice(occurrence: Occurrence, forgiving: bool) -> list[Item]:
+def _tried_twice(occurrence: Occurrence, interest: Interest, forgiving: bool) -> list[Item]:
     """Make the events of an occurrence, all or none; the second time without what the batch shares."""
     try:
-        return list(_events(occurrence))
+        return list(_events(occurrence, interest))
     except BaseException as error:
         if _is_of_the_database(error) and not forgiving:
             raise
@@ -84,7 +88,7 @@ def _tried_twice(occurrence: Occurrence, forgiving: bool) -> list[Item]:
         if is_missing:
             rescue(occurrence.old)
             rescue(occurrence.new)
-        return list(_events(occurrence))
+        return list(_events(occurrence, interest))
     finally:
         BATCH.reset(token)
 
@@ -99,13 +103,15 @@ def _is_of_the_database(error: BaseException) -> bool:
     return isinstance(_cause(error), OperationalError | InterfaceError)
 
 
-def _events(occurrence: Occurrence) -> Iterable[Item]:
+def _events(occurrence: Occurrence, interest: Interest) -> Iterable[Item]:
     """Groups by old and new row: only the old one has it, delete; both, update; only the new one, create.
 
     A group that a row leaves is told of the row as it was: what it became is not for that group to know.
     """
     observer, old, new = occurrence.observer, occurrence.old, occurrence.new
     if occurrence.resync is not None:
+        if not interest.hears(observer.address):
+            return
         body: dict[str, Any] = {"reason": occurrence.resync, "model": observer.model_cls._meta.label}
         if occurrence.change.count is not None:
             body["count"] = occurrence.change.count
@@ -124,6 +130,10 @@ def _events(occurrence: Occurrence) -> Iterable[Item]:
             (Action.UPDATE, new, same if same and is_told else ()),
             (Action.CREATE, new, [group for group in after if group not in before]),
         ]
+    parts = [
+        (action, instance, [group for group in groups if interest.has(observer.address, group)])
+        for action, instance, groups in parts
+    ]
     for action, instance, groups in parts:
         if groups and instance is not None:
             try:

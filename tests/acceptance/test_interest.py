@@ -7,14 +7,14 @@ from asgiref.sync import async_to_sync, sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.db import connection, connections
 
-from djcrf_pg.listener import embedded, interest, telling
+from djcrf_pg.listener import embedded, telling
 from djcrf_pg.listener.occurrence import Occurrence
 from tests.testapp.consumers import BoardConsumer
 from tests.testapp.models import Task
 
 pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
 
-ROWS = 3 * interest.LEAST
+ROWS = 300
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def close_connections():
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The observers that something was made for; a new leader does not wait for anybody."""
+    """The observers that something was made for."""
     labels: list[str] = []
     events = telling._events
 
@@ -35,7 +35,6 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             labels.append(occurrence.observer.label.rpartition(".")[2])
         return events(occurrence, *others)
 
-    monkeypatch.setattr(interest, "GRACE", 0.0)
     monkeypatch.setattr(telling, "_events", noting)
     return labels
 
@@ -73,22 +72,20 @@ async def test_nothing_is_made_for_observers_that_nobody_hears(made: list[str]) 
     for _ in range(ROWS):
         await communicator.receive_json_from(timeout=10)
     assert set(made) == {"tasks", "full"}
-    # A few rows are told to all: to ask would cost more.
+    # However few rows there are.
     made.clear()
-    await write(20_001, 3)
-    for _ in range(3):
-        await communicator.receive_json_from(timeout=10)
-    assert {"moody", "by_status"} < set(made)
+    await write(20_001, 1)
+    await communicator.receive_json_from(timeout=10)
+    assert set(made) == {"tasks", "full"}
     for each in (communicator, another):
         await each.disconnect()
     await embedded.close_all()
 
 
-async def test_what_was_left_unsaid_while_the_lock_was_gone_is_a_resync(made: list[str]) -> None:
-    communicator = await subscribed("tasks")
+async def end_session() -> int:
+    """End the session of the process's gate; its number."""
     gate = embedded.runtime("default").gate
     assert gate._session is not None
-    number = gate.number
 
     @sync_to_async
     def end() -> None:
@@ -96,12 +93,39 @@ async def test_what_was_left_unsaid_while_the_lock_was_gone_is_a_resync(made: li
             cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [gate._session.pid])
 
     await end()
+    return gate.number
+
+
+async def test_a_session_that_ends_is_nothing_that_anybody_has_to_know(made: list[str]) -> None:
+    communicator = await subscribed("tasks")
+    await end_session()
     made.clear()
+    await write(1, 3)
+    for pk in (1, 2, 3):
+        assert (await communicator.receive_json_from(timeout=15))["body"] == {"pk": pk}
+    assert set(made) == {"tasks"}
+    assert await embedded.runtime("default").gate.renew()
+    await write(4, 1)
+    assert (await communicator.receive_json_from(timeout=15))["body"] == {"pk": 4}
+    await communicator.disconnect()
+    await embedded.close_all()
+
+
+async def test_what_may_have_been_left_out_while_the_rows_were_gone_is_a_resync(made: list[str]) -> None:
+    communicator = await subscribed("tasks")
+    number = await end_session()
+
+    @sync_to_async
+    def prune() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("DELETE FROM djcrf_pg_interest; SELECT nextval('djcrf_pg_interest_version')")
+
+    await prune()
     await write(1)
     while (message := await communicator.receive_json_from(timeout=15)).get("action") != "resync":
         pass
     assert message["data"] == {"reason": "channel_layer", "model": "testapp.Task"}
-    assert gate.number > number
+    assert embedded.runtime("default").gate.number > number
     await write(10_001)
     while (await communicator.receive_json_from(timeout=10)).get("body") != {"pk": 10_000 + ROWS}:
         pass

@@ -275,7 +275,7 @@ async def test_who_asks_a_gate_at_the_same_time_shares_its_session(
     monkeypatch.setattr(connecting, "_PATIENCE", 10.0)
     gate = Gate("default")
     proxy.freeze_at(b"application_name")
-    waiting = [asyncio.ensure_future(work) for work in (gate.probe(()), gate.regain(()), gate.end_sessions([]))]
+    waiting = [asyncio.ensure_future(work) for work in (gate.probe(()), gate.renew(), gate.end_sessions([]))]
     await until(lambda: proxy.is_frozen)
     waiting.append(asyncio.ensure_future(gate.probe(())))
     await asyncio.sleep(0)
@@ -292,7 +292,7 @@ async def test_a_gate_that_is_closed_leaves_no_question_and_no_session(
     monkeypatch.setattr(connecting, "_PATIENCE", 10.0)
     gate = Gate("default")
     proxy.freeze_at(b"application_name")
-    waiting = [asyncio.ensure_future(gate.probe(())), asyncio.ensure_future(gate.regain(()))]
+    waiting = [asyncio.ensure_future(gate.probe(())) for _ in range(2)]
     await until(lambda: proxy.is_frozen)
     waiting.append(asyncio.ensure_future(gate.probe(())))
     await asyncio.sleep(0)

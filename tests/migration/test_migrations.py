@@ -24,7 +24,7 @@ from tests.testapp.models import Project
 
 ALIAS = "migrated"
 
-_READER = sql.queries("djcrf_pg.changelog", "reader.sql", schema="public.", window="", weight="", oid="")
+_READER = sql.queries("djcrf_pg.changelog", "reader.sql", schema="public.", window="", weight="", oid="", version="")
 
 
 @contextmanager

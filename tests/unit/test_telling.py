@@ -9,6 +9,7 @@ import pytest
 from django.utils import timezone, translation
 
 from djcrf_pg.changelog.net import RowChange
+from djcrf_pg.delivery.interest import EVERYTHING
 from djcrf_pg.listener.envelope import Event
 from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.listener.telling import events
@@ -47,7 +48,7 @@ def test_a_language_and_a_time_zone_are_not_those_of_the_next_event(part: str) -
         Occurrence(RowChange(number, number, 1, None, None, None, datetime.now(UTC)), observer, new=Task(title=title))
         for number, title in enumerate(("theirs", "others'"))
     ]
-    outgoing, failed = copy_context().run(events, told)
+    outgoing, failed = copy_context().run(events, told, EVERYTHING)
     (bundle,) = outgoing.values()
     assert not failed
     assert [Event(*json.loads(event)).body for event in bundle.events] == [["de", "Asia/Tokyo"], before]

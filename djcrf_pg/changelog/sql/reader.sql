@@ -1,5 +1,6 @@
 -- name: read
--- $1 last snapshot, $2 rows, $3 bytes; :window goes from there to what is visible now, :weight is a row's.
+-- $1 last snapshot, $2 rows, $3 bytes; :window goes from there to what is visible now, :weight is a row's, :version the query
+-- below.
 -- One statement, one snapshot (READ COMMITTED): what it sees and its pg_current_snapshot() agree. The first
 -- row always passes the limit of bytes; `found` tells whether the limits cut something off. Some transactions may have an id in
 -- common, so none is cut in two: the next read goes on behind it.
@@ -14,12 +15,37 @@ WITH piece AS (
     FROM piece
     CROSS JOIN LATERAL (/* :weight */) AS weight
 )
-SELECT s.snapshot, s.process, w.found, w.id, w.xid::text AS xid, w.relation::oid AS relation, w.op::text AS op, w.depth,
+SELECT s.snapshot, s.process, s.interest, w.found, w.id, w.xid::text AS xid, w.relation::oid AS relation, w.op::text AS op, w.depth,
        w.old::text AS old, w.new::text AS new, w.context, w.at
-FROM (SELECT pg_current_snapshot()::text AS snapshot, pg_backend_pid() AS process) AS s
+FROM (
+    SELECT pg_current_snapshot()::text AS snapshot, pg_backend_pid() AS process, (/* :version */) AS interest
+) AS s
 LEFT JOIN weighed AS w
        ON w.earlier < $2 AND (w.before IS NULL OR w.before < $3) AND (w.found < $2::bigint + 64 OR w.id < w.last OR w.earlier = 0)
 ORDER BY w.id, w.xid
+
+-- name: version
+-- Of who has which groups; null where the table is not there, or not for our role. As it is now, whatever the snapshot.
+SELECT CASE WHEN has_sequence_privilege(version.oid, 'SELECT, USAGE') AND has_table_privilege(interest.oid, 'SELECT')
+            THEN pg_sequence_last_value(version.oid) END
+FROM (SELECT to_regclass('/* :schema */djcrf_pg_interest_version')::oid AS oid) AS version,
+     (SELECT to_regclass('/* :schema */djcrf_pg_interest')::oid AS oid) AS interest
+
+-- name: interest
+SELECT chunk, bit_or(bits) AS bits FROM /* :schema */djcrf_pg_interest GROUP BY chunk
+
+-- name: left
+-- $1 class of the locks of holders: those who have none.
+SELECT DISTINCT holder FROM /* :schema */djcrf_pg_interest
+WHERE holder NOT IN (
+    SELECT objid::int8 FROM pg_locks
+    WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND classid = $1::int8::oid
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+)
+
+-- name: forget
+-- $1 holders.
+DELETE FROM /* :schema */djcrf_pg_interest WHERE holder = ANY ($1::int[])
 
 -- name: images
 -- $1 transactions and $2 ids: what may have been deleted meanwhile is left out.
@@ -74,9 +100,6 @@ LEFT JOIN pg_type AS element
        ON element.oid = coalesce(base.typelem, t.typelem) AND coalesce(base.typcategory, t.typcategory) = 'A'
 WHERE c.oid = ANY ($1::oid[])
 ORDER BY c.oid, a.attnum
-
--- name: uptime
-SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())
 
 -- name: heard
 -- $1 class of the locks that say whose events are heard.

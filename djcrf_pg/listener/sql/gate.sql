@@ -6,7 +6,10 @@ WITH wanted AS (
 )
 SELECT pg_current_snapshot()::text AS snapshot, clock_timestamp() AS at,
        history.*,
-       to_regclass('djcrf_pg_change') IS NOT NULL AS migrated,
+       EXISTS (
+           SELECT FROM pg_class AS log JOIN pg_class AS interest USING (relnamespace)
+           WHERE log.oid = to_regclass('djcrf_pg_change') AND interest.oid = to_regclass('djcrf_pg_interest')
+       ) AS migrated,
        (
            SELECT concat_ws(' ', nullif(application_name, ''), '(server process ' || pid || ')')
            FROM (/* :holder */) AS holder LIMIT 1
@@ -49,13 +52,29 @@ SELECT DISTINCT split_part(obj_description(oid, 'pg_trigger'), ':', 3) AS name
 FROM pg_trigger WHERE tgname = ANY ($1::text[])
 
 -- name: hold
--- $1 class and $2 keys of the locks that say whose events are heard.
-SELECT pg_advisory_lock_shared($1::int, key) FROM unnest($2::int[]) AS keys (key)
+-- $1 class and $2 key of the lock that says that a holder's session lives; false where another session has it.
+SELECT pg_try_advisory_lock($1::int, $2::int)
 
--- name: patient
--- $1 when our former session began, $2 seconds: whether all sessions ended with ours, and that is not as long ago.
-SELECT coalesce(pg_postmaster_start_time() > $1::timestamptz, false)
-   AND pg_postmaster_start_time() > clock_timestamp() - make_interval(secs => $2::float8)
+-- name: publish
+-- $1 holder, $2 chunks and $3 their bits.
+INSERT INTO djcrf_pg_interest AS interest (holder, chunk, bits)
+SELECT $1::int, chunk, bits FROM unnest($2::smallint[], $3::bit(1024)[]) AS wanted (chunk, bits)
+ON CONFLICT (holder, chunk) DO UPDATE SET bits = excluded.bits
+
+-- name: rise
+-- When what was published is committed.
+SELECT nextval('djcrf_pg_interest_version')
+
+-- name: withdraw
+-- $1 holder. The leader deletes the rows, some time after the session has ended.
+UPDATE djcrf_pg_interest SET bits = 0::bit(1024) WHERE holder = $1
+
+-- name: is_there
+-- $1 holder, $2 chunks and $3 their bits: whether all of them are there.
+SELECT count(*) = cardinality($2::smallint[])
+FROM unnest($2::smallint[], $3::bit(1024)[]) AS wanted (chunk, bits)
+JOIN djcrf_pg_interest AS interest
+  ON interest.holder = $1 AND interest.chunk = wanted.chunk AND interest.bits & wanted.bits = wanted.bits
 
 -- name: end_sessions
 -- $1 server processes that an event loop left behind when it was closed. A pid may belong to somebody else by

@@ -1,0 +1,2 @@
+DROP SEQUENCE /* :schema */djcrf_pg_interest_version;
+DROP TABLE /* :schema */djcrf_pg_interest;
