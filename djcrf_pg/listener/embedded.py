@@ -141,11 +141,7 @@ async def ready(alias: str, tables: Mapping[str, str], subscription: Subscriptio
         SubscribeError: They will not be; the subclass and the message say why and what fixes it.
         Exception: The channel layer's.
     """
-    try:
-        settings = get_settings()
-        here = runtime(alias)
-    except ConfigurationError as error:
-        raise SubscribeError(str(error)) from error
+    settings, here = get_settings(), runtime(alias)
     in_memory = is_in_memory(channel_layer())
     address = subscription.observer.address
     for group in groups:

@@ -20,7 +20,13 @@ from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.envelope import Event, load
 from djcrf_pg.delivery.inbox import Subscription
 from djcrf_pg.delivery.protocol import KEY
-from djcrf_pg.exceptions import MalformedRequestId, ObserverError, SubscribeError, TooManySubscriptions
+from djcrf_pg.exceptions import (
+    ConfigurationError,
+    MalformedRequestId,
+    ObserverError,
+    SubscribeError,
+    TooManySubscriptions,
+)
 from djcrf_pg.instances import sql_fields
 from djcrf_pg.listener import embedded
 from djcrf_pg.observer import by_hand, handling
@@ -366,10 +372,14 @@ class ModelObserver(DCRFModelObserver):
         if not self.trigger_driven:
             return list(await super().subscribe(consumer, *args, request_id=request_id, **kwargs))
         self._refuse_if_replaced()
+        try:
+            settings = get_settings()
+        except ConfigurationError as error:
+            raise SubscribeError(str(error)) from error
         names = list(self.group_names_for_consumer(*args, consumer=consumer, **kwargs))
         subscription = self._subscription(consumer)
         requests = consumer._observer_group_to_request_id[self._stable_observer_id]
-        self._refuse_if_too_many(consumer, names, request_id)
+        self._refuse_if_too_many(consumer, names, settings.MAX_SUBSCRIPTIONS)
         # What is there already, and what another call that waits at the same time has made, is not ours to undo.
         fresh = [group for group in names if request_id not in requests.get(group, ())]
         subscription.wait(names)
@@ -378,7 +388,7 @@ class ModelObserver(DCRFModelObserver):
             for group in names:
                 if request_id is not None:
                     requests[group].add(request_id)
-                if get_settings().JOIN_GROUPS and consumer.channel_layer is not None:
+                if settings.JOIN_GROUPS and consumer.channel_layer is not None:
                     await consumer.add_group(group)
             probe = await embedded.ready(alias, self.tables, subscription, names)
         except BaseException:
@@ -392,8 +402,7 @@ class ModelObserver(DCRFModelObserver):
             subscription.since.setdefault(group, probe.moment)
         return names
 
-    def _refuse_if_too_many(self, consumer: AsyncAPIConsumer, groups: Collection[str], request_id: Any) -> None:
-        most = get_settings().MAX_SUBSCRIPTIONS
+    def _refuse_if_too_many(self, consumer: AsyncAPIConsumer, groups: Collection[str], most: int) -> None:
         count = sum(
             max(len(requests), 1)
             for by_group in consumer._observer_group_to_request_id.values()

@@ -251,6 +251,8 @@ async def test_a_fault_that_nobody_foresaw_is_a_resync_and_holds_nobody_up(monke
     await communicator.connect()
     await communicator.send_json_to({"action": "subscribe", "name": "tasks", "request_id": "r"})
     assert (await communicator.receive_json_from(timeout=10))["response_status"] == 201
+    await Task.objects.acreate(title="all that was there before has been read")
+    assert (await communicator.receive_json_from(timeout=10))["action"] == "create"
     monkeypatch.setattr(router, "net", failing)
     await Task.objects.abulk_create([Task(title="one"), Task(title="two")])
     resync = await communicator.receive_json_from(timeout=10)
