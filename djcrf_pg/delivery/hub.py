@@ -120,8 +120,9 @@ class Hub:
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
-        self._lanes: dict[tuple[str, str], dict[Subscription, None]] = {}
-        self._inbound = Inbound(lambda observer, group: (observer, group) in self._lanes)
+        #: Observer to group to who is there; all subscriptions of the observer are in :data:`EVERYBODY` as well.
+        self._lanes: dict[str, dict[str, dict[Subscription, None]]] = {}
+        self._inbound = Inbound(lambda observer, group: group in self._lanes.get(observer, ()))
         self._layer: Any = None
         self._channel = ""
         self._history: History | None = None
@@ -147,8 +148,9 @@ class Hub:
     def enter(self, subscription: Subscription, group: str) -> None:
         """Put a subscription into a lane, if it is not there."""
         address = subscription.observer.address
+        groups = self._lanes.setdefault(address, {})
         for name in (group, EVERYBODY):
-            self._lanes.setdefault((address, name), {})[subscription] = None
+            groups.setdefault(name, {})[subscription] = None
         self._unused.pop(stream_of(address), None)
 
     def leave(self, subscription: Subscription, group: str) -> None:
@@ -158,12 +160,14 @@ class Hub:
             self._remove(subscription, EVERYBODY)
 
     def _remove(self, subscription: Subscription, group: str) -> None:
-        lane = (subscription.observer.address, group)
-        members = self._lanes.get(lane)
-        if members is not None:
-            members.pop(subscription, None)
-            if not members:
-                del self._lanes[lane]
+        address = subscription.observer.address
+        groups = self._lanes.get(address, {})
+        members = groups.get(group, {})
+        members.pop(subscription, None)
+        if not members:
+            groups.pop(group, None)
+        if not groups:
+            self._lanes.pop(address, None)
 
     def forget(self, subscription: Subscription) -> None:
         """Take a subscription out of all lanes: its consumer has ended."""
@@ -175,9 +179,14 @@ class Hub:
         self._left.append((layer, channel, list(groups)))
         self._wanted.set()
 
-    def subscriptions(self) -> set[Subscription]:
-        """All that are here."""
-        return {one for (_, group), members in self._lanes.items() if group == EVERYBODY for one in members}
+    def subscriptions(self, streams: Collection[int] | None = None) -> list[Subscription]:
+        """All that are here, or those of observers in some streams."""
+        return [
+            one
+            for address, groups in self._lanes.items()
+            if streams is None or stream_of(address) in streams
+            for one in groups[EVERYBODY]
+        ]
 
     def record(self, failures: Sequence[Any]) -> None:
         """Have what a handler failed on recorded with the next look."""
@@ -302,8 +311,9 @@ class Hub:
                 self._put(lane, arrival.lines[place])
 
     def _put(self, lane: tuple[str, str], line: str) -> None:
-        for subscription in list(self._lanes.get(lane, ())):
-            subscription.inbox.put(subscription, lane[1], line)
+        observer, group = lane
+        for subscription in list(self._lanes.get(observer, {}).get(group, ())):
+            subscription.inbox.put(subscription, group, line)
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -336,7 +346,8 @@ class Hub:
             self._reachable = True
         losses, self._losses = self._losses, []
         self._report(losses)
-        for stream in [stream for stream in self.streams if not self._is_used(stream)]:
+        used = set(map(stream_of, self._lanes))
+        for stream in [stream for stream in self.streams if stream not in used]:
             if now - self._unused.setdefault(stream, now) >= _LINGER:
                 await self._leave_stream(stream)
         while self._left:
@@ -350,12 +361,9 @@ class Hub:
         expiry = getattr(self._layer, "group_expiry", None) or 0
         return expiry > 0 and now - min(self._joined.values(), default=now) > expiry / 3
 
-    def _is_used(self, stream: int) -> bool:
-        return any(group == EVERYBODY and stream_of(address) == stream for address, group in self._lanes)
-
     async def _leave_stream(self, stream: int) -> None:
         async with self._joining:
-            if not self._is_used(stream) and self._history is not None:
+            if stream not in map(stream_of, self._lanes) and self._history is not None:
                 self._unused.pop(stream, None)
                 self._joined.pop(stream, None)
                 self._inbound.leave(stream)
@@ -364,10 +372,9 @@ class Hub:
     def _report(self, losses: Sequence[Loss]) -> None:
         """Have those load again whom losses concern."""
         observers: dict[str, int] = {}
-        streams = {loss.stream for loss in losses}
-        for subscription in self.subscriptions():
+        for subscription in self.subscriptions({loss.stream for loss in losses}):
             stream = stream_of(subscription.observer.address)
-            if stream in streams and any(subscription.is_concerned(loss) for loss in losses if loss.stream == stream):
+            if any(subscription.is_concerned(loss) for loss in losses if loss.stream == stream):
                 subscription.lose(CHANNEL_LAYER)
                 label = subscription.observer.label
                 observers[label] = observers.get(label, 0) + 1
@@ -395,7 +402,9 @@ class Hub:
                 self.lose_all(CHANNEL_LAYER)
         if now - self._retained_at >= _RETAIN:
             self._retained_at = now
-            await self._gate.retain({bit_of(*lane) for lane in self._lanes})
+            await self._gate.retain(
+                {bit_of(address, group) for address in self._lanes for group in self._lanes[address]}
+            )
         if failures := self._failures:
             count = len(failures)  # more may come meanwhile
             await self._gate.record(failures[:count])
