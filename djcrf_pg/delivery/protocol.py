@@ -401,6 +401,16 @@ class Loss:
         """Whether a subscription that began with a snapshot may have lost something."""
         return self.until is None or not Point.of(Position(snapshot)).covers(self.until)
 
+    def merge(self, later: "Loss") -> "Loss":
+        """Both as one: it concerns whom either of them concerns.
+
+        Args:
+            later: Another one of the stream.
+        """
+        if self.until is None or (later.until is not None and self.until.covers(later.until)):
+            return self
+        return Loss(self.stream, self.since, later.until)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Doubt:
