@@ -95,7 +95,7 @@ these to streams, where no old process is. So neither receives what it cannot re
 - An old leader beside new processes: the database names a term of which no heartbeat comes. As long as that lasts,
   :meth:`~Inbound.silence` makes a Loss of all streams each time. The next leader's first heartbeat is one more if
   anything was sent meanwhile.
-- A new leader beside old processes: see :mod:`djcrf_pg.delivery.streams`.
+- A new leader beside old processes: see :mod:`djcrf_pg.delivery.predecessors`.
 - A later version in the streams cannot be read: it is reported once for each term, and is a Loss as above.
 """
 
