@@ -245,7 +245,7 @@ class Hub:
         async with self._joining:
             self._broken, self._rejoined_at = False, time.monotonic()
             if self._deaf:
-                # Nothing came although it was in its groups: what the layer has under the channel's name is another one.
+                # Nothing came although it was in its groups: the layer has another one under the channel's name.
                 self._deaf = False
                 receiving = self._tasks[0]
                 receiving.cancel()
