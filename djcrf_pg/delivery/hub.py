@@ -43,6 +43,7 @@ from djcrf_pg.delivery.protocol import (
     Unreadable,
     stream_of,
 )
+from djcrf_pg.exceptions import ConfigurationError
 from djcrf_pg.observations import ForeignMessages, LayerUnreachable, MessagesMissing, MessagesUnreadable, emit
 
 #: Seconds between looks.
@@ -73,7 +74,14 @@ _PARALLEL = 8
 #: The group of the heartbeats among the streams.
 _BEATS = None
 
-_DATABASE_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+_DATABASE_ERRORS = (
+    ConfigurationError,
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 
 
 class Answer(Protocol):

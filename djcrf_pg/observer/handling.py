@@ -76,10 +76,12 @@ async def settle(observer: Any, subscription: Subscription) -> None:
     if not subscription.groups:
         subscription.lost = subscription.failed = None  # left meanwhile
     if (body := subscription.lost) is not None:
-        event = resync_event(observer, 0)._replace(body=body)
-        if await _resync(observer, subscription, "", event):
-            subscription.lost, subscription.tries = None, 0
+        # What is lost while the handler runs is another resync: it may have loaded already.
+        subscription.lost = None
+        if await _resync(observer, subscription, "", resync_event(observer, 0)._replace(body=body)):
+            subscription.tries = 0
         else:
+            subscription.lost = subscription.lost or body
             _again(subscription)
     if subscription.failed:
         wait = subscription.failed_at + PAUSE - time.monotonic()
