@@ -15,6 +15,7 @@ is reported to the subscriptions that it concerns, so whoever loads then has it 
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Protocol
@@ -120,8 +121,9 @@ class Hub:
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
-        self._lanes: dict[tuple[str, str], dict[Subscription, None]] = {}
-        self._inbound = Inbound(lambda observer, group: (observer, group) in self._lanes)
+        #: Observer to group to who is there; all subscriptions of the observer are in :data:`EVERYBODY` as well.
+        self._lanes: dict[str, dict[str, dict[Subscription, None]]] = {}
+        self._inbound = Inbound(lambda observer, group: group in self._lanes.get(observer, ()))
         self._layer: Any = None
         self._channel = ""
         self._history: History | None = None
@@ -134,11 +136,11 @@ class Hub:
         self._wanted = asyncio.Event()
         self._losses: list[Loss] = []
         self._doubt: Doubt | None = None
-        self._broken = False
+        self._broken = self._deaf = False
         self._reachable = True
         now = time.monotonic()
-        self._heard_at = self._asked_at = self._renewed_at = self._retained_at = self._silent_at = now
-        self._tidied_at = 0.0
+        self._heard_at = self._asked_at = self._rejoined_at = self._renewed_at = self._retained_at = now
+        self._tidied_at = self._silent_at = -math.inf
         self._failures: list[Any] = []
         self._left: list[tuple[BaseChannelLayer, str, list[str]]] = []
 
@@ -147,8 +149,9 @@ class Hub:
     def enter(self, subscription: Subscription, group: str) -> None:
         """Put a subscription into a lane, if it is not there."""
         address = subscription.observer.address
+        groups = self._lanes.setdefault(address, {})
         for name in (group, EVERYBODY):
-            self._lanes.setdefault((address, name), {})[subscription] = None
+            groups.setdefault(name, {})[subscription] = None
         self._unused.pop(stream_of(address), None)
 
     def leave(self, subscription: Subscription, group: str) -> None:
@@ -158,12 +161,14 @@ class Hub:
             self._remove(subscription, EVERYBODY)
 
     def _remove(self, subscription: Subscription, group: str) -> None:
-        lane = (subscription.observer.address, group)
-        members = self._lanes.get(lane)
-        if members is not None:
-            members.pop(subscription, None)
-            if not members:
-                del self._lanes[lane]
+        address = subscription.observer.address
+        groups = self._lanes.get(address, {})
+        members = groups.get(group, {})
+        members.pop(subscription, None)
+        if not members:
+            groups.pop(group, None)
+        if not groups:
+            self._lanes.pop(address, None)
 
     def forget(self, subscription: Subscription) -> None:
         """Take a subscription out of all lanes: its consumer has ended."""
@@ -175,9 +180,14 @@ class Hub:
         self._left.append((layer, channel, list(groups)))
         self._wanted.set()
 
-    def subscriptions(self) -> set[Subscription]:
-        """All that are here."""
-        return {one for (_, group), members in self._lanes.items() if group == EVERYBODY for one in members}
+    def subscriptions(self, streams: Collection[int] | None = None) -> list[Subscription]:
+        """All that are here, or those of observers in some streams."""
+        return [
+            one
+            for address, groups in self._lanes.items()
+            if streams is None or stream_of(address) in streams
+            for one in groups[EVERYBODY]
+        ]
 
     def record(self, failures: Sequence[Any]) -> None:
         """Have what a handler failed on recorded with the next look."""
@@ -233,7 +243,15 @@ class Hub:
 
     async def _rejoin(self) -> None:
         async with self._joining:
-            self._broken = False
+            self._broken, self._rejoined_at = False, time.monotonic()
+            if self._deaf:
+                # Nothing came although it was in its groups: the layer has another one under the channel's name.
+                self._deaf = False
+                receiving = self._tasks[0]
+                receiving.cancel()
+                await asyncio.gather(receiving, return_exceptions=True)
+                self._channel = await self._layer.new_channel()
+                self._tasks[0] = asyncio.create_task(self._receive(), name="djcrf_pg hub")
             for stream in list(self._joined):
                 await self._add(stream)
 
@@ -302,8 +320,9 @@ class Hub:
                 self._put(lane, arrival.lines[place])
 
     def _put(self, lane: tuple[str, str], line: str) -> None:
-        for subscription in list(self._lanes.get(lane, ())):
-            subscription.inbox.put(subscription, lane[1], line)
+        observer, group = lane
+        for subscription in list(self._lanes.get(observer, {}).get(group, ())):
+            subscription.inbox.put(subscription, group, line)
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -331,12 +350,14 @@ class Hub:
 
     async def _mind_the_layer(self) -> None:
         now = time.monotonic()
-        if self._broken or self._losses or now - self._heard_at > SILENCE or self._expires(now):
+        silent = now - max(self._heard_at, self._rejoined_at) > SILENCE
+        if self._broken or self._losses or silent or self._expires(now):
             await self._rejoin()
             self._reachable = True
         losses, self._losses = self._losses, []
         self._report(losses)
-        for stream in [stream for stream in self.streams if not self._is_used(stream)]:
+        used = set(map(stream_of, self._lanes))
+        for stream in [stream for stream in self.streams if stream not in used]:
             if now - self._unused.setdefault(stream, now) >= _LINGER:
                 await self._leave_stream(stream)
         while self._left:
@@ -350,12 +371,9 @@ class Hub:
         expiry = getattr(self._layer, "group_expiry", None) or 0
         return expiry > 0 and now - min(self._joined.values(), default=now) > expiry / 3
 
-    def _is_used(self, stream: int) -> bool:
-        return any(group == EVERYBODY and stream_of(address) == stream for address, group in self._lanes)
-
     async def _leave_stream(self, stream: int) -> None:
         async with self._joining:
-            if not self._is_used(stream) and self._history is not None:
+            if stream not in map(stream_of, self._lanes) and self._history is not None:
                 self._unused.pop(stream, None)
                 self._joined.pop(stream, None)
                 self._inbound.leave(stream)
@@ -364,10 +382,9 @@ class Hub:
     def _report(self, losses: Sequence[Loss]) -> None:
         """Have those load again whom losses concern."""
         observers: dict[str, int] = {}
-        streams = {loss.stream for loss in losses}
-        for subscription in self.subscriptions():
+        for subscription in self.subscriptions({loss.stream for loss in losses}):
             stream = stream_of(subscription.observer.address)
-            if stream in streams and any(subscription.is_concerned(loss) for loss in losses if loss.stream == stream):
+            if any(subscription.is_concerned(loss) for loss in losses if loss.stream == stream):
                 subscription.lose(CHANNEL_LAYER)
                 label = subscription.observer.label
                 observers[label] = observers.get(label, 0) + 1
@@ -384,9 +401,11 @@ class Hub:
             self.learn(answer, streams, doubt)
             if doubt is self._doubt:
                 self._doubt = None
-            if silent and answer.leader is not None and now - self._silent_at >= _SILENT:
-                self._silent_at = now
-                self._happen(self._inbound.silence())
+            if silent and answer.leader is not None:
+                self._deaf = self._rejoined_at > self._heard_at + SILENCE
+                if now - self._silent_at >= _SILENT:
+                    self._silent_at = now
+                    self._happen(self._inbound.silence())
         if not self._lanes:
             return
         if now - self._renewed_at >= _RENEW:
@@ -395,7 +414,9 @@ class Hub:
                 self.lose_all(CHANNEL_LAYER)
         if now - self._retained_at >= _RETAIN:
             self._retained_at = now
-            await self._gate.retain({bit_of(*lane) for lane in self._lanes})
+            await self._gate.retain(
+                {bit_of(address, group) for address in self._lanes for group in self._lanes[address]}
+            )
         if failures := self._failures:
             count = len(failures)  # more may come meanwhile
             await self._gate.record(failures[:count])

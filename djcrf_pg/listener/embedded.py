@@ -249,4 +249,4 @@ def _obstacle(here: Runtime, probe: Probe, in_memory: bool) -> str:
         )
     if here.listener is None:
         return "no listener runs: start `manage.py djcrf_pg listen`"
-    return here.listener.error or "it has not caught up yet"
+    return here.listener.error or "it does not lead yet, or the channel layer takes nothing from it"

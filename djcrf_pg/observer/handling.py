@@ -52,7 +52,9 @@ async def receive(observer: Any, subscription: Subscription, group: str, line: s
         moment = moments.get(group)
         if moment is not None and moment.sees(event.xid, event.committed_at):
             return
-    elif moments and all(moment.sees(event.xid, event.committed_at) for moment in moments.values()):
+    elif not subscription.groups or (
+        moments and all(moment.sees(event.xid, event.committed_at) for moment in moments.values())
+    ):
         return
     if event.action == RESYNC:
         if not await _resync(observer, subscription, group, event):
@@ -71,6 +73,8 @@ async def receive(observer: Any, subscription: Subscription, group: str, line: s
 
 async def settle(observer: Any, subscription: Subscription) -> None:
     """Do what is due: a resync that was not handled, or the one after failures."""
+    if not subscription.groups:
+        subscription.lost = subscription.failed = None  # left meanwhile
     if (body := subscription.lost) is not None:
         event = resync_event(observer, 0)._replace(body=body)
         if await _resync(observer, subscription, "", event):
