@@ -89,12 +89,14 @@ class Reader(Subscriber):
     """A subscriber that knows which rows it has heard of."""
 
     def has(self, keys: list[int]) -> None:
-        """Wait until the creates of these rows have come."""
+        """Wait until the creates of these rows have come, or a resync, as between processes of two versions."""
         self.runner.run(self._has(set(keys)))
 
     async def _has(self, missing: set[int]) -> None:
         while missing:
             event = await self.client.event()
+            if event["action"] == "resync":
+                return  # it reloads, and they are committed
             assert event["action"] in {"create", "update"}, event
             missing.discard(event["body"]["pk"])
 
