@@ -105,9 +105,10 @@ class Crowd:
 
     async def leave(self) -> None:
         """Disconnect all of them."""
-        for queue in self._queues:
-            await queue.put({"type": "websocket.disconnect", "code": 1000})
-        await asyncio.wait(self._tasks, timeout=120)
+        for start in range(0, self._count, _SOME):
+            for queue in self._queues[start : start + _SOME]:
+                await queue.put({"type": "websocket.disconnect", "code": 1000})
+            await asyncio.wait(self._tasks[start : start + _SOME], timeout=120)
 
     async def change(self, row: Captured) -> tuple[float, float]:
         """Seconds from the commit of a change to the last frame, and seconds of this process's CPU."""
