@@ -1,4 +1,4 @@
-"""Many consumers in one process: a change through the listener, to subscribe all at once, what a subscription weighs.
+"""Many consumers in one process: a change through the listener, all subscribing at once, what a subscription weighs.
 
 The consumers are real ones without a socket: what a WebSocket server does with a frame is the same for all. Runs in a
 process of `benchmarks.worker`, which also writes and sends.
@@ -139,7 +139,7 @@ async def _connected(count: int) -> AsyncIterator[Crowd]:
 
 
 def fan_out(count: int, rounds: int, warm_up: bool) -> list[tuple[float, float, float]]:
-    """Tell a change to all, and a bare message, in turns.
+    """Send a change to all, and a bare message, in turns.
 
     Args:
         count: Subscribers.

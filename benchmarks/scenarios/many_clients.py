@@ -1,7 +1,7 @@
 """5 000 clients over two server processes at 10 000 frames a second for a minute, on one machine with all the rest.
 
 Fifty clients share a group, and each change is for one group. Times are from the call of ``save()`` to the frame in the
-client. The clients are one process, whose share of the machine is told.
+client. The clients are one process, whose share of the machine is among the results.
 """
 
 import time

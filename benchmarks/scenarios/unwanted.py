@@ -89,7 +89,7 @@ def _observers(bench: Bench) -> Iterator[Result]:
                 saves = worker.ask("paced", table="crowded", rate=rate, seconds=seconds, threads=1)
                 quiet(web)
                 figures.append(1e6 * (cpu(web) - before) / len(saves))
-    title = f"{many} observers of a model of which one is heard, {rate} changes/s: CPU of the server process"
+    title = f"{many} observers of a model of which one has a subscriber, {rate} changes/s: CPU of the server process"
     reference = ("1 observer", found[1])
     yield Result("unwanted", title, runner.OURS, found[many], "µs a change", *reference, Goal("≤", 1.5))
 
