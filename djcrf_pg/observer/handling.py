@@ -58,8 +58,7 @@ async def receive(observer: Any, subscription: Subscription, group: str, line: s
         return
     if event.action == RESYNC:
         if not await _resync(observer, subscription, group, event):
-            subscription.lost = subscription.lost or event.body
-            _again(subscription)
+            _again(subscription, event.body)
         return
     try:
         await _call(observer, subscription, group, event)
@@ -81,8 +80,7 @@ async def settle(observer: Any, subscription: Subscription) -> None:
         if await _resync(observer, subscription, "", resync_event(observer, 0)._replace(body=body)):
             subscription.tries = 0
         else:
-            subscription.lost = subscription.lost or body
-            _again(subscription)
+            _again(subscription, body)
     if subscription.failed:
         wait = subscription.failed_at + PAUSE - time.monotonic()
         if wait > 0:
@@ -91,7 +89,9 @@ async def settle(observer: Any, subscription: Subscription) -> None:
             await _settle_failures(observer, subscription)
 
 
-def _again(subscription: Subscription) -> None:
+def _again(subscription: Subscription, body: dict[str, Any]) -> None:
+    """Have a resync delivered again later, unless there is another one by now."""
+    subscription.lost = subscription.lost or body
     subscription.settle_in(_AGAIN * 2**subscription.tries)
     subscription.tries = min(subscription.tries + 1, _DOUBLINGS)
 
