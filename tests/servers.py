@@ -594,6 +594,9 @@ class AsgiServer(Process):
         if application is None:
             application = f"{os.environ['DJANGO_SETTINGS_MODULE'].rpartition('.')[0]}.asgi:application"
         command = [sys.executable, "-m", server, *self._COMMANDS[server], "--port", str(port)]
+        if server == "uvicorn" and env.get("PYTHONSAFEPATH"):
+            # It would put the working directory first all the same.
+            command += ["--app-dir", str(env["PYTHONPATH"]).partition(os.pathsep)[0]]
         super().__init__([*command, application], name=server, env=env)
         self.server = server
         self.port = port

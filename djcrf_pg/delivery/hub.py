@@ -15,6 +15,7 @@ is reported to the subscriptions that it concerns, so whoever loads then has it 
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Protocol
@@ -57,6 +58,10 @@ _RENEW, _RETAIN = 2.0, 30.0
 
 #: Seconds between two resyncs while a leader leads that nothing readable comes from.
 _SILENT = 10.0
+
+#: Seconds between two resyncs for losses of one stream: a layer that is over its capacity drops for as long as a burst
+#: lasts, and what it dropped in between is one cause.
+_PACE = 1.0
 
 #: Seconds between questions about messages of an unknown leader.
 _ASK = 1.0
@@ -141,13 +146,14 @@ class Hub:
         self._tasks: list[asyncio.Task[None]] = []
         self._background: set[asyncio.Task[None]] = set()
         self._wanted = asyncio.Event()
-        self._losses: list[Loss] = []
+        self._losses: dict[int, Loss] = {}
+        self._reported: dict[int, float] = {}
         self._doubt: Doubt | None = None
-        self._broken = False
+        self._broken = self._deaf = False
         self._reachable = True
         now = time.monotonic()
-        self._heard_at = self._asked_at = self._renewed_at = self._retained_at = self._silent_at = now
-        self._tidied_at = 0.0
+        self._heard_at = self._asked_at = self._rejoined_at = self._renewed_at = self._retained_at = now
+        self._tidied_at = self._silent_at = -math.inf
         self._failures: list[Any] = []
         self._left: list[tuple[BaseChannelLayer, str, list[str]]] = []
 
@@ -250,7 +256,15 @@ class Hub:
 
     async def _rejoin(self) -> None:
         async with self._joining:
-            self._broken = False
+            self._broken, self._rejoined_at = False, time.monotonic()
+            if self._deaf:
+                # Nothing came although it was in its groups: the layer has another one under the channel's name.
+                self._deaf = False
+                receiving = self._tasks[0]
+                receiving.cancel()
+                await asyncio.gather(receiving, return_exceptions=True)
+                self._channel = await self._layer.new_channel()
+                self._tasks[0] = asyncio.create_task(self._receive(), name="djcrf_pg hub")
             for stream in list(self._joined):
                 await self._add(stream)
 
@@ -294,7 +308,8 @@ class Hub:
                 case Arrival():
                     self._deliver(happening)
                 case Loss():
-                    self._losses.append(happening)
+                    former = self._losses.get(happening.stream)
+                    self._losses[happening.stream] = happening if former is None else former.merge(happening)
                     self._wanted.set()
                 case Doubt():
                     self._doubt = happening
@@ -349,11 +364,13 @@ class Hub:
 
     async def _mind_the_layer(self) -> None:
         now = time.monotonic()
-        if self._broken or self._losses or now - self._heard_at > SILENCE or self._expires(now):
+        silent = now - max(self._heard_at, self._rejoined_at) > SILENCE
+        due = [stream for stream in self._losses if now - self._reported.get(stream, now - _PACE) >= _PACE]
+        if self._broken or due or silent or self._expires(now):
             await self._rejoin()
             self._reachable = True
-        losses, self._losses = self._losses, []
-        self._report(losses)
+        self._reported.update(dict.fromkeys(due, now))
+        self._report([self._losses.pop(stream) for stream in due])
         used = set(map(stream_of, self._lanes))
         for stream in [stream for stream in self.streams if stream not in used]:
             if now - self._unused.setdefault(stream, now) >= _LINGER:
@@ -399,9 +416,11 @@ class Hub:
             self.learn(answer, streams, doubt)
             if doubt is self._doubt:
                 self._doubt = None
-            if silent and answer.leader is not None and now - self._silent_at >= _SILENT:
-                self._silent_at = now
-                self._happen(self._inbound.silence())
+            if silent and answer.leader is not None:
+                self._deaf = self._rejoined_at > self._heard_at + SILENCE
+                if now - self._silent_at >= _SILENT:
+                    self._silent_at = now
+                    self._happen(self._inbound.silence())
         if not self._lanes:
             return
         if now - self._renewed_at >= _RENEW:

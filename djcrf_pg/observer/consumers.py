@@ -131,7 +131,9 @@ async def end(consumer: Any) -> None:
     """Leave nothing of a consumer that has ended, however it did: no lanes, no groups of its subscriptions."""
     inbox = inbox_of(consumer)
     await inbox.close()
-    for subscription in inbox.subscriptions.values():
+    # No circle is to keep the consumer until the next garbage collection.
+    subscriptions, inbox.subscriptions = inbox.subscriptions, {}
+    for subscription in subscriptions.values():
         subscription.observer.forget(subscription)
 
 

@@ -52,12 +52,13 @@ async def receive(observer: Any, subscription: Subscription, group: str, line: s
         moment = moments.get(group)
         if moment is not None and moment.sees(event.xid, event.committed_at):
             return
-    elif moments and all(moment.sees(event.xid, event.committed_at) for moment in moments.values()):
+    elif not subscription.groups or (
+        moments and all(moment.sees(event.xid, event.committed_at) for moment in moments.values())
+    ):
         return
     if event.action == RESYNC:
         if not await _resync(observer, subscription, group, event):
-            subscription.lost = subscription.lost or event.body
-            _again(subscription)
+            _again(subscription, event.body)
         return
     try:
         await _call(observer, subscription, group, event)
@@ -71,14 +72,15 @@ async def receive(observer: Any, subscription: Subscription, group: str, line: s
 
 async def settle(observer: Any, subscription: Subscription) -> None:
     """Do what is due: a resync that was not handled, or the one after failures."""
+    if not subscription.groups:
+        subscription.lost = subscription.failed = None  # left meanwhile
     if (body := subscription.lost) is not None:
         # What is lost while the handler runs is another resync: it may have loaded already.
         subscription.lost = None
         if await _resync(observer, subscription, "", resync_event(observer, 0)._replace(body=body)):
             subscription.tries = 0
         else:
-            subscription.lost = subscription.lost or body
-            _again(subscription)
+            _again(subscription, body)
     if subscription.failed:
         wait = subscription.failed_at + PAUSE - time.monotonic()
         if wait > 0:
@@ -87,7 +89,9 @@ async def settle(observer: Any, subscription: Subscription) -> None:
             await _settle_failures(observer, subscription)
 
 
-def _again(subscription: Subscription) -> None:
+def _again(subscription: Subscription, body: dict[str, Any]) -> None:
+    """Have a resync delivered again later, unless there is another one by now."""
+    subscription.lost = subscription.lost or body
     subscription.settle_in(_AGAIN * 2**subscription.tries)
     subscription.tries = min(subscription.tries + 1, _DOUBLINGS)
 
