@@ -201,7 +201,7 @@ class Leadership:
             # Also when cancelled; what cannot be saved is sent again, so a failure here is no loss.
             with suppress(*CONNECTION_ERRORS, LeadershipLost):
                 async with asyncio.timeout(_FAREWELL):
-                    await self._save()
+                    await self._save(last=True)
 
     async def _awake(self) -> None:
         """Read until nothing has come for a moment. Nobody needs to ring meanwhile."""
@@ -219,7 +219,8 @@ class Leadership:
 
     async def _asleep(self) -> None:
         """Read whenever it rings; return when it rings so often that it is better to stay awake."""
-        await self._streams.beat()
+        if not self._streams.strain:
+            await self._streams.beat()
         await self._log.fall_asleep(self._streams.savable, self._term)
         await self._note_saved(self._streams.savable)
         doze, busy = Doze(), 0
@@ -281,6 +282,8 @@ class Leadership:
             await self._look()
         if self._pruning or now - self._pruned_at >= _PRUNE:
             await self._prune()
+        if piece.changes and piece.position.target is None and (strain := self._streams.strain):
+            await self._listener.pause(strain)
         return piece
 
     async def _read(self, position: Position) -> Piece:
@@ -459,9 +462,10 @@ class Leadership:
                 await self._session.fetchval("SELECT 1")
         return await self._listener.in_thread(last)
 
-    async def _save(self) -> None:
+    async def _save(self, *, last: bool = False) -> None:
         if self._unsaved:
-            await self._streams.beat()
+            if last or not self._streams.strain:
+                await self._streams.beat()  # else the next regular one says so
             position = self._streams.savable
             await self._log.save(position, self._term)
             await self._note_saved(position)
