@@ -24,6 +24,7 @@ import asyncpg
 from channels.db import aclose_old_connections
 from channels.layers import BaseChannelLayer
 
+from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.delivery.backoff import Backoff
 from djcrf_pg.delivery.envelope import CHANNEL_LAYER
 from djcrf_pg.delivery.inbox import Moment, Subscription
@@ -142,6 +143,7 @@ class Hub:
         self._layer: Any = None
         self._channel = ""
         self._history: History | None = None
+        self._standing: Standing | None = None
         #: Stream to when it was joined, by ``time.monotonic``.
         self._joined: dict[int | None, float] = {}
         self._joining = asyncio.Lock()
@@ -294,7 +296,17 @@ class Hub:
             self._history = answer.history  # its groups have other names
             self._broken = True
             self._wanted.set()
+        before, self._standing = self._standing, standing
+        if before is not None and (before.history != standing.history or before.term > standing.term):
+            for subscription in self.subscriptions():
+                subscription.loaded = None  # what was committed in another course of events
         self._happen(self._inbound.learn(standing, streams, time.monotonic(), doubt))
+
+    async def _question(self, doubt: Doubt | None = None) -> Answer:
+        streams = self.streams
+        answer = await self._gate.probe((), ())
+        self.learn(answer, streams, doubt)
+        return answer
 
     # Taking messages.
 
@@ -382,8 +394,14 @@ class Hub:
         if self._broken or due or silent or self._expires(now):
             await self._rejoin()
             self._reachable = True
-        self._reported.update(dict.fromkeys(due, now))
-        self._report([self._losses.pop(stream) for stream in due])
+        if due:
+            self._reported.update(dict.fromkeys(due, now))
+            # What was dropped up to here, in the streams or on the way into them, is the same cause.
+            snapshot = None
+            with contextlib.suppress(*_DATABASE_ERRORS):
+                async with asyncio.timeout(_ASK):
+                    snapshot = (await self._question()).moment.snapshot
+            self._report([self._losses.pop(stream) for stream in due], snapshot)
         used = set(map(stream_of, self._lanes))
         for stream in [stream for stream in self.streams if stream not in used]:
             if now - self._unused.setdefault(stream, now) >= _LINGER:
@@ -407,13 +425,13 @@ class Hub:
                 self._inbound.leave(stream)
                 await self._layer.group_discard(self._history.group(stream), self._channel)
 
-    def _report(self, losses: Sequence[Loss]) -> None:
-        """Have those load again whom losses concern."""
+    def _report(self, losses: Sequence[Loss], snapshot: Snapshot | None) -> None:
+        """Have those load again whom losses concern, and with that what had been committed."""
         observers: dict[str, int] = {}
         for subscription in self.subscriptions({loss.stream for loss in losses}):
             stream = stream_of(subscription.observer.address)
             if any(subscription.is_concerned(loss) for loss in losses if loss.stream == stream):
-                subscription.lose(CHANNEL_LAYER)
+                subscription.lose(CHANNEL_LAYER, snapshot)
                 label = subscription.observer.label
                 observers[label] = observers.get(label, 0) + 1
         for label, count in observers.items():
@@ -424,9 +442,8 @@ class Hub:
         silent = now - self._heard_at > SILENCE
         if (self._doubt or silent) and now - self._asked_at >= _ASK:
             self._asked_at = now
-            doubt, streams = self._doubt, self.streams
-            answer = await self._gate.probe((), ())
-            self.learn(answer, streams, doubt)
+            doubt = self._doubt
+            answer = await self._question(doubt)
             if doubt is self._doubt:
                 self._doubt = None
             if silent and answer.leader is not None:
