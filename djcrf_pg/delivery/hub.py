@@ -29,7 +29,7 @@ from djcrf_pg.delivery.backoff import Backoff
 from djcrf_pg.delivery.envelope import CHANNEL_LAYER
 from djcrf_pg.delivery.inbox import Moment, Subscription
 from djcrf_pg.delivery.interest import bit_of
-from djcrf_pg.delivery.layer import channel_layer, receiving_layer
+from djcrf_pg.delivery.layer import close, receiving_layer
 from djcrf_pg.delivery.protocol import (
     EVERYBODY,
     SILENCE,
@@ -61,7 +61,7 @@ _RENEW, _RETAIN = 2.0, 30.0
 _SILENT = 10.0
 
 #: Seconds that the layer has to put the channel into a group.
-_PATIENCE = 4.0
+_PATIENCE = 2.0
 
 #: Seconds between two resyncs for losses of one stream: a layer that is over its capacity drops for as long as a burst
 #: lasts, and what it dropped in between is one cause.
@@ -270,18 +270,29 @@ class Hub:
         self._broken, self._rejoined_at = False, time.monotonic()
         try:
             if self._deaf:
-                # Nothing came although it was in its groups: the layer has another one under the channel's name.
-                self._deaf = False
-                receiving = self._tasks[0]
-                receiving.cancel()
-                await asyncio.gather(receiving, return_exceptions=True)
-                self._channel = await self._layer.new_channel()
-                self._tasks[0] = asyncio.create_task(self._receive(), name="djcrf_pg hub")
+                await self._replace_channel()
             for stream in list(self._joined):
                 await self._add(stream)
         except BaseException:
             self._broken = True  # it may be in some of them
             raise
+
+    async def _replace_channel(self) -> None:
+        """Receive on a channel that is made anew, over connections that are, where the layer allows it.
+
+        Nothing came although the channel was in its groups: the layer has another one under its name, or the sockets
+        are frozen. Nothing that concerns the former one may be waited for.
+        """
+        self._deaf = False
+        self._tasks[0].cancel()
+        former, channel = self._layer, self._channel
+        self._layer = receiving_layer(anew=True)
+        self._channel = await self._layer.new_channel()
+        self._tasks[0] = asyncio.create_task(self._receive(), name="djcrf_pg hub")
+        if self._history is not None:
+            self.abandon(self._layer, channel, [self._history.group(stream) for stream in self._joined])
+        if former is not self._layer:
+            self._spawn(close(former))
 
     def learn(self, answer: Answer, streams: Collection[int], doubt: Doubt | None = None) -> None:
         """Take an answer of the database.
@@ -482,6 +493,5 @@ class Hub:
             with contextlib.suppress(Exception):
                 for stream in list(self._joined):
                     await self._layer.group_discard(self._history.group(stream), self._channel)
-                if self._layer is not channel_layer():
-                    await self._layer.close_pools()
+                await close(self._layer)
         self._joined.clear()
