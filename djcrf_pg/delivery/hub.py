@@ -43,6 +43,7 @@ from djcrf_pg.delivery.protocol import (
     Unreadable,
     stream_of,
 )
+from djcrf_pg.exceptions import ConfigurationError
 from djcrf_pg.observations import ForeignMessages, LayerUnreachable, MessagesMissing, MessagesUnreadable, emit
 
 #: Seconds between looks.
@@ -57,6 +58,10 @@ _RENEW, _RETAIN = 2.0, 30.0
 
 #: Seconds between two resyncs while a leader leads that nothing readable comes from.
 _SILENT = 10.0
+
+#: Seconds between two resyncs for losses of one stream: a layer that is over its capacity drops for as long as a burst
+#: lasts, and what it dropped in between is one cause.
+_PACE = 1.0
 
 #: Seconds between questions about messages of an unknown leader.
 _ASK = 1.0
@@ -73,7 +78,14 @@ _PARALLEL = 8
 #: The group of the heartbeats among the streams.
 _BEATS = None
 
-_DATABASE_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+_DATABASE_ERRORS = (
+    ConfigurationError,
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 
 
 class Answer(Protocol):
@@ -134,7 +146,8 @@ class Hub:
         self._tasks: list[asyncio.Task[None]] = []
         self._background: set[asyncio.Task[None]] = set()
         self._wanted = asyncio.Event()
-        self._losses: list[Loss] = []
+        self._losses: dict[int, Loss] = {}
+        self._reported: dict[int, float] = {}
         self._doubt: Doubt | None = None
         self._broken = self._deaf = False
         self._reachable = True
@@ -295,7 +308,8 @@ class Hub:
                 case Arrival():
                     self._deliver(happening)
                 case Loss():
-                    self._losses.append(happening)
+                    former = self._losses.get(happening.stream)
+                    self._losses[happening.stream] = happening if former is None else former.merge(happening)
                     self._wanted.set()
                 case Doubt():
                     self._doubt = happening
@@ -351,11 +365,12 @@ class Hub:
     async def _mind_the_layer(self) -> None:
         now = time.monotonic()
         silent = now - max(self._heard_at, self._rejoined_at) > SILENCE
-        if self._broken or self._losses or silent or self._expires(now):
+        due = [stream for stream in self._losses if now - self._reported.get(stream, now - _PACE) >= _PACE]
+        if self._broken or due or silent or self._expires(now):
             await self._rejoin()
             self._reachable = True
-        losses, self._losses = self._losses, []
-        self._report(losses)
+        self._reported.update(dict.fromkeys(due, now))
+        self._report([self._losses.pop(stream) for stream in due])
         used = set(map(stream_of, self._lanes))
         for stream in [stream for stream in self.streams if stream not in used]:
             if now - self._unused.setdefault(stream, now) >= _LINGER:

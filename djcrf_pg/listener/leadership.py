@@ -20,6 +20,7 @@ from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.backoff import Backoff
 from djcrf_pg.delivery.envelope import NEVER_SEEN
 from djcrf_pg.delivery.interest import EVERYTHING, Interest
+from djcrf_pg.delivery.predecessors import Predecessors
 from djcrf_pg.delivery.protocol import History, Item, Outbound, Point
 from djcrf_pg.delivery.streams import Streams
 from djcrf_pg.exceptions import LeadershipLost
@@ -149,6 +150,7 @@ class Leadership:
         limits = {"max_events": settings.ENVELOPE_EVENTS, "max_bytes": settings.ENVELOPE_BYTES}
         outbound = Outbound(history, taken.term, taken.position, **limits)
         self._streams = Streams(outbound, history, self._leads, listener.pause)
+        self._predecessors = Predecessors(taken.term, log.heard, catalog.observers)
         self._mode = get_settings().NOTIFY
         self._unrung = False
         self._ahead: asyncio.Task[Piece] | None = None
@@ -169,6 +171,7 @@ class Leadership:
         """
         heart = self._heart = asyncio.create_task(self._streams.run(), name="djcrf_pg heartbeats")
         heart.add_done_callback(lambda _: self._bell.ring())
+        predecessors = asyncio.create_task(self._predecessors.run(), name="djcrf_pg predecessors")
         begun = asyncio.create_task(self._streams.begun())
         begun.add_done_callback(lambda task: None if task.cancelled() else self._listener.leading())
         try:
@@ -187,7 +190,7 @@ class Leadership:
                 await self._awake()
                 await self._asleep()
         finally:
-            others = [heart, begun] if self._ahead is None else [heart, begun, self._ahead]
+            others = [heart, begun, predecessors, *([] if self._ahead is None else [self._ahead])]
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
@@ -258,6 +261,7 @@ class Leadership:
             cut = self._position.target is not None or piece.position.target is not None
             interest = await self._interest(piece)
             await self._deliver(self._tell(piece.changes, piece.position, interest, cut=cut))
+            self._predecessors.note({change.relation for change in piece.changes})
             self._unsaved = True
         self._position = piece.position
         self._streams.advance(piece.position)
@@ -365,6 +369,7 @@ class Leadership:
             # News to all subscribers, whichever of the transactions they know of.
             lost = [Change(id, NEVER_SEEN, oid, UNWRITABLE, 1, None, None, None, now) for oid, id in written.items()]
             told = await self._occurrences(lost, EVERYTHING, cut=False)
+            self._predecessors.note(written)
         except Exception:
             if self._session.is_closed():
                 raise
