@@ -5,10 +5,13 @@ ASGI processes each has one; one leads, the others stand by.
 """
 
 import asyncio
+import atexit
 import contextlib
-from collections.abc import Collection, Iterable, Mapping
+import os
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
 
-from django.db import connections, router
+from django.db import router
 from django.db.models import Model
 
 from djcrf_pg.conf import get_settings
@@ -31,6 +34,9 @@ from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.gate import Gate, Probe
 from djcrf_pg.listener.service import Listener
 from djcrf_pg.registry import named_by
+
+#: Seconds that a listener may take to end with a process whose server has ended its loop.
+_FAREWELL = 4.0
 
 
 class Runtime:
@@ -98,6 +104,9 @@ class Runtime:
 
 _runtimes: dict[asyncio.AbstractEventLoop, dict[str, Runtime]] = {}
 
+#: The process that has :func:`_end_in_order` called when it ends.
+_ending: int | None = None
+
 
 def runtime(alias: str) -> Runtime:
     """The runtime of a database on the running event loop; made when there is none.
@@ -106,6 +115,7 @@ def runtime(alias: str) -> Runtime:
     """
     found = _runtimes.setdefault(asyncio.get_running_loop(), {})
     if alias not in found:
+        _end_with_the_process()
         found[alias] = Runtime(alias)
         for loop in [loop for loop in _runtimes if loop.is_closed()]:
             for former in _runtimes.pop(loop).values():
@@ -118,6 +128,33 @@ async def close_all() -> None:
     """Stop every listener of the running event loop. For tests and for servers that shut down in order."""
     for closing in _runtimes.pop(asyncio.get_running_loop(), {}).values():
         await closing.close()
+
+
+def _end_with_the_process() -> None:
+    global _ending
+    if _ending != os.getpid():
+        for loop in list(_runtimes) if _ending is not None else ():
+            if loop is not asyncio.get_running_loop():
+                del _runtimes[loop]  # a fork's: its sockets are those of the parent
+        _ending = os.getpid()
+        # Of the hooks at the end it is the one that children of multiprocessing have too (granian's workers are), and
+        # threads can still be started. concurrent.futures uses it as well.
+        getattr(threading, "_register_atexit", atexit.register)(_end_in_order)
+
+
+def _end_in_order() -> None:
+    """Have listeners save their cursors whose server has stopped their loop and cancelled no task, as daphne does."""
+    if _ending != os.getpid():
+        return
+    for loop, closing in list(_runtimes.items()):
+        if not loop.is_closed() and not loop.is_running():
+            with contextlib.suppress(Exception):  # what was not saved is sent again
+                loop.run_until_complete(asyncio.wait_for(_close(closing.values()), _FAREWELL))
+    _runtimes.clear()
+
+
+async def _close(closing: Iterable[Runtime]) -> None:
+    await asyncio.gather(*(each.close() for each in closing))
 
 
 def hub_of(model: type[Model]) -> Hub:
@@ -161,7 +198,7 @@ async def ready(alias: str, tables: Mapping[str, str], subscription: Subscriptio
                 is_in, streams = here.hub.is_in(address), here.hub.streams
                 try:
                     probe = await here.probe(tables, bits)
-                    _require(probe, alias, tables)
+                    _require(probe, alias, tables, here.gate.quote)
                 except ConfigurationError as error:
                     raise SubscribeError(str(error)) from error
                 except CONNECTION_ERRORS as error:
@@ -184,8 +221,7 @@ async def ready(alias: str, tables: Mapping[str, str], subscription: Subscriptio
     )
 
 
-def _require(probe: Probe, alias: str, tables: Mapping[str, str]) -> None:
-    quote = connections[alias].ops.quote_name
+def _require(probe: Probe, alias: str, tables: Mapping[str, str], quote: Callable[[str], str]) -> None:
     # The same question was asked for other subscribers, whose tables are no reason to refuse this one.
     wanted = {quote(table): entry for table, entry in tables.items()}
     absent, bare = sorted(probe.absent & wanted.keys()), sorted(probe.bare & wanted.keys())

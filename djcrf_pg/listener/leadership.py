@@ -36,9 +36,13 @@ from djcrf_pg.listener.telling import events
 from djcrf_pg.observations import ChangesGivenUp, DatabaseFailed, LookFailed, PruneFailed, emit, text_of
 from djcrf_pg.registry import Observed, registry
 
-#: Seconds between saves of the cursor under load, or signs of life while a delivery lasts; and between prunings, each
-#: of which looks after tables too.
-_SAVE, _PRUNE = 1.0, 60.0
+#: Seconds between saves of the cursor. A delivery that comes alone is followed by one at once, and the last of many
+#: within this time, which is what servers leave a loop between SIGTERM and the end: uvicorn, for one, raises the signal
+#: again then, and cancels no task.
+_SAVE = 0.1
+
+#: Seconds between signs of life while a delivery lasts; and between prunings, each of which looks after tables too.
+_SIGN, _PRUNE = 1.0, 60.0
 
 #: Seconds without a session after which what a process has published is deleted.
 _LEFT = 60.0
@@ -234,8 +238,10 @@ class Leadership:
             if self._unrung or (piece.changes and not self._bell.rung):
                 self._unrung = await self._log.is_queue_full()
             patience = doze.patience(get_settings().POLL_INTERVAL if self._unrung else get_settings().SAFETY_POLL)
-            if self._unsaved or self._pruning:
-                patience = min(patience, _SAVE)
+            if self._unsaved:
+                patience = min(patience, max(self._saved_at + _SAVE - time.monotonic(), 0.0))
+            if self._pruning:
+                patience = min(patience, _SIGN)
             if (pause := self._failures.wait(time.monotonic())) is not None:
                 patience = min(patience, pause)
             await self._bell.wait(patience)
@@ -297,7 +303,7 @@ class Leadership:
             with suppress(*CONNECTION_ERRORS, LeadershipLost):  # the sender asks for itself
                 while True:
                     with suppress(TimeoutError):
-                        async with asyncio.timeout(_SAVE):
+                        async with asyncio.timeout(_SIGN):
                             await done.wait()
                         return
                     await self._log.beat(self._term)
