@@ -433,8 +433,9 @@ class Leadership:
                     self._settle_at(reach, partial(self._settle, asked))
 
     async def _settle(self, asked: list[Asked]) -> None:
-        await self._failures.settle(asked)
-        self._may_ask = True  # there may be more
+        with suppress(*FAILS_AGAIN):  # they stay marked, for the next request
+            await self._failures.settle(asked)
+            self._may_ask = True  # there may be more
 
     def _settle_at(self, reach: Position, work: Callable[[], Awaitable[None]]) -> None:
         """Note in the database that something was sent, when everybody knows that it was."""
