@@ -13,9 +13,9 @@ from psycopg import sql
 from djcrf_pg.changelog.change import UNORDERED, UNWRITABLE
 from djcrf_pg.changelog.cursor import BEGINNING, Position
 from djcrf_pg.changelog.reader import ChangeLog, Connection
+from djcrf_pg.delivery.streams import Streams
 from djcrf_pg.listener import connection as connecting
 from djcrf_pg.listener import session as sessions
-from djcrf_pg.delivery.streams import Streams
 from djcrf_pg.listener.connection import connect
 from djcrf_pg.listener.gate import Gate
 from djcrf_pg.listener.service import Listener
