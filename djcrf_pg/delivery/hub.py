@@ -434,6 +434,10 @@ class Hub:
                 if now - self._silent_at >= _SILENT:
                     self._silent_at = now
                     self._happen(self._inbound.silence())
+        if failures := self._failures:
+            count = len(failures)  # more may come meanwhile
+            await self._gate.record(failures[:count])
+            del failures[:count]
         if not self._lanes:
             return
         if now - self._renewed_at >= _RENEW:
@@ -445,10 +449,6 @@ class Hub:
             await self._gate.retain(
                 {bit_of(address, group) for address in self._lanes for group in self._lanes[address]}
             )
-        if failures := self._failures:
-            count = len(failures)  # more may come meanwhile
-            await self._gate.record(failures[:count])
-            del failures[:count]
 
     def _layer_failed(self, error: Exception) -> None:
         if self._reachable:
