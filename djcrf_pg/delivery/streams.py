@@ -31,6 +31,7 @@ class Streams:
         history: Of the database.
         leads: Says whether the lead still lasts; asked before each try.
         pause: Sleeps for some seconds, or until the listener is asked to stop; returns whether it is.
+        observers: The addresses of those that the leader has.
     """
 
     def __init__(
@@ -39,11 +40,13 @@ class Streams:
         history: History,
         leads: Callable[[], Awaitable[bool]],
         pause: Callable[[float], Awaitable[bool]],
+        observers: Callable[[], Iterable[str]],
     ) -> None:
         self._outbound = outbound
         self._history = history
         self._leads = leads
         self._pause = pause
+        self._observers = observers
         self._beating = asyncio.Lock()
         self._begun = asyncio.Event()
 
@@ -107,7 +110,7 @@ class Streams:
     async def beat(self) -> bool:
         """Send a heartbeat; whether the layer took it."""
         async with self._beating:
-            heartbeat = self._outbound.heartbeat()
+            heartbeat = self._outbound.heartbeat(self._observers())
             try:
                 async with asyncio.timeout(PATIENCE):
                     await channel_layer().group_send(self._history.group(None), {"type": TYPE, KEY: heartbeat.text})

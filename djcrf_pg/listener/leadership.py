@@ -152,7 +152,7 @@ class Leadership:
         settings = get_settings()
         limits = {"max_events": settings.ENVELOPE_EVENTS, "max_bytes": settings.ENVELOPE_BYTES}
         outbound = Outbound(history, taken.term, taken.position, **limits)
-        self._streams = Streams(outbound, history, self._leads, listener.pause)
+        self._streams = Streams(outbound, history, self._leads, listener.pause, registry.addresses)
         self._mode = get_settings().NOTIFY
         self._unrung = False
         self._ahead: asyncio.Task[Piece] | None = None

@@ -76,10 +76,13 @@ async def settle(observer: Any, subscription: Subscription) -> None:
     if not subscription.groups:
         subscription.lost = subscription.failed = None  # left meanwhile
     if (body := subscription.lost) is not None:
+        # Before the call: what is lost while the handler runs is for another one.
+        subscription.lost = None
         event = resync_event(observer, 0)._replace(body=body)
         if await _resync(observer, subscription, "", event):
-            subscription.lost, subscription.tries = None, 0
+            subscription.tries = 0
         else:
+            subscription.lost = body
             _again(subscription)
     if subscription.failed:
         wait = subscription.failed_at + PAUSE - time.monotonic()
