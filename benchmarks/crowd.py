@@ -1,4 +1,4 @@
-"""Many consumers in one process: a change through the listener, to subscribe all at once, what a subscription weighs.
+"""Many consumers in one process: a change through the listener, all subscribing at once, what a subscription weighs.
 
 The consumers are real ones without a socket: what a WebSocket server does with a frame is the same for all. Runs in a
 process of `benchmarks.worker`, which also writes and sends.
@@ -105,9 +105,10 @@ class Crowd:
 
     async def leave(self) -> None:
         """Disconnect all of them."""
-        for queue in self._queues:
-            await queue.put({"type": "websocket.disconnect", "code": 1000})
-        await asyncio.wait(self._tasks, timeout=120)
+        for start in range(0, self._count, _SOME):
+            for queue in self._queues[start : start + _SOME]:
+                await queue.put({"type": "websocket.disconnect", "code": 1000})
+            await asyncio.wait(self._tasks[start : start + _SOME], timeout=120)
 
     async def change(self, row: Captured) -> tuple[float, float]:
         """Seconds from the commit of a change to the last frame, and seconds of this process's CPU."""
@@ -138,7 +139,7 @@ async def _connected(count: int) -> AsyncIterator[Crowd]:
 
 
 def fan_out(count: int, rounds: int, warm_up: bool) -> list[tuple[float, float, float]]:
-    """Tell a change to all, and a bare message, in turns.
+    """Send a change to all, and a bare message, in turns.
 
     Args:
         count: Subscribers.

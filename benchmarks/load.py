@@ -69,11 +69,11 @@ class Client(asyncio.Protocol):
             raise RuntimeError(f"{action}: {reply}")
 
     def vanish(self) -> None:
-        """End the connection without a word."""
+        """Abort the connection without a close frame."""
         self._transport.abort()
 
     def close(self) -> None:
-        """Say that the connection ends."""
+        """Begin the closing handshake."""
         self._send(_CLOSE, b"\x03\xe8")
 
     def _send(self, opcode: int, payload: bytes) -> None:
@@ -82,7 +82,7 @@ class Client(asyncio.Protocol):
         self._transport.write(bytes([128 | opcode]) + size + b"\0\0\0\0" + payload)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let nobody wait."""
+        """Fail what is waited for."""
         for future in (self.opened, self._reply):
             if not future.done():
                 future.set_exception(exc or ConnectionError("the server closed the connection"))
@@ -173,7 +173,7 @@ class Load:
         self._events, self._resyncs = [], 0
 
     def done(self, count: int, timeout: float) -> dict[str, float]:
-        """Wait for so many events, and tell how many came.
+        """Wait for so many events, and return how many came.
 
         Returns:
             How many ``different`` events, one for a client and a row; how many came ``twice``; ``resyncs``; when the
@@ -217,7 +217,7 @@ class Load:
         self._run(begin())
 
     def visits(self) -> int:
-        """End `churn`, and tell how many visits there were."""
+        """End `churn`, and return how many visits there were."""
 
         async def end() -> None:
             for visitor in self._visitors:

@@ -100,4 +100,4 @@ def ungrouped(kind: type[Exception]) -> Iterator[None]:
             found = found.exceptions[0]
         if found is None:
             raise
-        raise found from None
+        raise found from found.__cause__

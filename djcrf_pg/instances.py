@@ -11,12 +11,20 @@ from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connections
 from django.db.models import Field, Model, QuerySet
+from django.db.models.base import ModelState
 from django.db.models.expressions import Col
+from django.db.models.fields.related_descriptors import ForeignKeyDeferredAttribute
+from django.db.models.query_utils import DeferredAttribute
 from django.db.models.signals import post_init, pre_init
 from django.db.models.sql import Query
 
 from djcrf_pg.observations import DefaultsGiven, emit, text_of
 from djcrf_pg.registry import excluded_columns, family_of, own_columns
+
+_FROM_DB = Model.from_db.__func__  # type: ignore[attr-defined]
+
+#: What stands for a field at a class, and sets no more than the value.
+_PLACES = (DeferredAttribute, ForeignKeyDeferredAttribute)
 
 #: Models that could not be made with deferred fields; True for those that recurse, with which it is not tried again.
 _eager: dict[type[Model], bool] = {}
@@ -27,12 +35,20 @@ def runs_code(model: type[Model]) -> bool:
 
     It is asked anew for each batch, because receivers come and go.
     """
+    return _has_code(model) or _has_receivers(model)
+
+
+def _has_code(model: type[Model]) -> bool:
     return (
-        any(getattr(model, name) is not getattr(Model, name) for name in ("__new__", "__init__", "__setattr__"))
-        or getattr(model.from_db, "__func__", None) is not Model.from_db.__func__  # type: ignore[attr-defined]
-        or pre_init.has_listeners(model)
-        or post_init.has_listeners(model)
+        model.__init__ is not Model.__init__
+        or model.__new__ is not Model.__new__
+        or model.__setattr__ is not Model.__setattr__
+        or getattr(model.from_db, "__func__", None) is not _FROM_DB
     )
+
+
+def _has_receivers(model: type[Model]) -> bool:
+    return pre_init.has_listeners(model) or post_init.has_listeners(model)
 
 
 def make(model: type[Model], alias: str, values: Mapping[str, Any]) -> Model:
@@ -52,6 +68,8 @@ def make(model: type[Model], alias: str, values: Mapping[str, Any]) -> Model:
         DatabaseError, InterfaceError: The code asked a database that is gone.
         Exception: What the code raises, whatever the missing fields are.
     """
+    if _copies_values(model) and not runs_code(model):
+        return _copy(model, alias, values)
     if not _eager.get(model):
         try:
             return model.from_db(alias, list(values), list(values.values()))
@@ -66,6 +84,42 @@ def make(model: type[Model], alias: str, values: Mapping[str, Any]) -> Model:
             _report(model, values, error)
             return instance
     return _make_of_defaults(model, alias, values)
+
+
+@lru_cache(maxsize=1024)
+def _copies_values(model: type[Model]) -> bool:
+    """Whether Django, where no code runs, does no more to make an instance than :func:`_copy`, in a fifth of the time.
+
+    So it is where nothing comes behind Django's class, whose ``__init__`` calls it, where no attribute of a field does
+    more than keep the value (those of files and images do), and where it comes to the same when both are tried.
+    """
+    fields = model._meta.concrete_fields
+    if (
+        runs_code(model)
+        or model.__mro__[model.__mro__.index(Model) :] != Model.__mro__
+        or any(type(getattr(model, field.attname)) not in _PLACES for field in fields)
+    ):
+        return False
+    values: dict[str, Any] = {field.attname: None for field in fields}
+    return all(_is_same(model, some) for some in (values, {name: values[name] for name in list(values)[:1]}))
+
+
+def _is_same(model: type[Model], values: Mapping[str, Any]) -> bool:
+    made = dict(vars(model.from_db("default", list(values), list(values.values()))))
+    copied = dict(vars(_copy(model, "default", values)))
+    names = list(made), list(copied)
+    states = vars(made.pop("_state")), vars(copied.pop("_state"))
+    return names[0] == names[1] and states[0] == states[1] and made == copied
+
+
+def _copy(model: type[Model], alias: str, values: Mapping[str, Any]) -> Model:
+    instance = object.__new__(model)
+    state = ModelState()
+    state.adding, state.db = False, alias
+    attributes = vars(instance)
+    attributes["_state"] = state
+    attributes.update(values)
+    return instance
 
 
 def _make_of_defaults(model: type[Model], alias: str, values: Mapping[str, Any]) -> Model:

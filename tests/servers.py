@@ -601,6 +601,9 @@ class AsgiServer(Process):
             port = port or free_port()  # it names the one that it was given
         address = ("--bind", f"127.0.0.1:{port}") if server == "gunicorn" else ("--port", str(port))
         command = [sys.executable, "-m", server, *self._COMMANDS[server], *address]
+        if server == "uvicorn" and env.get("PYTHONSAFEPATH"):
+            # It would put the working directory first all the same.
+            command += ["--app-dir", str(env["PYTHONPATH"]).partition(os.pathsep)[0]]
         super().__init__([*command, application], name=server, env=env)
         self.server = server
         self.port = port

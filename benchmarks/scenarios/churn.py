@@ -1,7 +1,7 @@
 """Twenty clients that come and vanish beside a steady one, for a minute: what that one misses, and the resyncs of all.
 
-The steady one is subscribed to all groups, each of the others to one. Every second visit ends without a word, as when a
-phone loses its network. The capacity of Redis is its default.
+The steady one is subscribed to all groups, each of the others to one. Every second visit ends without a close frame, as
+when a phone loses its network. The capacity of Redis is its default.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """500 people, each in a group of their own, and one UPDATE that changes a row of each: against one in one group.
 
 The listener and the server of the consumers are processes of their own, Redis between, its capacity is its default.
-The clients are WebSocket clients in a process each. Both have the same number of rows to be told of, and of frames.
+The clients are WebSocket clients in a process each. Both change as many rows and receive as many frames.
 """
 
 from collections.abc import Iterator

@@ -66,6 +66,13 @@ _RENEW, _RETAIN = 2.0, 30.0
 #: Seconds between two resyncs while a leader leads that nothing readable comes from.
 _SILENT = 10.0
 
+#: Seconds that the layer has to put the channel into a group.
+_PATIENCE = 4.0
+
+#: Seconds between two resyncs for losses of one stream: a layer that is over its capacity drops for as long as a burst
+#: lasts, and what it dropped in between is one cause.
+_PACE = 1.0
+
 #: Seconds between questions about messages of an unknown leader.
 _ASK = 1.0
 
@@ -154,7 +161,8 @@ class Hub:
         self._tasks: list[asyncio.Task[None]] = []
         self._background: set[asyncio.Task[None]] = set()
         self._wanted = asyncio.Event()
-        self._losses: list[Loss] = []
+        self._losses: dict[int, Loss] = {}
+        self._reported: dict[int, float] = {}
         self._doubt: Doubt | None = None
         self._broken = self._deaf = False
         self._reachable = True
@@ -228,8 +236,8 @@ class Hub:
     # Joining streams.
 
     def is_in(self, address: str) -> bool:
-        """Whether what is sent for an observer comes here."""
-        return stream_of(address) in self._joined
+        """Whether what is sent for an observer comes here, as far as is known."""
+        return stream_of(address) in self._joined and not self._broken
 
     @property
     def streams(self) -> list[int]:
@@ -244,6 +252,8 @@ class Hub:
         """
         async with self._joining:
             await self._begin(history)
+            if self._broken:
+                await self._join_again()
             stream = stream_of(address)
             if stream not in self._joined:
                 await self._add(stream)
@@ -264,12 +274,17 @@ class Hub:
     async def _add(self, stream: int | None) -> None:
         assert self._history is not None
         now = time.monotonic()
-        await self._layer.group_add(self._history.group(stream), self._channel)
+        async with asyncio.timeout(_PATIENCE):  # a socket may be frozen, and the next try is another one
+            await self._layer.group_add(self._history.group(stream), self._channel)
         self._joined[stream] = now
 
     async def _rejoin(self) -> None:
         async with self._joining:
-            self._broken, self._rejoined_at = False, time.monotonic()
+            await self._join_again()
+
+    async def _join_again(self) -> None:
+        self._broken, self._rejoined_at = False, time.monotonic()
+        try:
             if self._deaf:
                 # Nothing came although it was in its groups: the layer has another one under the channel's name.
                 self._deaf = False
@@ -280,6 +295,9 @@ class Hub:
                 self._tasks[0] = asyncio.create_task(self._receive(), name="djcrf_pg hub")
             for stream in list(self._joined):
                 await self._add(stream)
+        except BaseException:
+            self._broken = True  # it may be in some of them
+            raise
 
     def learn(self, answer: Answer, streams: Collection[int], doubt: Doubt | None = None) -> None:
         """Take an answer of the database.
@@ -345,7 +363,8 @@ class Hub:
                 case Arrival():
                     self._deliver(happening)
                 case Loss():
-                    self._losses.append(happening)
+                    former = self._losses.get(happening.stream)
+                    self._losses[happening.stream] = happening if former is None else former.merge(happening)
                     self._wanted.set()
                 case Doubt():
                     self._doubt = happening
@@ -400,12 +419,13 @@ class Hub:
 
     async def _mind_the_layer(self) -> None:
         now = time.monotonic()
+        due = [stream for stream in self._losses if now - self._reported.get(stream, -math.inf) >= _PACE]
         silent = now - max(self._heard_at, self._rejoined_at) > SILENCE
-        if self._broken or self._losses or silent or self._expires(now):
+        if self._broken or due or silent or self._expires(now):
             await self._rejoin()
             self._reachable = True
-        losses, self._losses = self._losses, []
-        self._report(losses)
+        self._reported.update(dict.fromkeys(due, now))
+        self._report([self._losses.pop(stream) for stream in due])
         used = set(map(stream_of, self._lanes))
         for stream in [stream for stream in self.streams if stream not in used]:
             if now - self._unused.setdefault(stream, now) >= _LINGER:

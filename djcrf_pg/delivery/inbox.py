@@ -237,12 +237,12 @@ class Inbox:
         """End; the consumer has."""
         self._consumer = None
         self.leave()
-        for subscription in self.subscriptions.values():
-            if subscription.timer is not None:
-                subscription.timer.cancel()
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        for subscription in self.subscriptions.values():
+            if subscription.timer is not None:
+                subscription.timer.cancel()
 
     # Its own task.
 
@@ -259,11 +259,14 @@ class Inbox:
                     self.end()
                 if self._entries:
                     await asyncio.sleep(0)
-        except Exception as error:
+        except BaseException as error:
+            # Also a handler's CancelledError, of something that it awaited: nobody would read the inbox any more.
             self.error = error
             self.leave()
             if self._consumer is not None:
                 self._consumer.cancel()
+            if not isinstance(error, Exception):
+                raise
 
     async def _hand_over(self) -> None:
         for _ in range(_TURN):

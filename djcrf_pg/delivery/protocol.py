@@ -99,7 +99,7 @@ these to streams, where no old process is. So neither receives what it cannot re
 - An old leader beside new processes: the database names a term of which no heartbeat comes. As long as that lasts,
   :meth:`~Inbound.silence` makes a Loss of all streams each time. The next leader's first heartbeat is one more if
   anything was sent meanwhile.
-- A new leader beside old processes: see :mod:`djcrf_pg.delivery.streams`.
+- A new leader beside old processes: see :mod:`djcrf_pg.delivery.predecessors`.
 - A later version in the streams cannot be read: it is reported once for each term, and is a Loss as above.
 """
 
@@ -421,6 +421,16 @@ class Loss:
     def concerns(self, snapshot: Snapshot) -> bool:
         """Whether a subscription that began with a snapshot may have lost something."""
         return self.until is None or not Point.of(Position(snapshot)).covers(self.until)
+
+    def merge(self, later: "Loss") -> "Loss":
+        """Both as one: it concerns whom either of them concerns.
+
+        Args:
+            later: Another one of the stream.
+        """
+        if self.until is None or (later.until is not None and self.until.covers(later.until)):
+            return self
+        return Loss(self.stream, self.since, later.until)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ in :mod:`djcrf_pg.delivery.protocol`.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable
 
 from djcrf_pg.changelog.cursor import Position
@@ -18,6 +19,9 @@ from djcrf_pg.observations import LayerFailed, LayerRefused, emit
 
 #: Seconds that the layer has for one message. One that it took all the same comes twice, with one number.
 PATIENCE = 4.0
+
+#: Seconds for a message from which on a layer is far away, and that are rested after a delivery at most.
+_FAR, _LONGEST_REST = 0.05, 1.0
 
 #: Seconds between tries, at first and at most.
 _SHORTEST, _LONGEST = 0.05, 5.0
@@ -49,6 +53,15 @@ class Streams:
         self._observers = observers
         self._beating = asyncio.Lock()
         self._begun = asyncio.Event()
+        self._took = 0.0
+
+    @property
+    def strain(self) -> float:
+        """Seconds to rest after a delivery: as long as the layer took for a message, where it is far away.
+
+        Each message costs its receiver as much as us, and one that comes later has more events.
+        """
+        return min(self._took, _LONGEST_REST) if self._took > _FAR else 0.0
 
     @property
     def savable(self) -> Position:
@@ -95,8 +108,7 @@ class Streams:
             if not await self._leads():
                 raise LeadershipLost("the session of the leader is gone")
             try:
-                async with asyncio.timeout(PATIENCE):
-                    await channel_layer().group_send(group, {"type": TYPE, KEY: text})
+                await self._put(group, text)
             except (TypeError, ValueError, AssertionError):
                 raise
             except Exception as error:
@@ -107,13 +119,18 @@ class Streams:
             else:
                 return
 
+    async def _put(self, group: str, text: str) -> None:
+        begun = time.monotonic()
+        async with asyncio.timeout(PATIENCE):
+            await channel_layer().group_send(group, {"type": TYPE, KEY: text})
+        self._took = time.monotonic() - begun
+
     async def beat(self) -> bool:
         """Send a heartbeat; whether the layer took it."""
         async with self._beating:
             heartbeat = self._outbound.heartbeat(self._observers())
             try:
-                async with asyncio.timeout(PATIENCE):
-                    await channel_layer().group_send(self._history.group(None), {"type": TYPE, KEY: heartbeat.text})
+                await self._put(self._history.group(None), heartbeat.text)
             except Exception as error:
                 emit(LayerFailed(layer=describe(channel_layer()), error=repr(error), delay=BEAT))
                 return False

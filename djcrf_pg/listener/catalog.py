@@ -10,7 +10,7 @@ from djcrf_pg.listener.identity import aliases_of
 from djcrf_pg.listener.router import Router
 from djcrf_pg.listener.routes import Routes
 from djcrf_pg.observations import TableUnknown, emit
-from djcrf_pg.registry import registry
+from djcrf_pg.registry import Observed, registry
 
 
 class Catalog:
@@ -54,6 +54,14 @@ class Catalog:
             observers = ", ".join(observer.label for observer in self._router.lost)
             emit(TableUnknown(alias=self._aliases[0], table=self._relations[oid].name, observers=observers))
         return self._router
+
+    def observers(self, relations: Iterable[int]) -> Iterable[Observed]:
+        """Those that are told of some tables, which a router was asked for; all where it has to be made anew.
+
+        Args:
+            relations: The oids of the tables.
+        """
+        return registry.on(*self._aliases) if self._router is None else self._router.observers(relations)
 
     async def look_again(self, relation: int) -> None:
         """Look at a table again, which a value does not fit; the router stays unless the table was altered.

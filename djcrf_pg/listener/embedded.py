@@ -11,9 +11,9 @@ import math
 import os
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
-from django.db import connections, router
+from django.db import router
 from django.db.models import Model
 
 from djcrf_pg.conf import get_settings
@@ -256,7 +256,7 @@ async def ready(alias: str, tables: Mapping[str, str], subscription: Subscriptio
                 is_in, streams = here.hub.is_in(address), here.hub.streams
                 try:
                     probe = await here.probe(tables, bits)
-                    _require(probe, alias, tables)
+                    _require(probe, alias, tables, here.gate.quote)
                 except ConfigurationError as error:
                     raise SubscribeError(str(error)) from error
                 except CONNECTION_ERRORS as error:
@@ -286,8 +286,7 @@ async def ready(alias: str, tables: Mapping[str, str], subscription: Subscriptio
     )
 
 
-def _require(probe: Probe, alias: str, tables: Mapping[str, str]) -> None:
-    quote = connections[alias].ops.quote_name
+def _require(probe: Probe, alias: str, tables: Mapping[str, str], quote: Callable[[str], str]) -> None:
     # The same question was asked for other subscribers, whose tables are no reason to refuse this one.
     wanted = {quote(table): entry for table, entry in tables.items()}
     absent, bare = sorted(probe.absent & wanted.keys()), sorted(probe.bare & wanted.keys())

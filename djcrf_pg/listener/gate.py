@@ -82,6 +82,8 @@ class Gate:
 
     Attributes:
         number: Of its session; it rises with each, and is 0 before the first.
+        quote: Quotes a name. Not to be had from ``connections`` by a consumer: each asynchronous task that asks for a
+            connection of Django's is given a wrapper of its own, 4 kB and 50 µs.
     """
 
     def __init__(self, alias: str) -> None:
@@ -91,6 +93,7 @@ class Gate:
         self._is_held = self._missed = False
         self._seen = 0.0
         self._alias = alias
+        self.quote = connections[alias].ops.quote_name
         self._sql = sql.queries("djcrf_pg.listener", "gate.sql", holder=HOLDER, history=HISTORY, oid=sql.oid_of("name"))
         self._session: Session | None = None
         self._asking = asyncio.Lock()
@@ -109,13 +112,12 @@ class Gate:
             ConfigurationError: The role has no right to publish.
             OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError: The database cannot be asked.
         """
-        quote = connections[self._alias].ops.quote_name
         if self._next is None:
             self._next = _Round()
             task = asyncio.create_task(self._ask(self._next), name=f"djcrf_pg gate {self._alias}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        self._next.tables.update(map(quote, tables))
+        self._next.tables.update(map(self.quote, tables))
         self._next.bits.update(bits)
         return await asyncio.shield(self._next.answer)
 

@@ -20,6 +20,7 @@ from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.backoff import Backoff
 from djcrf_pg.delivery.envelope import NEVER_SEEN
 from djcrf_pg.delivery.interest import EVERYTHING, Interest
+from djcrf_pg.delivery.predecessors import Predecessors
 from djcrf_pg.delivery.protocol import History, Item, Outbound, Point
 from djcrf_pg.delivery.streams import Streams
 from djcrf_pg.exceptions import LeadershipLost
@@ -153,6 +154,7 @@ class Leadership:
         limits = {"max_events": settings.ENVELOPE_EVENTS, "max_bytes": settings.ENVELOPE_BYTES}
         outbound = Outbound(history, taken.term, taken.position, **limits)
         self._streams = Streams(outbound, history, self._leads, listener.pause, registry.addresses)
+        self._predecessors = Predecessors(taken.term, log.heard, catalog.observers)
         self._mode = get_settings().NOTIFY
         self._unrung = False
         self._ahead: asyncio.Task[Piece] | None = None
@@ -173,6 +175,7 @@ class Leadership:
         """
         heart = self._heart = asyncio.create_task(self._streams.run(), name="djcrf_pg heartbeats")
         heart.add_done_callback(lambda _: self._bell.ring())
+        predecessors = asyncio.create_task(self._predecessors.run(), name="djcrf_pg predecessors")
         begun = asyncio.create_task(self._streams.begun())
         begun.add_done_callback(lambda task: None if task.cancelled() else self._listener.leading())
         try:
@@ -191,14 +194,14 @@ class Leadership:
                 await self._awake()
                 await self._asleep()
         finally:
-            others = [heart, begun] if self._ahead is None else [heart, begun, self._ahead]
+            others = [heart, begun, predecessors, *([] if self._ahead is None else [self._ahead])]
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
             # Also when cancelled; what cannot be saved is sent again, so a failure here is no loss.
             with suppress(*CONNECTION_ERRORS, LeadershipLost):
                 async with asyncio.timeout(_FAREWELL):
-                    await self._save()
+                    await self._save(last=True)
 
     async def _awake(self) -> None:
         """Read until nothing has come for a moment. Nobody needs to ring meanwhile."""
@@ -216,7 +219,8 @@ class Leadership:
 
     async def _asleep(self) -> None:
         """Read whenever it rings; return when it rings so often that it is better to stay awake."""
-        await self._streams.beat()
+        if not self._streams.strain:
+            await self._streams.beat()
         await self._log.fall_asleep(self._streams.savable, self._term)
         await self._note_saved(self._streams.savable)
         doze, busy = Doze(), 0
@@ -264,6 +268,7 @@ class Leadership:
             cut = self._position.target is not None or piece.position.target is not None
             interest = await self._interest(piece)
             await self._deliver(self._tell(piece.changes, piece.position, interest, cut=cut))
+            self._predecessors.note({change.relation for change in piece.changes})
             self._unsaved = True
         self._position = piece.position
         self._streams.advance(piece.position)
@@ -277,6 +282,8 @@ class Leadership:
             await self._look()
         if self._pruning or now - self._pruned_at >= _PRUNE:
             await self._prune()
+        if piece.changes and piece.position.target is None and (strain := self._streams.strain):
+            await self._listener.pause(strain)
         return piece
 
     async def _read(self, position: Position) -> Piece:
@@ -371,6 +378,7 @@ class Leadership:
             # News to all subscribers, whichever of the transactions they know of.
             lost = [Change(id, NEVER_SEEN, oid, UNWRITABLE, 1, None, None, None, now) for oid, id in written.items()]
             told = await self._occurrences(lost, EVERYTHING, cut=False)
+            self._predecessors.note(written)
         except Exception:
             if self._session.is_closed():
                 raise
@@ -454,9 +462,10 @@ class Leadership:
                 await self._session.fetchval("SELECT 1")
         return await self._listener.in_thread(last)
 
-    async def _save(self) -> None:
+    async def _save(self, *, last: bool = False) -> None:
         if self._unsaved:
-            await self._streams.beat()
+            if last or not self._streams.strain:
+                await self._streams.beat()  # else the next regular one says so
             position = self._streams.savable
             await self._log.save(position, self._term)
             await self._note_saved(position)

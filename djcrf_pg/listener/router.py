@@ -160,6 +160,18 @@ class Router:
             return set()
         return {oid for oid in relations if not self._is_observed(oid)}
 
+    def observers(self, relations: Iterable[int]) -> set[Observed]:
+        """Those that are told of some tables.
+
+        Args:
+            relations: The oids of the tables.
+        """
+        oids = {oid for relation in relations for oid in (relation, *self._ancestors.get(relation, ()))}
+        known = [self._relations[oid] for oid in oids if oid in self._relations]
+        routes = [self._routes[relation.root] for relation in known if relation.root in self._routes]
+        found = {observer for route in routes for observer in route.audience().everybody()}
+        return found | set(self.lost) if self.astray(relation.oid for relation in known) else found
+
     def _is_observed(self, oid: int) -> bool:
         relation = self._relations.get(oid)
         return relation is not None and (relation.root in self._routes or oid in self._ancestors)

@@ -58,8 +58,7 @@ async def receive(observer: Any, subscription: Subscription, group: str, line: s
         return
     if event.action == RESYNC:
         if not await _resync(observer, subscription, group, event):
-            subscription.lost = subscription.lost or event.body
-            _again(subscription)
+            _again(subscription, event.body)
         return
     try:
         await _call(observer, subscription, group, event)
@@ -76,14 +75,12 @@ async def settle(observer: Any, subscription: Subscription) -> None:
     if not subscription.groups:
         subscription.lost = subscription.failed = None  # left meanwhile
     if (body := subscription.lost) is not None:
-        # Before the call: what is lost while the handler runs is for another one.
+        # What is lost while the handler runs is another resync: it may have loaded already.
         subscription.lost = None
-        event = resync_event(observer, 0)._replace(body=body)
-        if await _resync(observer, subscription, "", event):
+        if await _resync(observer, subscription, "", resync_event(observer, 0)._replace(body=body)):
             subscription.tries = 0
         else:
-            subscription.lost = body
-            _again(subscription)
+            _again(subscription, body)
     if subscription.failed:
         wait = subscription.failed_at + PAUSE - time.monotonic()
         if wait > 0:
@@ -92,7 +89,9 @@ async def settle(observer: Any, subscription: Subscription) -> None:
             await _settle_failures(observer, subscription)
 
 
-def _again(subscription: Subscription) -> None:
+def _again(subscription: Subscription, body: dict[str, Any]) -> None:
+    """Have a resync delivered again later, unless there is another one by now."""
+    subscription.lost = subscription.lost or body
     subscription.settle_in(_AGAIN * 2**subscription.tries)
     subscription.tries = min(subscription.tries + 1, _DOUBLINGS)
 

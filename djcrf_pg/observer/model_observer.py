@@ -423,17 +423,18 @@ class ModelObserver(DCRFModelObserver):
                 f"@model_observer({self.model_cls.__name__}, partition=…)."
             )
 
-    async def _leave_unused(self, subscription: Subscription, groups: Iterable[str]) -> None:
+    async def _leave_unused(self, subscription: Subscription, groups: Collection[str]) -> None:
         """Leave groups that no subscription has and none waits for."""
         consumer = subscription.consumer
         requests = consumer._observer_group_to_request_id[self._stable_observer_id]
+        hub = embedded.hub_of(self.model_cls)
+        for group in groups:  # all of them before the layer, which may fail
+            if not subscription.holds(group):
+                requests.pop(group, None)
+                hub.leave(subscription, group)
         for group in groups:
             async with subscription.changing:
-                if subscription.holds(group):
-                    continue
-                requests.pop(group, None)
-                embedded.hub_of(self.model_cls).leave(subscription, group)
-                if group in consumer.groups:
+                if group in consumer.groups and not subscription.holds(group):
                     await consumer.remove_group(group)
 
     def forget(self, subscription: Subscription) -> None:

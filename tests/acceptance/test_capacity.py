@@ -10,8 +10,8 @@ from channels_redis.core import RedisChannelLayer
 
 from tests.acceptance.board import Board
 from tests.acceptance.test_cluster import LEADS
+from tests.acceptance.wire import history_of
 from tests.servers import AsgiServer, ManagePy, PgParams
-from tests.testapp.consumers import BoardConsumer
 from tests.testapp.models import Task
 
 pytestmark = pytest.mark.processes
@@ -22,6 +22,12 @@ def layers(redis_url: str) -> dict[str, object]:
     """A layer that holds three messages for each process."""
     backend = "channels_redis.core.RedisChannelLayer"
     return {"default": {"BACKEND": backend, "CONFIG": {"hosts": [redis_url], "capacity": 3}}}
+
+
+@pytest.fixture
+def beats(transactional_db: None, test_pg: PgParams) -> str:
+    """The channel-layer group of the heartbeats."""
+    return history_of(test_pg).group(None)
 
 
 @pytest.fixture
@@ -87,7 +93,7 @@ def test_a_single_message_that_was_lost_is_missed(
     assert resync["data"]["reason"] == "channel_layer"
     assert board.told("full")[others:] == []
     resyncs = [message for message in board.client.received if message.get("action") == "resync"]
-    assert len(resyncs) == 1, "once is enough, though a roll names it too"
+    assert len(resyncs) == 1, "once is enough, though heartbeats name it too"
 
 
 @pytest.mark.slow
@@ -96,6 +102,7 @@ def test_nobody_is_told_to_load_again_for_nothing(
     listen: Callable[..., None],
     start_asgi_server: Callable[..., AsgiServer],
     open_board: Callable[..., Board],
+    beats: str,
 ) -> None:
     listen(redis=redis_url)
     server = start_asgi_server(redis=redis_url, settings={"EMBEDDED": False})
@@ -111,18 +118,17 @@ def test_nobody_is_told_to_load_again_for_nothing(
             late.subscribe("full")
     assert late is not None
 
-    # A roll names these last messages 2 s after them, and comes before this one, which is sent after the next.
-    async def two_rolls() -> None:
+    # Heartbeats name these last messages too, and what they name has had its time when the third one has come.
+    async def three_heartbeats() -> None:
         async with asyncio.timeout(20):
             layer = RedisChannelLayer(hosts=[redis_url])
             channel = await layer.new_channel()
-            await layer.group_add(BoardConsumer.full.resync_group(), channel)
-            for _ in range(2):
-                while "tails" not in (await layer.receive(channel))["djcrf_pg"]:
-                    pass
+            await layer.group_add(beats, channel)
+            for _ in range(3):
+                await layer.receive(channel)
             await layer.close_pools()
 
-    early.runner.run(two_rolls())
+    early.runner.run(three_heartbeats())
     early.told("full")
     late.told("full")
     assert [m for board in (early, late) for m in board.client.received if m.get("action") == "resync"] == []

@@ -25,7 +25,7 @@ def close_connections():
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def made(monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> list[str]:
     """The observers that something was made for."""
     labels: list[str] = []
     events = telling._events
@@ -36,6 +36,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return events(occurrence, *others)
 
     monkeypatch.setattr(telling, "_events", noting)
+    with connection.cursor() as cursor:
+        # Of processes that others have killed.
+        cursor.execute("DELETE FROM djcrf_pg_interest")
     return labels
 
 

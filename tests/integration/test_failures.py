@@ -6,15 +6,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from channels.layers import InMemoryChannelLayer
 from django.db import connection
 
 from djcrf_pg.changelog.reader import Connection
+from djcrf_pg.delivery.hub import Hub
 from djcrf_pg.listener.connection import connect
-from djcrf_pg.listener.embedded import close_all
 from djcrf_pg.listener.failures import FAILED, Asked, Failure, again, record
+from djcrf_pg.listener.gate import Gate
 from djcrf_pg.observer import model_observer
-from djcrf_pg.observer.membership import Keeper
 from tests.testapp.models import Task
 
 pytestmark = pytest.mark.django_db
@@ -52,18 +51,19 @@ async def test_a_key_that_is_too_long_for_an_index_is_not_kept(asyncpg: Connecti
 
 
 async def test_what_fails_while_failures_are_recorded_is_recorded_next(asyncpg: Connection) -> None:
-    observer, keeper = model_observer(Task)(handler), Keeper(InMemoryChannelLayer())
+    observer, gate = model_observer(Task)(handler), Gate("default")
+    hub = Hub(gate)
     first, second = (Failure.of(observer, "handler", f'["{number}"]', number, ValueError("no")) for number in range(2))
     await asyncpg.execute("BEGIN; LOCK TABLE djcrf_pg_failure")
-    keeper.record(observer, [first])
-    recording = asyncio.create_task(keeper._tell_of_failures())
+    hub.record([first])
+    recording = asyncio.create_task(hub._mind_the_database())
     async with asyncio.timeout(30):
         await asyncpg.execute(UNTIL_IT_WAITS)
-    keeper.record(observer, [second])
+    hub.record([second])
     await asyncpg.execute("COMMIT")
     await recording
-    await keeper._tell_of_failures()
-    await close_all()
+    await hub._mind_the_database()
+    await gate.close()
     assert [row["pk"] for row in await asyncpg.fetch("SELECT pk FROM djcrf_pg_failure ORDER BY pk")] == [
         '["0"]',
         '["1"]',

@@ -13,11 +13,11 @@ from psycopg import sql
 from djcrf_pg.changelog.change import UNORDERED, UNWRITABLE
 from djcrf_pg.changelog.cursor import BEGINNING, Position
 from djcrf_pg.changelog.reader import ChangeLog, Connection
+from djcrf_pg.delivery.streams import Streams
 from djcrf_pg.listener import connection as connecting
 from djcrf_pg.listener import session as sessions
 from djcrf_pg.listener.connection import connect
 from djcrf_pg.listener.gate import Gate
-from djcrf_pg.listener.sender import Sender
 from djcrf_pg.listener.service import Listener
 from djcrf_pg.listener.session import Session
 from djcrf_pg.observations import ConnectionFailed, Leading, Observation, add_sink
@@ -307,19 +307,19 @@ async def test_a_gate_that_is_closed_leaves_no_question_and_no_session(
     await until_no_session_is_left(proxy, test_pg)
 
 
-async def test_a_leader_whose_rolls_end_says_so_and_begins_anew(
+async def test_a_leader_whose_heartbeats_end_says_so_and_begins_anew(
     limits: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    call_rolls, calls = Sender.call_rolls, 0
+    run, calls = Streams.run, 0
 
-    async def fail_once(sender: Sender) -> None:
+    async def fail_once(streams: Streams) -> None:
         nonlocal calls
         calls += 1
         if calls == 1:
-            raise KeyError("group")
-        await call_rolls(sender)
+            raise KeyError("stream")
+        await run(streams)
 
-    monkeypatch.setattr(Sender, "call_rolls", fail_once)
+    monkeypatch.setattr(Streams, "run", fail_once)
     told: list[Observation] = []
     remove = add_sink(lambda observation, error: told.append(observation))
     listener = Listener("default")
@@ -333,4 +333,4 @@ async def test_a_leader_whose_rolls_end_says_so_and_begins_anew(
     kinds = [one for one in told if isinstance(one, Leading | ConnectionFailed)]
     assert [type(one) for one in kinds] == [Leading, ConnectionFailed, Leading]
     assert isinstance(kinds[1], ConnectionFailed)
-    assert kinds[1].error == "'group'"
+    assert kinds[1].error == "'stream'"

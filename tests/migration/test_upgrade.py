@@ -52,6 +52,10 @@ class BookConsumer(GenericAsyncAPIConsumer):
     async def subscribe(self, request_id, **kwargs):
         await self.books.subscribe(request_id=request_id)
         return {}, 201
+
+    @action()
+    async def ping(self, **kwargs):
+        return {}, 200
 """
 
 ASGI = """
@@ -82,25 +86,46 @@ class Deployed(Project):
         """As the project's; the modules of the working directory do not come first."""
         path = os.pathsep.join(map(str, filter(None, [self.release, self.folder, ROOT])))
         env = super().env({"LOCK_TIMEOUT": LOCK_TIMEOUT, **(settings or {})})
-        return {**env, "PYTHONSAFEPATH": "1", "PYTHONPATH": path, "DJCRF_PG_TEST_REDIS": self.redis}
+        # uvicorn has the working directory come first, unless it is told otherwise.
+        first = str(self.release or ROOT)
+        more = {"PYTHONSAFEPATH": "1", "PYTHONPATH": path, "UVICORN_APP_DIR": first, "DJCRF_PG_TEST_REDIS": self.redis}
+        return {**env, **more}
 
 
 class Reader(Subscriber):
-    """A subscriber that knows which rows it has heard of."""
+    """A subscriber that loads again when it is to.
 
-    def has(self, keys: list[int]) -> None:
-        """Wait until the creates of these rows have come."""
-        self.runner.run(self._has(set(keys)))
+    Args:
+        runner: As a subscriber's.
+        client: As a subscriber's.
+        pg: The database that it loads from.
+    """
 
-    async def _has(self, missing: set[int]) -> None:
+    def __init__(self, runner: asyncio.Runner, client: Client, pg: PgParams) -> None:
+        super().__init__(runner, client)
+        self.pg = pg
+
+    def has(self, keys: list[int], *, by_events: bool = False) -> None:
+        """Wait until it has these rows, by events alone or by loading as well."""
+        self.runner.run(self._has(set(keys), by_events))
+
+    async def _has(self, missing: set[int], by_events: bool) -> None:
         while missing:
             event = await self.client.event()
-            assert event["action"] in {"create", "update"}, event
-            missing.discard(event["body"]["pk"])
+            if event["action"] == "resync" and not by_events:
+                with self.pg.connect() as connection:
+                    missing.difference_update(pk for (pk,) in connection.execute("SELECT id FROM shelf_book"))
+            else:
+                assert event["action"] in {"create", "update"}, event
+                missing.discard(event["body"]["pk"])
 
 
 class Writers:
     """Writes rows for as long as it lasts, and measures what a write waits.
+
+    Args:
+        pg: Where to.
+        pause: Seconds between the rows of a writer.
 
     Attributes:
         written: The keys of what was committed.
@@ -108,8 +133,9 @@ class Writers:
         errors: What statements failed with.
     """
 
-    def __init__(self, pg: PgParams) -> None:
+    def __init__(self, pg: PgParams, pause: float = 0.0) -> None:
         self.pg = pg
+        self.pause = pause
         self.written: list[int] = []
         self.longest = 0.0
         self.errors: list[str] = []
@@ -131,7 +157,7 @@ class Writers:
 
     def _work(self, done: threading.Event) -> None:
         with psycopg.connect(self.pg.dsn(), autocommit=True) as connection:
-            while not done.is_set():
+            while not done.wait(self.pause):
                 key = next(self._keys)
                 for statement in (
                     "INSERT INTO shelf_book (id, title, secret) VALUES (%s, 'a', '')",
@@ -177,14 +203,14 @@ def serve(deployed: Deployed, processes_stack: ExitStack) -> Callable[[], AsgiSe
 
 
 @pytest.fixture
-def reader(runner: asyncio.Runner) -> Iterator[Callable[[AsgiServer], Reader]]:
+def reader(runner: asyncio.Runner, deployed: Deployed) -> Iterator[Callable[[AsgiServer], Reader]]:
     """Subscribes at a server."""
     with ExitStack() as stack:
 
         def start(server: AsgiServer) -> Reader:
             client = runner.run(Client.open(server.consumer_url("books")))
             stack.callback(lambda: runner.run(client.close()))
-            subscribed = Reader(runner, client)
+            subscribed = Reader(runner, client, deployed.pg)
             subscribed.subscribe("books")
             return subscribed
 

@@ -1,17 +1,19 @@
-"""Envelopes: cut by count and size, in order, and the same events come out."""
+"""Events as text: what a leader encodes comes out the same, and what is damaged is an error that is expected."""
 
 import json
-from datetime import UTC, datetime
+import uuid
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import pytest
+from django.db.backends.postgresql.psycopg_any import DateTimeTZRange, NumericRange
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from djcrf_pg.listener.envelope import KEY, RESYNC, Event, head, numbers_of, pack, tails_of, unpack
-from djcrf_pg.listener.numbering import Control
+from djcrf_pg.delivery.envelope import RESYNC, Event, dump, load, parse
+from tests.decodeapp.models import Everything
 
 NOON = datetime(2026, 1, 1, 12, 0, 0, 123_456, tzinfo=UTC)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
@@ -45,36 +47,22 @@ def event(action: str, body: Any) -> Event:
     return Event(action, body, change_id=7, xid=9, committed_at=NOON.isoformat())
 
 
-def length(text: str) -> int:
-    """Its size on the wire."""
-    return len(text.encode())
+# -- events --------------------------------------------------------------------------------------------------
 
 
-def messages(events: list[str], *, max_events: int = 1_000, max_bytes: int = 1_000_000) -> list[dict[str, Any]]:
-    """The messages that encoded events travel in."""
-    control = Control("all", "task.changed", "someone")
-    return list(pack(control, "DCRF-x", events, term=3, max_events=max_events, max_bytes=max_bytes))
+@given(EVENTS)
+def test_an_event_comes_out_as_it_went_in_and_is_one_line_of_ascii(sent: Event) -> None:
+    line = sent.encode()
+    assert parse(line) == sent
+    assert line.isascii()
+    assert "\n" not in line
 
 
-@given(st.lists(EVENTS, max_size=8), st.integers(1, 5), st.integers(1, 400))
-def test_events_come_out_as_they_went_in_whatever_the_limits(sent: list[Event], count: int, size: int) -> None:
-    packed = messages([event.encode() for event in sent], max_events=count, max_bytes=size)
-    assert [event for message in packed for event in unpack(message)] == sent
-
-
-@given(st.lists(EVENTS, max_size=8), st.integers(1, 5), st.integers(1, 400))
-def test_messages_keep_the_limits_and_none_is_cut_too_early(sent: list[Event], count: int, size: int) -> None:
-    texts = [event.encode() for event in sent]
-    parts = [len(unpack(message)) for message in messages(texts, max_events=count, max_bytes=size)]
-    place = 0
-    for part in parts:
-        together = sum(map(length, texts[place : place + part]))
-        assert 1 <= part <= count
-        assert together <= size or part == 1, "only a single event may be over the limit"
-        place += part
-        if place < len(texts):
-            assert part == count or together + length(texts[place]) > size, "the next one would have fitted"
-    assert place == len(texts)
+def test_each_reading_makes_objects_of_its_own() -> None:
+    line = event("create", {"pk": 1}).encode()
+    first, second = parse(line), parse(line)
+    first.body["pk"] = 2
+    assert second.body == {"pk": 1}
 
 
 def test_a_body_that_has_itself_in_it_is_an_error_and_the_next_one_is_none() -> None:
@@ -83,31 +71,6 @@ def test_a_body_that_has_itself_in_it_is_an_error_and_the_next_one_is_none() -> 
     with pytest.raises((RecursionError, ValueError)):
         event("create", circle).encode()
     assert json.loads(event("create", [1]).encode())[1] == [1]
-
-
-def test_an_event_over_the_limit_travels_alone() -> None:
-    texts = [event("create", "x" * length).encode() for length in (1, 500, 1)]
-    packed = messages(texts, max_bytes=200)
-    assert [[len(unpacked.body) for unpacked in unpack(message)] for message in packed] == [[1], [500], [1]]
-
-
-def test_nothing_to_send_is_no_message() -> None:
-    assert messages([]) == []
-
-
-def test_a_message_is_dcrfs_with_one_key_more_and_every_layer_can_carry_it() -> None:
-    (message,) = messages([event("create", {"pk": 1}).encode()])
-    assert {**message, KEY: None} == {"type": "task.changed", "group": "DCRF-x", KEY: None}
-    assert message[KEY]["term"] == 3
-    assert message[KEY]["v"] == 1
-    assert json.loads(json.dumps(message)) == message
-
-
-def test_each_unpacking_makes_objects_of_its_own() -> None:
-    (message,) = messages([event("create", {"pk": 1}).encode()])
-    first, second = unpack(message), unpack(message)
-    first[0].body["pk"] = 2
-    assert second[0].body == {"pk": 1}
 
 
 def test_bodies_may_hold_what_drf_renders() -> None:
@@ -119,9 +82,8 @@ def test_bodies_may_hold_what_drf_renders() -> None:
         "tags": ("a", "b"),
         "more": {"set": {1}},
     }
-    (message,) = messages([event("update", body).encode()])
-    (unpacked,) = unpack(message)
-    assert unpacked.body == {
+    read = parse(event("update", body).encode())
+    assert read.body == {
         "uuid": "00000000-0000-0000-0000-000000000001",
         "price": "1.10",
         "at": "2026-01-01T12:00:00.123456Z",
@@ -129,13 +91,31 @@ def test_bodies_may_hold_what_drf_renders() -> None:
         "tags": ["a", "b"],
         "more": {"set": [1]},
     }
-    assert (unpacked.action, unpacked.change_id, unpacked.xid) == ("update", 7, 9)
-    assert datetime.fromisoformat(unpacked.committed_at) == NOON
+    assert (read.action, read.change_id, read.xid) == ("update", 7, 9)
+    assert datetime.fromisoformat(read.committed_at) == NOON
 
 
-def test_what_nobody_can_render_raises() -> None:
-    with pytest.raises(TypeError):
-        event("create", {"x": object()}).encode()
+@pytest.mark.parametrize(
+    ("value", "as_text", "as_number"),
+    [
+        ("1.10", "1.10", 1.1),
+        ("1E+3", "1000", 1000.0),
+        ("0.12345678901234567890123", "0.12345678901234567890123", "0.12345678901234567890123"),
+        ("NaN", "NaN", "NaN"),
+    ],
+)
+def test_a_decimal_is_text_or_a_number_where_that_has_each_digit(value: str, as_text: Any, as_number: Any) -> None:
+    sent = event("update", Decimal(value))
+    assert parse(sent.encode()).body == as_text
+    assert parse(sent.encode(decimals_as_text=False)).body == as_number
+
+
+@pytest.mark.parametrize(
+    ("body", "error"), [({"x": object()}, TypeError), (b"\xff", ValueError), (time(1, tzinfo=UTC), ValueError)]
+)
+def test_what_nobody_can_render_raises(body: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        event("create", body).encode()
 
 
 JSON = st.recursive(
@@ -143,42 +123,82 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=8) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=12,
 )
-DAMAGED = st.one_of(
-    JSON,
-    st.fixed_dictionaries({}, optional={"v": st.just(1) | JSON, "term": st.just(3) | JSON, "events": JSON}),
-    st.fixed_dictionaries({"v": st.just(1), "term": st.just(3), "events": JSON.map(json.dumps)}),
-    st.fixed_dictionaries({"v": st.just(1), "term": st.just(3), "events": st.lists(JSON, max_size=3).map(json.dumps)}),
-)
 
 
-@given(DAMAGED, st.just("DCRF-x") | JSON)
-@example({"v": 2, "term": 3, "events": "[]"}, "DCRF-x")
-@example({"v": 1, "term": 3, "events": "[" * 100_000}, "DCRF-x")
-@example({"v": 1, "term": 3, "events": '[["create", {}, 1, 1, "noon"]]'}, "DCRF-x")
-@example({"v": 1, "term": 3, "events": '[["create", {}, 1, 1, "2026-01-01T00:00:00"]]'}, "DCRF-x")
-def test_what_is_no_envelope_is_a_value_error_and_nothing_else(inside: Any, group: Any) -> None:
-    message = {"type": "task.changed", "group": group, KEY: inside}
+@given(JSON.map(json.dumps) | TEXT | st.lists(JSON, min_size=5, max_size=8).map(json.dumps))
+@example("[" * 100_000)
+@example('["create", {}, 1, 1, "noon"]')
+@example('["resync", [], 1, 1, "2026-01-01T00:00:00Z"]')
+def test_what_is_damaged_is_an_error_that_is_expected(line: str) -> None:
     try:
-        head(message)
-        events = unpack(message)
-    except ValueError:
+        read = parse(line)
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return
-    assert all(datetime.fromisoformat(event.committed_at) <= datetime.now(UTC) for event in events)
+    assert datetime.fromisoformat(read.committed_at).tzinfo is not None
 
 
 @pytest.mark.parametrize(
-    "inside",
+    "fields",
     [
-        {"events": "[]", "before": [1, 1, "2026-01-01T00:00:00"]},
-        {"events": "[]", "number": True},
-        {"events": "[]", "tails": json.dumps({"g": [1, 1, "2026-01-01T00:00:00"]})},
-        {"events": json.dumps([[RESYNC, "again", 1, 1, "2026-01-01T00:00:00Z"]])},
-        {"events": json.dumps([[RESYNC, {}, 1, 1, "2026-01-01T00:00:00Z"]])},
-        {"events": json.dumps([["update", {}, 1, 1, "2026-01-01T00:00:00Z", 5]])},
-        {"events": json.dumps([["update", {}, 1, 1, "2026-01-01T00:00:00Z", [], None, "old"]])},
+        ["create", {}, 1, 1, "2026-01-01T00:00:00"],
+        ["create", {}, True, 1, "2026-01-01T00:00:00Z"],
+        ["create", {}, 2**63, 1, "2026-01-01T00:00:00Z"],
+        ["create", {}, 1, -1, "2026-01-01T00:00:00Z"],
+        [5, {}, 1, 1, "2026-01-01T00:00:00Z"],
+        [RESYNC, "again", 1, 1, "2026-01-01T00:00:00Z"],
+        [RESYNC, {}, 1, 1, "2026-01-01T00:00:00Z"],
+        [RESYNC, {"reason": 5}, 1, 1, "2026-01-01T00:00:00Z"],
+        ["update", {}, 1, 1, "2026-01-01T00:00:00Z", 5],
+        ["update", {}, 1, 1, "2026-01-01T00:00:00Z", [], None, "old"],
+        ["update", {}, 1, 1, "2026-01-01T00:00:00Z", [], None, None, "more"],
     ],
 )
-def test_what_would_end_its_consumer_later_is_no_envelope(inside: dict[str, Any]) -> None:
-    message = {"type": "task.changed", "group": "DCRF-x", KEY: {"v": 1, "term": 3, **inside}}
-    with pytest.raises(ValueError, match=r"its|it |an event"):
-        (unpack(message), numbers_of(message), tails_of(message))
+def test_what_would_fail_in_a_consumer_is_no_event(fields: list[Any]) -> None:
+    with pytest.raises((ValueError, TypeError, AttributeError)):
+        parse(json.dumps(fields))
+
+
+# -- instances -----------------------------------------------------------------------------------------------
+
+VALUES: dict[str, Any] = {
+    "big": -(2**63),
+    "boolean": False,
+    "decimal": Decimal("123456789012345678901234567890.123456789012345678901234567890"),
+    "double": 5e-324,
+    "text": 'a "b" \\ é',
+    "strange": "",
+    "address": "::1",
+    "uuid": uuid.UUID(int=1),
+    "binary": b"\x00\xff",
+    "stamp": datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC),
+    "date": date(1, 1, 1),
+    "time": time(23, 59, 59, 999_999),
+    "duration": timedelta(days=-45, microseconds=1),
+    "data": {"a": [1, 1.5, None, "x"]},
+    "target_id": uuid.UUID(int=2),
+    "by_code_id": "code",
+    "integers": [1, None, -(2**63)],
+    "texts": ["NULL", None, ""],
+    "decimals": [[Decimal("1.10"), Decimal("2")]],
+    "durations": [timedelta(days=45)],
+    "integer_range": NumericRange(1, None, "[)"),
+    "stamp_range": DateTimeTZRange(datetime(2026, 1, 1, tzinfo=UTC), None),
+    "ranges": [NumericRange(1, 2), NumericRange(empty=True)],
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_the_value_of_an_instance_comes_back(name: str) -> None:
+    instance = Everything.from_db("default", ["id", name], [5, VALUES[name]])
+    loaded = load(Everything, "default", json.loads(json.dumps(dump(instance))))
+    assert vars(loaded)[name] == VALUES[name]
+    assert loaded.pk == 5
+    assert loaded._state.db == "default"
+    assert not loaded._state.adding
+
+
+def test_null_comes_back_and_what_is_deferred_stays_so() -> None:
+    instance = Everything.from_db("default", ["id", "text"], [5, None])
+    data = dump(instance)
+    assert data == {"id": "5", "text": None}
+    assert load(Everything, "default", data).get_deferred_fields() == instance.get_deferred_fields()

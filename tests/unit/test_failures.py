@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from djcrf_pg.changelog.net import RowChange
+from djcrf_pg.delivery.protocol import EVERYBODY, Item
 from djcrf_pg.listener.failures import PAUSE, Failure, Failures, key_text, key_values
-from djcrf_pg.listener.occurrence import Outgoing
 from djcrf_pg.listener.service import Listener
 from djcrf_pg.observer import model_observer
 from tests.testapp.models import Document, Task
@@ -23,8 +23,8 @@ def change(number: int) -> RowChange:
     return RowChange(number, number, 1, None, None, None, datetime(2026, 1, 1, tzinfo=UTC))
 
 
-def groups(outgoing: Outgoing) -> list[str]:
-    return sorted(place.group for place in outgoing)
+def groups(items: list[Item]) -> list[str]:
+    return sorted(item.group for item in items)
 
 
 def test_an_observer_is_told_once_in_a_while_and_in_the_end_of_everything() -> None:
@@ -36,11 +36,11 @@ def test_an_observer_is_told_once_in_a_while_and_in_the_end_of_everything() -> N
     assert groups(failures.due(100.0)) == ["blue", "red"]
     assert failures.wait(100.0) is None
     failures.tell(observer, change(3), ["green"])
-    assert failures.due(100.0 + PAUSE / 2) == {}
+    assert failures.due(100.0 + PAUSE / 2) == []
     assert failures.wait(100.0 + PAUSE / 2) == PAUSE / 2
     failures.tell(observer, change(4))
-    assert groups(failures.due(100.0 + PAUSE)) == sorted(["green", observer.resync_group()])
-    assert failures.due(100.0 + 2 * PAUSE) == {}
+    assert groups(failures.due(100.0 + PAUSE)) == sorted(["green", EVERYBODY])
+    assert failures.due(100.0 + 2 * PAUSE) == []
 
 
 def test_observers_wait_each_for_itself() -> None:

@@ -10,7 +10,7 @@ from django.db.models.signals import post_init, pre_init
 from django.test.utils import isolate_apps
 
 from djcrf_pg.changelog.decode import ColumnType, Hydrator, Relation
-from djcrf_pg.instances import make, runs_code, sql_fields
+from djcrf_pg.instances import _copies_values, make, runs_code, sql_fields
 from djcrf_pg.observations import DefaultsGiven, Observation, add_sink
 
 
@@ -50,6 +50,53 @@ def test_what_is_missing_is_deferred() -> None:
     assert instance.get_deferred_fields() == {"right"}
     assert (instance.pk, vars(instance)["left"]) == (1, "a")
     assert (instance._state.db, instance._state.adding) == ("default", False)
+
+
+class Behind:
+    """What Django's class calls, for it comes behind it."""
+
+    def __init__(self) -> None:
+        self.began = True
+
+
+@pytest.mark.parametrize(
+    ("bases", "attributes", "copied"),
+    [
+        ((models.Model,), {}, True),
+        ((models.Model,), {"other": models.ForeignKey("testapp.Pair", models.CASCADE)}, True),
+        ((models.Model,), {"paper": models.FileField()}, False),
+        ((models.Model, Behind), {}, False),
+    ],
+    ids=["plain", "foreign key", "file", "mixin"],
+)
+@pytest.mark.parametrize("names", [("id", "left", "right"), ("id",)], ids=["whole", "key"])
+def test_an_instance_is_as_django_would_make_it(
+    names: tuple[str, ...], bases: tuple[type, ...], attributes: dict[str, Any], copied: bool
+) -> None:
+    pair = model(bases, **attributes)
+    values = dict.fromkeys(names, "a")
+    expected = pair.from_db("other", list(values), list(values.values()))
+    instance = make(pair, "other", values)
+    assert _copies_values(pair) is copied
+    assert type(instance) is pair
+    assert vars(instance._state) == vars(expected._state)
+    assert {**vars(instance), "_state": None} == {**vars(expected), "_state": None}
+    assert list(vars(instance)) == list(vars(expected))
+
+
+def test_a_receiver_that_comes_later_is_called() -> None:
+    pair, made = model(), list[Any]()
+    make(pair, "default", {"id": 1})
+
+    def receiver(instance: Any, **kwargs: Any) -> None:
+        made.append(instance)
+
+    post_init.connect(receiver, sender=pair)
+    try:
+        instance = make(pair, "default", {"id": 1})
+    finally:
+        post_init.disconnect(receiver, sender=pair)
+    assert made == [instance]
 
 
 def test_code_that_reads_what_is_missing_reads_defaults_and_it_is_said_once(seen: list[Observation]) -> None:

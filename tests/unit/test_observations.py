@@ -118,12 +118,12 @@ def raised(error: Exception) -> Exception:
 @pytest.mark.usefixtures("nothing_written")
 def test_an_error_that_comes_again_is_a_line_without_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
     for text in ("first", "second", "third"):
-        emit(LayerFailed(error=text, delay=1.0), raised(OSError(text)))
-    emit(LayerFailed(error="other kind", delay=1.0), raised(ValueError("other kind")))
+        emit(LayerFailed(layer="RedisChannelLayer", error=text, delay=1.0), raised(OSError(text)))
+    emit(LayerFailed(layer="RedisChannelLayer", error="other kind", delay=1.0), raised(ValueError("other kind")))
     try:
         raise OSError("other place")
     except OSError as error:
-        emit(LayerFailed(error="other place", delay=1.0), error)
+        emit(LayerFailed(layer="RedisChannelLayer", error="other place", delay=1.0), error)
     assert len(caplog.records) == 5
     shown = [str(record.exc_info[1]) for record in caplog.records if record.exc_info]
     assert shown == ["first", "other kind", "other place"]
@@ -133,9 +133,9 @@ def test_an_error_that_comes_again_is_a_line_without_a_traceback(caplog: pytest.
 def test_the_traceback_is_written_again_after_a_while(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    emit(LayerFailed(error="first", delay=1.0), raised(OSError("first")))
+    emit(LayerFailed(layer="RedisChannelLayer", error="first", delay=1.0), raised(OSError("first")))
     monkeypatch.setattr(observations, "TRACEBACK_AFTER", 0.0)
-    emit(LayerFailed(error="later", delay=1.0), raised(OSError("later")))
+    emit(LayerFailed(layer="RedisChannelLayer", error="later", delay=1.0), raised(OSError("later")))
     assert [bool(record.exc_info) for record in caplog.records] == [True, True]
 
 
@@ -143,7 +143,7 @@ def test_the_traceback_is_written_again_after_a_while(
 def test_no_more_tracebacks_are_remembered_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(observations, "_MOST_TRACEBACKS", 2)
     for kind in (OSError, ValueError, TypeError):
-        emit(LayerFailed(error="", delay=1.0), raised(kind("")))
+        emit(LayerFailed(layer="RedisChannelLayer", error="", delay=1.0), raised(kind("")))
     assert len(observations._written) == 1
 
 
@@ -151,16 +151,16 @@ def test_no_more_tracebacks_are_remembered_than_the_bound(monkeypatch: pytest.Mo
 def test_the_log_has_the_level_the_text_and_the_traceback(caplog: pytest.LogCaptureFixture) -> None:
     error = OSError("refused")
     with caplog.at_level(logging.DEBUG, "djcrf_pg"):
-        emit(LayerFailed(error="refused", delay=2.0), error)
+        emit(LayerFailed(layer="RedisChannelLayer", error="refused", delay=2.0), error)
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("djcrf_pg", logging.WARNING)
-    assert record.getMessage().startswith("channel layer: refused; the listener waits 2.0 s")
+    assert record.getMessage().startswith("RedisChannelLayer fails: refused; the listener waits 2.0 s")
     assert record.exc_info is not None
     assert record.exc_info[1] is error
 
 
 def test_braces_in_what_happened_are_text() -> None:
-    assert "{alias}" in str(LayerFailed(error="{alias}", delay=1.0))
+    assert "{alias}" in str(LayerFailed(layer="RedisChannelLayer", error="{alias}", delay=1.0))
 
 
 def test_the_log_sink_is_there_from_the_start() -> None:

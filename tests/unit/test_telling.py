@@ -1,6 +1,5 @@
 """What groups and serializers of one event leave behind is not there for the next."""
 
-import json
 from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import Any
@@ -9,8 +8,8 @@ import pytest
 from django.utils import timezone, translation
 
 from djcrf_pg.changelog.net import RowChange
+from djcrf_pg.delivery.envelope import parse
 from djcrf_pg.delivery.interest import EVERYTHING
-from djcrf_pg.listener.envelope import Event
 from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.listener.telling import events
 from djcrf_pg.observer import model_observer
@@ -48,7 +47,6 @@ def test_a_language_and_a_time_zone_are_not_those_of_the_next_event(part: str) -
         Occurrence(RowChange(number, number, 1, None, None, None, datetime.now(UTC)), observer, new=Task(title=title))
         for number, title in enumerate(("theirs", "others'"))
     ]
-    outgoing, failed = copy_context().run(events, told, EVERYTHING)
-    (bundle,) = outgoing.values()
+    items, failed = copy_context().run(events, told, EVERYTHING)
     assert not failed
-    assert [Event(*json.loads(event)).body for event in bundle.events] == [["de", "Asia/Tokyo"], before]
+    assert [parse(item.line).body for item in items] == [["de", "Asia/Tokyo"], before]

@@ -1,0 +1,661 @@
+"""The process's end: who receives what, and who loads again, over a layer and a database that do as a test says.
+
+The layer is Channels' own, in memory. The leader is an ``Outbound`` that the test drives, and inboxes are real ones.
+"""
+
+import asyncio
+import dataclasses
+from collections import defaultdict
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from channels.layers import InMemoryChannelLayer
+from django.test import override_settings
+
+from djcrf_pg.changelog.cursor import Position, Snapshot
+from djcrf_pg.delivery import hub as module
+from djcrf_pg.delivery import protocol
+from djcrf_pg.delivery.envelope import CHANNEL_LAYER, Event, parse
+from djcrf_pg.delivery.hub import Hub
+from djcrf_pg.delivery.inbox import Inbox, Moment, Subscription
+from djcrf_pg.delivery.interest import bit_of
+from djcrf_pg.delivery.layer import channel_layer
+from djcrf_pg.delivery.protocol import EVERYBODY, KEY, TYPE, History, Item, Outbound, stream_of
+from djcrf_pg.exceptions import ConfigurationError
+from djcrf_pg.observations import (
+    ForeignMessages,
+    LayerUnreachable,
+    MessagesMissing,
+    MessagesUnreadable,
+    Observation,
+    add_sink,
+)
+from tests.processes import until
+from tests.testapp.models import Task
+
+HISTORY = History(7, 5, 16_402, 1)
+OTHER_DATABASE = History(8, 5, 16_402, 1)
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+RESYNC = ("resync", CHANNEL_LAYER)
+
+TASKS = "app.tasks"
+ELSEWHERE = next(name for number in range(100) if stream_of(name := f"app.{number}") != stream_of(TASKS))
+BESIDE = next(name for number in range(1000) if stream_of(name := f"app.{number}") == stream_of(TASKS))
+"""The address of an observer; of one in another stream; and of one in the same."""
+
+
+def at(xid: int) -> Position:
+    """Where all below a transaction has ended."""
+    return Position(Snapshot(xid, xid))
+
+
+@dataclasses.dataclass
+class Answer:
+    """The database's."""
+
+    xid: int = 10
+    history: History = HISTORY
+    term: int = 1
+    leader: str | None = "leader"
+
+    @property
+    def moment(self) -> Moment:
+        """Now."""
+        return Moment(Snapshot(self.xid, self.xid), NOON)
+
+
+class Gate:
+    """Asks a database that is whatever the test says."""
+
+    def __init__(self) -> None:
+        self.answer = Answer()
+        self.error: Exception | None = None
+        self.known = True
+        self.asked = 0
+        self.retained: list[set[int]] = []
+        self.recorded: list[Any] = []
+
+    def _ask(self) -> None:
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+
+    async def probe(self, tables: Iterable[str], bits: Iterable[int]) -> Answer:
+        """As the gate's."""
+        self._ask()
+        return dataclasses.replace(self.answer)
+
+    async def renew(self) -> bool:
+        """As the gate's."""
+        self._ask()
+        return self.known
+
+    async def retain(self, bits: Collection[int]) -> None:
+        """As the gate's."""
+        self.retained.append(set(bits))
+
+    async def record(self, failures: Sequence[Any]) -> None:
+        """As the gate's."""
+        self._ask()
+        self.recorded += failures
+
+
+class Layer(InMemoryChannelLayer):  # type: ignore[misc]
+    """Channels' own, that fails and drops.
+
+    Attributes:
+        drops: Whether it drops what is sent to groups.
+        refuses: Whether it fails when a channel is to join a group.
+        deaf: So many times it fails yet when something is to be received.
+        joined: The groups of each call.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.drops = self.refuses = False
+        self.deaf = 0
+        self.joined: list[str] = []
+
+    async def group_add(self, group: str, channel: str) -> None:
+        """As every layer's."""
+        if self.refuses:
+            raise ConnectionError("refused")
+        self.joined.append(group)
+        await super().group_add(group, channel)
+
+    async def group_send(self, group: str, message: Any) -> None:
+        """As every layer's."""
+        if not self.drops:
+            await super().group_send(group, message)
+
+    async def receive(self, channel: str) -> Any:
+        """As every layer's."""
+        if self.deaf:
+            self.deaf -= 1
+            raise ConnectionError("broken")
+        return await super().receive(channel)
+
+
+class Observer:
+    """Notes what its subscriptions are given."""
+
+    model_cls = Task
+
+    def __init__(self, address: str) -> None:
+        self.address = self.label = address
+        self.noted: defaultdict[Subscription, list[Any]] = defaultdict(list)
+
+    async def receive(self, subscription: Subscription, group: str, line: str) -> None:
+        """An event."""
+        self.noted[subscription].append((group, parse(line).body))
+        subscription.consumer.append(parse(line).body)
+
+    async def settle(self, subscription: Subscription) -> None:
+        """A resync."""
+        if subscription.lost is not None:
+            self.noted[subscription].append(("resync", subscription.lost["reason"]))
+            subscription.lost = None
+
+
+class Site:
+    """A hub, the database that it asks, and the leader."""
+
+    def __init__(self) -> None:
+        self.gate = Gate()
+        self.hub = Hub(self.gate)
+        self.layer: Any = channel_layer()
+        self.observers = {address: Observer(address) for address in (TASKS, ELSEWHERE, BESIDE)}
+        self.inboxes: list[Inbox] = []
+        self.lead(HISTORY, 1)
+
+    def lead(self, history: History, term: int, xid: int = 10) -> None:
+        """Begin to lead."""
+        self.history = history
+        self.outbound = Outbound(history, term, at(xid), max_events=100, max_bytes=100_000)
+
+    def inbox(self) -> Inbox:
+        """That of another consumer."""
+        self.inboxes.append(Inbox())
+        return self.inboxes[-1]
+
+    async def subscribe(self, group: str, address: str = TASKS, inbox: Inbox | None = None) -> Subscription:
+        """As ``subscribe()`` does."""
+        inbox = inbox or self.inbox()
+        subscription = inbox.subscriptions.setdefault(address, Subscription(self.observers[address], [], inbox))
+        subscription.wait([group])
+        self.hub.enter(subscription, group)
+        if not self.hub.is_in(address):
+            await self.hub.join(address, self.gate.answer.history)
+        self.hub.learn(dataclasses.replace(self.gate.answer), self.hub.streams)
+        subscription.waited([group])
+        subscription.since[group] = self.gate.answer.moment
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription, group: str) -> None:
+        """As ``unsubscribe()`` does."""
+        del subscription.since[group]
+        self.hub.leave(subscription, group)
+
+    async def send(self, *items: tuple[str, str, Any], upto: int = 20) -> None:
+        """Deliver events, each of an observer, a group and a body."""
+        lines: dict[Any, str] = {}
+        for _, _, body in items:
+            lines.setdefault(body, Event("update", body, 1, 15, NOON.isoformat()).encode())
+        events = [Item(address, group, lines[body]) for address, group, body in items]
+        for messages in self.outbound.deliver(events, at(upto)).values():
+            for message in messages:
+                await self.put(self.history.group(message.stream), message.text)
+                self.outbound.taken(message)
+        self.outbound.advance(at(upto))
+
+    async def beat(self) -> None:
+        """A heartbeat."""
+        heartbeat = self.outbound.heartbeat()
+        await self.put(self.history.group(None), heartbeat.text)
+        self.outbound.told(heartbeat)
+
+    async def put(self, group: str, text: Any) -> None:
+        """Send a text."""
+        await self.layer.group_send(group, {"type": TYPE, KEY: text})
+
+    def noted(self, subscription: Subscription) -> list[Any]:
+        """What a subscription was given."""
+        return self.observers[subscription.observer.address].noted[subscription]
+
+    async def settled(self) -> None:
+        """Wait until all that was sent is where it goes: the hub, which has looked since, and the inboxes."""
+        channel = self.hub._channel
+        await until(lambda: not self.layer.channels.get(channel) or self.layer.channels[channel].empty())
+        await asyncio.sleep(5 * module.TICK)
+        await until(lambda: not any(inbox._entries for inbox in self.inboxes))
+
+    @property
+    def groups(self) -> set[str]:
+        """Those that the hub's channel is in."""
+        return {group for group, channels in self.layer.groups.items() if self.hub._channel in channels}
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(module, "TICK", 0.01)
+    monkeypatch.setattr(module, "_ASK", 0.01)
+    monkeypatch.setattr(module, "_PACE", 0.0, raising=False)
+    monkeypatch.setattr(protocol, "PATIENCE", 0.02)
+    with override_settings(CHANNEL_LAYERS={"default": {"BACKEND": f"{__name__}.Layer"}}):
+        yield
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    site = Site()
+    yield site
+    for inbox in site.inboxes:
+        await inbox.close()
+    await site.hub.close()
+
+
+@pytest.fixture
+def observed() -> Iterator[list[Observation]]:
+    """What operators receive."""
+    received: list[Observation] = []
+    remove = add_sink(lambda observation, error: received.append(observation))
+    yield received
+    remove()
+
+
+Kind = type[Observation]
+
+
+def of(kind: Kind, observed: list[Observation]) -> list[Any]:
+    """Those of a kind."""
+    return [observation for observation in observed if isinstance(observation, kind)]
+
+
+# -- lanes ---------------------------------------------------------------------------------------------------
+
+
+async def test_an_event_goes_to_the_lane_of_its_observer_and_its_group(site: Site) -> None:
+    one, other = await site.subscribe("g"), await site.subscribe("h")
+    same_group = await site.subscribe("g", ELSEWHERE)
+    beside = await site.subscribe("g", BESIDE)
+    await site.send((TASKS, "g", 1), (TASKS, "h", 2), (ELSEWHERE, "g", 3), (BESIDE, "g", 4), (TASKS, "nobody's", 5))
+    await site.send((TASKS, EVERYBODY, 6))
+    await until(lambda: len(site.noted(one)) == len(site.noted(other)) == 2)
+    await site.settled()
+    assert site.noted(one) == [("g", 1), (EVERYBODY, 6)]
+    assert site.noted(other) == [("h", 2), (EVERYBODY, 6)]
+    assert site.noted(same_group) == [("g", 3)]
+    assert site.noted(beside) == [("g", 4)]
+
+
+async def test_whoever_is_in_several_lanes_receives_in_the_order_of_the_leader(site: Site) -> None:
+    inbox = site.inbox()
+    one = await site.subscribe("g", inbox=inbox)
+    await site.subscribe("h", inbox=inbox)
+    beside = await site.subscribe("g", BESIDE, inbox=inbox)
+    beside.consumer = one.consumer  # what a consumer's handlers were given, in order
+    lanes = [(TASKS, "h"), (BESIDE, "g"), (TASKS, "g"), (BESIDE, "g"), (TASKS, "h"), (TASKS, "g")]
+    await site.send(*((*lane, number) for number, lane in enumerate(lanes)))
+    await until(lambda: len(one.consumer) == len(lanes))
+    assert one.consumer == list(range(len(lanes)))
+
+
+async def test_an_event_of_two_groups_comes_through_each(site: Site) -> None:
+    one = await site.subscribe("g")
+    await site.subscribe("h", inbox=one.inbox)
+    await site.send((TASKS, "g", 1), (TASKS, "h", 1))
+    await until(lambda: site.noted(one) == [("g", 1), ("h", 1)])
+
+
+async def test_a_group_that_was_left_is_no_lane_and_the_others_go_on(site: Site) -> None:
+    one, other = await site.subscribe("g"), await site.subscribe("g")
+    await site.subscribe("h", inbox=one.inbox)
+    site.unsubscribe(one, "g")
+    await site.send((TASKS, "g", 1), (TASKS, "h", 2), (TASKS, EVERYBODY, 3))
+    await until(lambda: site.noted(one) == [("h", 2), (EVERYBODY, 3)])
+    await until(lambda: site.noted(other) == [("g", 1), (EVERYBODY, 3)])
+    site.unsubscribe(one, "h")
+    assert site.hub.subscriptions() == [other]
+
+
+async def test_nothing_is_left_of_consumers_that_ended(site: Site) -> None:
+    one = await site.subscribe("g")
+    await site.subscribe("h", inbox=one.inbox)
+    other = await site.subscribe("g", ELSEWHERE)
+    waiting = await site.subscribe("w")
+    waiting.wait(["never there"])
+    site.hub.enter(waiting, "never there")
+    for subscription in (one, waiting):
+        site.hub.forget(subscription)
+    assert site.hub.subscriptions() == [other]
+    site.hub.forget(other)
+    assert site.hub._lanes == {}
+
+
+async def test_the_groups_that_an_ended_consumer_was_in_are_left_also_where_some_cannot_be(site: Site) -> None:
+    await site.subscribe("g")
+    names = [f"own{number}" for number in range(20)]
+    for name in names:
+        await site.layer.group_add(name, "c")
+    discard = site.layer.group_discard
+
+    async def group_discard(group: str, channel: str) -> None:
+        if group == "own3":
+            raise ConnectionError("broken")
+        await discard(group, channel)
+
+    site.layer.group_discard = group_discard
+    site.hub.abandon(site.layer, "c", names)
+    await until(lambda: {name for name in names if name in site.layer.groups} == {"own3"})
+
+
+# -- streams -------------------------------------------------------------------------------------------------
+
+
+async def test_the_channel_is_in_the_streams_that_are_used_and_in_that_of_the_heartbeats(site: Site) -> None:
+    await site.subscribe("g")
+    assert site.groups == {HISTORY.group(None), HISTORY.group(stream_of(TASKS))}
+    await site.subscribe("g", ELSEWHERE)
+    await site.subscribe("g", BESIDE)
+    assert site.groups == {HISTORY.group(stream) for stream in (None, stream_of(TASKS), stream_of(ELSEWHERE))}
+    assert len(site.layer.joined) == 3
+
+
+async def test_a_stream_that_is_used_no_more_is_left_after_a_while(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LINGER", 0.05)
+    one, other = await site.subscribe("g"), await site.subscribe("g", ELSEWHERE)
+    site.hub.forget(one)
+    await until(lambda: HISTORY.group(stream_of(TASKS)) not in site.groups)
+    assert not site.hub.is_in(TASKS)
+    assert site.hub.is_in(ELSEWHERE)
+    await site.send((TASKS, "g", 1), (ELSEWHERE, "g", 2))
+    site.gate.answer.xid = 20
+    again = await site.subscribe("g")
+    await site.send((TASKS, "g", 3), upto=30)
+    await until(lambda: site.noted(again) == [("g", 3)])
+    await site.beat()
+    await site.settled()
+    assert site.noted(again) == [("g", 3)], "what was sent while it was left was not for it"
+    assert site.noted(other) == [("g", 2)]
+
+
+async def test_a_stream_that_is_used_again_is_not_left(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LINGER", 0.05)
+    one = await site.subscribe("g")
+    for _ in range(5):
+        site.hub.forget(one)
+        await asyncio.sleep(0.03)
+        one = await site.subscribe("g")
+    await asyncio.sleep(0.06)
+    assert site.layer.joined.count(HISTORY.group(stream_of(TASKS))) == 1
+
+
+async def test_whoever_leaves_a_busy_group_and_joins_it_again_has_lost_nothing(
+    site: Site, observed: list[Observation]
+) -> None:
+    one, beside = await site.subscribe("g"), await site.subscribe("h")
+    for number in range(5):
+        await site.send((TASKS, "g", number))
+        site.unsubscribe(one, "g")
+        await site.send((TASKS, "g", "meanwhile"))
+        await site.beat()
+        await site.settled()
+        site.gate.answer.xid = 20
+        await site.subscribe("g", inbox=one.inbox)
+    await site.send((TASKS, "g", "last"))
+    await until(lambda: site.noted(one)[-1:] == [("g", "last")])
+    await site.beat()
+    await asyncio.sleep(0.03)
+    await site.beat()
+    await site.settled()
+    assert RESYNC not in [*site.noted(one), *site.noted(beside)]
+    assert of(MessagesMissing, observed) == []
+
+
+@pytest.mark.parametrize(("expiry", "renews"), [(0.06, True), (0, False), (-1, False), (86_400, False)])
+async def test_groups_are_joined_again_before_they_expire(site: Site, expiry: Any, renews: bool) -> None:
+    """An expiry of 0 is none: so it is in channels_postgres."""
+    site.layer.group_expiry = expiry
+    await site.subscribe("g")
+    if renews:
+        await until(lambda: {site.layer.joined.count(group) > 2 for group in site.groups} == {True})
+    else:
+        await asyncio.sleep(20 * module.TICK)
+        assert len(site.layer.joined) == 2
+
+
+# -- losses --------------------------------------------------------------------------------------------------
+
+
+async def test_a_loss_is_one_resync_for_those_that_are_older(site: Site, observed: list[Observation]) -> None:
+    early, beside = await site.subscribe("g"), await site.subscribe("h", BESIDE)
+    unconcerned = await site.subscribe("g", ELSEWHERE)
+    site.layer.drops = True
+    await site.send((TASKS, "g", "lost"))
+    site.layer.drops = False
+    site.gate.answer.xid = 20
+    late = await site.subscribe("g")
+    await site.send((TASKS, "g", "next"), upto=30)
+    await until(lambda: RESYNC in site.noted(early) and RESYNC in site.noted(beside))
+    for _ in range(3):
+        await site.beat()
+        await asyncio.sleep(0.03)
+    await site.settled()
+    assert sorted(site.noted(early)) == [("g", "next"), RESYNC]
+    assert site.noted(beside) == [RESYNC], "who shares the stream may have lost something too"
+    assert site.noted(late) == [("g", "next")]
+    assert site.noted(unconcerned) == []
+    assert sorted((one.observer, one.consumers) for one in of(MessagesMissing, observed)) == sorted(
+        [(TASKS, 1), (BESIDE, 1)]
+    )
+
+
+async def test_a_loss_is_reported_when_the_channel_is_back_in_its_groups(
+    site: Site, observed: list[Observation]
+) -> None:
+    one = await site.subscribe("g")
+    await site.send((TASKS, "g", 1))
+    await until(lambda: site.noted(one) == [("g", 1)])
+    site.layer.drops = True
+    await site.send((TASKS, "g", "lost"))
+    site.layer.drops, site.layer.refuses = False, True
+    await site.send((TASKS, "g", 2), upto=30)
+    await until(lambda: of(LayerUnreachable, observed))
+    assert RESYNC not in site.noted(one)
+    site.layer.refuses = False
+    await until(lambda: RESYNC in site.noted(one))
+    assert len(of(LayerUnreachable, observed)) == 1
+
+
+async def test_a_layer_that_forgot_the_groups_is_joined_again_and_what_was_lost_is_a_resync(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await site.subscribe("g")
+    groups = site.groups
+    site.layer.groups.clear()
+    await site.send((TASKS, "g", "lost"))
+    monkeypatch.setattr(module, "SILENCE", 0.02)
+    await until(lambda: site.groups == groups)
+    monkeypatch.setattr(module, "SILENCE", 600)
+    await site.beat()
+    await asyncio.sleep(0.03)
+    await site.beat()
+    await until(lambda: site.noted(one) == [RESYNC])
+
+
+async def test_a_layer_that_cannot_be_received_from_is_reported_once_and_goes_on(
+    site: Site, observed: list[Observation]
+) -> None:
+    one = await site.subscribe("g")
+    await site.settled()
+    site.layer.deaf = 3
+    await site.send((TASKS, "g", 1))
+    await until(lambda: site.layer.deaf == 0)
+    await site.send((TASKS, "g", 2))
+    await until(lambda: site.noted(one) == [("g", 1), ("g", 2)])
+    failures = of(LayerUnreachable, observed)
+    assert failures
+    assert failures[0].error == "ConnectionError('broken')"
+    assert len(site.layer.joined) > 2, "its groups may be gone"
+
+
+async def test_a_layer_that_cannot_be_joined_refuses_the_subscription_and_the_next_one_is_taken(site: Site) -> None:
+    site.layer.refuses = True
+    with pytest.raises(ConnectionError, match="refused"):
+        await site.hub.join(TASKS, HISTORY)
+    assert not site.hub.is_in(TASKS)
+    site.layer.refuses = False
+    one = await site.subscribe("g")
+    await site.send((TASKS, "g", 1))
+    await until(lambda: site.noted(one) == [("g", 1)])
+
+
+async def test_all_load_again_where_asked(site: Site) -> None:
+    one, other = await site.subscribe("g"), await site.subscribe("g", ELSEWHERE)
+    site.hub.lose_all("failed")
+    await until(lambda: site.noted(one) == site.noted(other) == [("resync", "failed")])
+
+
+# -- leaders -------------------------------------------------------------------------------------------------
+
+
+async def test_a_new_leader_is_received_once_the_database_names_it(site: Site) -> None:
+    one = await site.subscribe("g")
+    await site.settled()
+    site.lead(HISTORY, 2)
+    site.gate.error = ConnectionError("the database is away")
+    await site.send((TASKS, "g", 1))
+    await until(lambda: site.gate.asked > 2)
+    assert site.noted(one) == []
+    site.gate.answer.term = 2
+    site.gate.error = None
+    await until(lambda: site.noted(one) == [("g", 1)])
+
+
+async def test_what_is_foreign_is_reported_once_and_harms_nobody(site: Site, observed: list[Observation]) -> None:
+    one = await site.subscribe("g")
+    ours, foreign = site.outbound, Outbound(OTHER_DATABASE, 99, at(10), max_events=10, max_bytes=10_000)
+    for number in range(3):
+        site.outbound = foreign
+        await site.send((TASKS, "g", "foreign"))
+        await site.beat()
+        site.outbound = ours
+        await site.send((TASKS, "g", number))
+    await until(lambda: len(site.noted(one)) == 3)
+    await site.settled()
+    assert site.noted(one) == [("g", 0), ("g", 1), ("g", 2)]
+    (reported,) = of(ForeignMessages, observed)
+    assert (reported.database, reported.term) == (OTHER_DATABASE.group(None), 99)
+
+
+async def test_what_cannot_be_read_is_reported_once_and_harms_nobody(site: Site, observed: list[Observation]) -> None:
+    one = await site.subscribe("g")
+    for number, text in enumerate(["junk", {"v": 1, "events": "[]"}, None]):
+        await site.put(HISTORY.group(stream_of(TASKS)), text)
+        await site.send((TASKS, "g", number))
+    await until(lambda: site.noted(one) == [("g", 0), ("g", 1), ("g", 2)])
+    await site.settled()
+    assert len(of(MessagesUnreadable, observed)) == 1
+    assert len(site.noted(one)) == 3
+
+
+async def test_a_database_with_another_history_is_a_resync_and_its_leader_is_received(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await site.subscribe("g")
+    await site.send((TASKS, "g", 1))
+    await until(lambda: site.noted(one) == [("g", 1)])
+    site.gate.answer.history = OTHER_DATABASE
+    monkeypatch.setattr(module, "SILENCE", 0.02)
+    await until(lambda: site.noted(one) == [("g", 1), RESYNC])
+    monkeypatch.setattr(module, "SILENCE", 600)
+    site.lead(OTHER_DATABASE, 1)
+    await site.send((TASKS, "g", 2))
+    await until(lambda: site.noted(one) == [("g", 1), RESYNC, ("g", 2)])
+
+
+@pytest.mark.parametrize("leader", ["of another version", None])
+async def test_a_leader_of_which_nothing_comes_is_a_resync_now_and_then(
+    site: Site, monkeypatch: pytest.MonkeyPatch, leader: str | None
+) -> None:
+    site.gate.answer.leader = leader
+    one = await site.subscribe("g")
+    monkeypatch.setattr(module, "SILENCE", 0.02)
+    monkeypatch.setattr(module, "_SILENT", 0.1)
+    if leader is None:
+        await asyncio.sleep(0.3)
+        assert site.gate.asked
+        assert site.noted(one) == []
+    else:
+        await until(lambda: site.noted(one) == [RESYNC] * 3)
+
+
+# -- the database --------------------------------------------------------------------------------------------
+
+
+async def test_the_interest_of_the_process_is_that_of_its_lanes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_RETAIN", 0.02)
+    one = await site.subscribe("g")
+    await site.subscribe("h", ELSEWHERE)
+    bits = {bit_of(*lane) for lane in [(TASKS, "g"), (TASKS, EVERYBODY), (ELSEWHERE, "h"), (ELSEWHERE, EVERYBODY)]}
+    await until(lambda: site.gate.retained[-1:] == [bits])
+    site.hub.forget(one)
+    await until(lambda: site.gate.retained[-1:] == [{bit_of(ELSEWHERE, "h"), bit_of(ELSEWHERE, EVERYBODY)}])
+
+
+async def test_whoever_was_not_known_to_be_interested_loads_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_RENEW", 0.02)
+    one, other = await site.subscribe("g"), await site.subscribe("g", ELSEWHERE)
+    await until(lambda: site.gate.asked > 2)
+    assert site.noted(one) == []
+    site.gate.known = False
+    await until(lambda: RESYNC in site.noted(one) and RESYNC in site.noted(other))
+
+
+async def test_what_handlers_failed_on_is_recorded_also_where_the_database_is_away_first(site: Site) -> None:
+    site.gate.error = ConnectionError("away")
+    await site.subscribe("g")
+    site.hub.record(["first"])
+    await until(lambda: site.gate.asked)
+    site.hub.record(["second"])
+    site.gate.error = None
+    await until(lambda: site.gate.recorded == ["first", "second"])
+
+
+async def test_failures_that_wait_have_a_bound(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_FAILURES", 3)
+    site.gate.error = ConnectionError("away")
+    await site.subscribe("g")
+    for _ in range(3):
+        site.hub.record(["a", "b"])
+    site.gate.error = None
+    await until(lambda: site.gate.recorded)
+    assert site.gate.recorded == ["a", "b", "a"]
+
+
+@pytest.mark.parametrize("error", [ConnectionError("away"), ConfigurationError("a pooler")], ids=["away", "pooler"])
+async def test_a_database_that_cannot_be_asked_ends_no_watch(
+    site: Site, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(module, "_RENEW", 0.02)
+    one = await site.subscribe("g")
+    site.gate.error = error
+    await until(lambda: site.gate.asked > 2)
+    site.layer.drops = True
+    await site.send((TASKS, "g", "lost"))
+    site.layer.drops = False
+    await site.send((TASKS, "g", 1), upto=30)
+    await until(lambda: RESYNC in site.noted(one))
+
+
+# -- the end -------------------------------------------------------------------------------------------------
+
+
+async def test_the_end_leaves_the_groups_and_no_task(site: Site) -> None:
+    await site.subscribe("g")
+    assert site.groups
+    await site.hub.close()
+    assert site.groups == set()
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("djcrf_pg hub")]

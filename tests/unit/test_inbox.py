@@ -1,0 +1,533 @@
+"""What waits for one consumer: bounded, one thing at a time, and it ends with the consumer.
+
+The consumers are real ones, called as a server calls them; the observer notes what it is given.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from channels.consumer import AsyncConsumer
+from channels.exceptions import StopConsumer
+from django.test import override_settings
+
+from djcrf_pg.changelog.cursor import Position, Snapshot
+from djcrf_pg.delivery import inbox as module
+from djcrf_pg.delivery.inbox import BEHIND, Inbox, Moment, Subscription
+from djcrf_pg.delivery.protocol import Loss, Point
+from djcrf_pg.observer.consumers import attach, inbox_of
+from tests.processes import until
+from tests.testapp.models import Task
+
+EVENTS, BYTES = 3, 20
+
+
+class Observer:
+    """Notes events, and the resyncs that are due; where it may not go on it waits in its handler.
+
+    Attributes:
+        noted: What it was given, in order.
+        calls: So many times it was called.
+        looks: So many times it was to look at what is due.
+        busy: So many calls run.
+        open: While it is not set, a handler does not return.
+        error: What the next handler raises.
+    """
+
+    model_cls = Task
+    label = "app.tasks"
+
+    def __init__(self, address: str = "tasks") -> None:
+        self.address = address
+        self.noted: list[Any] = []
+        self.calls = self.looks = self.busy = 0
+        self.open = asyncio.Event()
+        self.open.set()
+        self.error: BaseException | None = None
+        self.forgotten: list[Subscription] = []
+
+    async def receive(self, subscription: Subscription, group: str, line: str) -> None:
+        """An event."""
+        await self._note(line)
+
+    async def settle(self, subscription: Subscription) -> None:
+        """A resync."""
+        self.looks += 1
+        if subscription.lost is not None:
+            reason, subscription.lost = subscription.lost["reason"], None
+            await self._note((self.address, reason))
+
+    async def _note(self, what: Any) -> None:
+        self.calls += 1
+        self.busy += 1
+        try:
+            assert self.busy == 1, "two handlers at once"
+            await self.open.wait()
+            if self.error is not None:
+                raise self.error
+            self.noted.append(what)
+        finally:
+            self.busy -= 1
+
+    def forget(self, subscription: Subscription) -> None:
+        """The end."""
+        self.forgotten.append(subscription)
+
+
+def subscribe(inbox: Inbox, observer: Observer) -> Subscription:
+    """What ``subscribe()`` makes."""
+    made = Subscription(observer, None, inbox)
+    inbox.subscriptions[observer.address] = made
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _limits() -> Iterator[None]:
+    with override_settings(DJCRF_PG={"INBOX_EVENTS": EVENTS, "INBOX_BYTES": BYTES}):
+        yield
+
+
+@pytest.fixture
+async def observer() -> Observer:
+    return Observer()
+
+
+@pytest.fixture
+async def inbox() -> AsyncIterator[Inbox]:
+    inbox = Inbox()
+    yield inbox
+    await inbox.close()
+
+
+# -- bounds --------------------------------------------------------------------------------------------------
+
+
+async def test_events_are_handed_over_in_order(inbox: Inbox, observer: Observer) -> None:
+    one = subscribe(inbox, observer)
+    for line in "abc":
+        inbox.put(one, "g", line)
+    await until(lambda: observer.noted == ["a", "b", "c"])
+
+
+async def fill(inbox: Inbox, observer: Observer, one: Subscription, *lines: str) -> None:
+    """Have a handler stuck in an event, and these wait behind it."""
+    observer.open.clear()
+    inbox.put(one, "g", "first")
+    await until(lambda: observer.busy)
+    for line in lines:
+        inbox.put(one, "g", line)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["x"] * EVENTS,
+        ["x" * (BYTES // 2)] * 2,
+        ["x" * 10 * BYTES],
+    ],
+)
+async def test_what_is_within_the_limits_waits(inbox: Inbox, observer: Observer, lines: list[str]) -> None:
+    """One that is larger than the limit waits alone."""
+    one = subscribe(inbox, observer)
+    await fill(inbox, observer, one, *lines)
+    observer.open.set()
+    await until(lambda: observer.noted == ["first", *lines])
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["x"] * (EVENTS + 1),
+        ["x" * (BYTES // 2)] * 2 + ["x"],
+        ["x" * 10 * BYTES, "x"],
+        ["x", "x" * BYTES],
+    ],
+)
+async def test_what_is_over_a_limit_drops_what_waits_and_is_one_resync_for_each_subscription(
+    inbox: Inbox, observer: Observer, lines: list[str]
+) -> None:
+    one, other = subscribe(inbox, observer), subscribe(inbox, Observer("labels"))
+    await fill(inbox, observer, one, *lines)
+    inbox.put(one, "g", "last")
+    observer.open.set()
+    await until(lambda: observer.noted[-1:] == ["last"])
+    assert observer.noted == ["first", ("tasks", BEHIND), "last"], "what comes after the resync was not lost"
+    assert other.observer.noted == [("labels", BEHIND)]
+
+
+async def test_an_inbox_that_overflows_again_and_again_has_one_resync(inbox: Inbox, observer: Observer) -> None:
+    one = subscribe(inbox, observer)
+    await fill(inbox, observer, one, *["x"] * 100)
+    observer.open.set()
+    await until(lambda: len(observer.noted) > 1)
+    assert observer.noted[:2] == ["first", ("tasks", BEHIND)]
+    assert observer.noted.count(("tasks", BEHIND)) == 1
+
+
+async def test_bytes_that_were_handed_over_make_room(inbox: Inbox, observer: Observer) -> None:
+    one = subscribe(inbox, observer)
+    for number in range(5):
+        inbox.put(one, "g", "x" * BYTES)
+        await until(lambda number=number: len(observer.noted) == number + 1)
+    inbox.put(one, "g", "x" * (BYTES - 1))
+    inbox.put(one, "g", "y")
+    await until(lambda: observer.noted[-1:] == ["y"])
+
+
+async def test_bytes_that_were_dropped_make_room(inbox: Inbox, observer: Observer) -> None:
+    one = subscribe(inbox, observer)
+    await fill(inbox, observer, one, "x" * BYTES, "over", "y" * BYTES)
+    observer.open.set()
+    await until(lambda: observer.noted == ["first", ("tasks", BEHIND), "y" * BYTES])
+
+
+async def test_a_resync_that_waits_is_not_a_second_one_and_keeps_its_reason(inbox: Inbox, observer: Observer) -> None:
+    one = subscribe(inbox, observer)
+    await fill(inbox, observer, one)
+    one.lose("channel_layer")
+    one.lose("other")
+    for line in ("a", "b", "c", "d"):  # and over the limit, with the resync dropped
+        inbox.put(one, "g", line)
+    observer.open.set()
+    await until(lambda: len(observer.noted) >= 2)
+    assert observer.noted[:2] == ["first", ("tasks", "channel_layer")]
+    assert sum(isinstance(what, tuple) for what in observer.noted) == 1
+    assert observer.looks == 1
+
+
+async def test_a_resync_is_behind_what_came_before_the_loss(inbox: Inbox, observer: Observer) -> None:
+    one = subscribe(inbox, observer)
+    await fill(inbox, observer, one, "before")
+    one.lose("channel_layer")
+    inbox.put(one, "g", "after")
+    observer.open.set()
+    await until(lambda: observer.noted == ["first", "before", ("tasks", "channel_layer"), "after"])
+
+
+# -- turns ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_turn_is_had_by_one_task_and_the_same_one_may_ask_again(inbox: Inbox) -> None:
+    assert await inbox.begin()
+    assert not await inbox.begin()
+    other = asyncio.create_task(inbox.begin())
+    await asyncio.sleep(0)
+    assert not other.done()
+    inbox.end()
+    assert await other
+    mine = asyncio.create_task(inbox.begin())
+    await asyncio.sleep(0)
+    assert not mine.done(), "it is not had for ever by who had it once"
+    mine.cancel()
+    inbox.end()
+
+
+async def test_a_handler_waits_for_the_consumer_s_own_turn(inbox: Inbox, observer: Observer) -> None:
+    one = subscribe(inbox, observer)
+    await inbox.begin()
+    inbox.put(one, "g", "a")
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert observer.calls == 0
+    inbox.end()
+    await until(lambda: observer.noted == ["a"])
+
+
+async def test_the_consumer_has_its_turn_among_many_events(
+    inbox: Inbox, observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_TURN", 2)
+    one = subscribe(inbox, observer)
+    await fill(inbox, observer, one, "b", "c", "d")
+    turn = asyncio.create_task(inbox.begin())
+    await asyncio.sleep(0)
+    observer.open.set()
+    assert await turn
+    assert observer.noted == ["first", "b"]
+    inbox.end()
+    await until(lambda: observer.noted == ["first", "b", "c", "d"])
+
+
+# -- consumers -----------------------------------------------------------------------------------------------
+
+
+class Consumer(AsyncConsumer):  # type: ignore[misc]
+    """As Channels has them."""
+
+    def __init__(self, log: list[str]) -> None:
+        super().__init__()
+        self.log = log
+        self.open = asyncio.Event()
+
+    async def websocket_slow(self, message: Any) -> None:
+        """An action."""
+        self.log.append("begins")
+        await self.open.wait()
+        self.log.append("ends")
+
+    async def websocket_again(self, message: Any) -> None:
+        """An action that dispatches another one, as a demultiplexer does."""
+        await self.dispatch({"type": "websocket.inner"})
+        self.log.append("outer")
+
+    async def websocket_inner(self, message: Any) -> None:
+        """That one."""
+        self.log.append("inner")
+
+    async def websocket_close(self, message: Any) -> None:
+        """An action that closes the socket."""
+        await self.send({"type": "websocket.close"})
+
+    async def websocket_write(self, message: Any) -> None:
+        """An action that sends, and minds no client that is gone."""
+        with contextlib.suppress(OSError):
+            await self.send({"type": "websocket.send", "text": ""})
+
+    async def websocket_disconnect(self, message: Any) -> None:
+        """The end."""
+        self.log.append("disconnects")
+        raise StopConsumer
+
+
+attach(Consumer)
+
+
+@dataclasses.dataclass
+class Served:
+    """A consumer and what serves it."""
+
+    consumer: Consumer
+    task: asyncio.Task[None]
+    messages: asyncio.Queue[Any]
+    sent: list[Any]
+
+    @property
+    def inbox(self) -> Inbox:
+        """Its inbox."""
+        return inbox_of(self.consumer)
+
+    def send(self, type: str) -> None:
+        """What comes from the client."""
+        self.messages.put_nowait({"type": type})
+
+    async def end(self) -> BaseException | None:
+        """Wait for its end; what it ended with."""
+        await asyncio.wait([self.task], timeout=10)
+        assert self.task.done()
+        return asyncio.CancelledError() if self.task.cancelled() else self.task.exception()
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Callable[..., Served]]:
+    """Serves a consumer until the end of the test; its client may be gone, which the server says when it sends."""
+    tasks = []
+
+    def start(*, client_gone: bool = False) -> Served:
+        consumer, messages, sent = Consumer([]), asyncio.Queue[Any](), []  # type: ignore[var-annotated]
+
+        async def send(message: Any) -> None:
+            if client_gone:
+                raise OSError("the client is gone")
+            sent.append(message)
+
+        scope: dict[str, Any] = {"type": "websocket"}
+        task = asyncio.create_task(consumer(scope, messages.get, send))
+        tasks.append(task)
+        return Served(consumer, task, messages, sent)
+
+    yield start
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def began(served: Served, observer: Observer) -> Subscription:
+    """Subscribe when the consumer runs."""
+    served.send("websocket.inner")
+    await until(lambda: served.consumer.log == ["inner"])
+    served.consumer.log.clear()
+    return subscribe(served.inbox, observer)
+
+
+async def test_an_action_and_a_handler_are_never_run_at_once(serve: Any, observer: Observer) -> None:
+    served = serve()
+    one = await began(served, observer)
+    served.send("websocket.slow")
+    await until(lambda: served.consumer.log == ["begins"])
+    served.inbox.put(one, "g", "a")
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert observer.calls == 0
+    served.consumer.open.set()
+    await until(lambda: observer.noted == ["a"])
+    observer.open.clear()
+    served.inbox.put(one, "g", "b")
+    await until(lambda: observer.busy)
+    served.send("websocket.inner")
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert served.consumer.log == ["begins", "ends"]
+    observer.open.set()
+    await until(lambda: served.consumer.log == ["begins", "ends", "inner"])
+
+
+async def test_an_action_may_dispatch_another_one(serve: Any) -> None:
+    served = serve()
+    served.send("websocket.again")
+    served.send("websocket.again")
+    await until(lambda: served.consumer.log == ["inner", "outer"] * 2)
+
+
+async def test_a_handler_that_stops_the_consumer_ends_it(serve: Any, observer: Observer) -> None:
+    served = serve()
+    one = await began(served, observer)
+    observer.error = StopConsumer()
+    for line in "ab":
+        served.inbox.put(one, "g", line)
+    assert await served.end() is None
+    assert observer.calls == 1
+    assert observer.forgotten == [one]
+
+
+@pytest.mark.parametrize("error", [KeyError("broken"), asyncio.CancelledError()])
+async def test_what_a_handler_raises_ends_the_consumer(serve: Any, observer: Observer, error: BaseException) -> None:
+    """The observer lets through what is no failure of one event. What it awaits may have been cancelled."""
+    served = serve()
+    one = await began(served, observer)
+    observer.error = error
+    for line in "ab":
+        served.inbox.put(one, "g", line)
+    assert type(await served.end()) is type(error)
+    assert observer.calls == 1
+    assert observer.forgotten == [one]
+
+
+async def test_a_server_that_cancels_the_consumer_is_not_given_a_handler_s_error(
+    serve: Any, observer: Observer
+) -> None:
+    served = serve()
+    one = await began(served, observer)
+
+    async def receive(subscription: Subscription, group: str, line: str) -> None:
+        served.task.cancel()
+        raise KeyError("broken")
+
+    observer.receive = receive  # type: ignore[method-assign]
+    served.inbox.put(one, "g", "a")
+    assert isinstance(await served.end(), asyncio.CancelledError)
+    assert observer.forgotten == [one]
+
+
+async def test_a_disconnect_drops_what_waits_and_comes_when_the_handler_has_returned(
+    serve: Any, observer: Observer
+) -> None:
+    served = serve()
+    one = await began(served, observer)
+    await fill(served.inbox, observer, one, "second")
+    served.send("websocket.disconnect")
+    await until(lambda: served.inbox.gone)
+    assert served.consumer.log == []
+    assert not served.inbox._entries
+    observer.open.set()
+    assert await served.end() is None
+    assert served.consumer.log == ["disconnects"]
+    assert observer.noted == ["first"]
+
+
+@pytest.mark.parametrize(
+    ("what", "client_gone"), [("websocket.close", False), ("websocket.write", True), ("websocket.close", True)]
+)
+async def test_a_client_that_is_gone_is_given_nothing_more(
+    serve: Any, observer: Observer, what: str, client_gone: bool
+) -> None:
+    served = serve(client_gone=client_gone)
+    inbox, one = served.inbox, await began(served, observer)
+    await fill(inbox, observer, one, "second")
+    served.send(what)
+    await asyncio.sleep(0)
+    observer.open.set()
+    await until(lambda: inbox.gone)
+    count = observer.calls
+    inbox.put(one, "g", "late")
+    one.lose("channel_layer")
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert observer.calls == count
+    assert not inbox._entries, "nothing is kept for it"
+
+
+async def test_nothing_of_it_runs_on_when_the_consumer_has_ended(serve: Any, observer: Observer) -> None:
+    served = serve()
+    one = await began(served, observer)
+    await fill(served.inbox, observer, one, "second")
+    one.settle_in(0.01)
+    timer = one.timer
+    served.task.cancel()
+    await served.end()
+    assert observer.busy == 0
+    assert timer is not None
+    assert timer.cancelled()
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "djcrf_pg inbox"]
+
+
+async def test_a_timer_is_one_and_brings_what_is_due(inbox: Inbox, observer: Observer) -> None:
+    one = subscribe(inbox, observer)
+    one.settle_in(600)
+    former = one.timer
+    one.lost = {"reason": "failed"}
+    one.settle_in(0)
+    assert former is not None
+    assert former.cancelled()
+    await until(lambda: observer.noted == [("tasks", "failed")])
+
+
+# -- subscriptions -------------------------------------------------------------------------------------------
+
+
+def moment(xid: int) -> Moment:
+    """When all below a transaction had ended."""
+    return Moment(Snapshot(xid, xid), module.datetime.fromisoformat("2026-01-01T12:00:00+00:00"))
+
+
+@pytest.mark.parametrize(
+    ("xid", "written", "sees"),
+    [
+        (9, "2026-01-01T11:00:00+00:00", True),
+        (10, "2026-01-01T11:00:00+00:00", False),
+        (9, "2026-01-01T13:00:00+00:00", False),
+        (9, "2026-01-01T13:30:00+02:00", True),
+    ],
+)
+def test_a_moment_sees_what_was_committed_and_written_before_it(xid: int, written: str, sees: bool) -> None:
+    assert moment(10).sees(xid, written) is sees
+
+
+def test_a_loss_concerns_who_is_older_than_what_was_lost_or_not_begun_yet() -> None:
+    one = Subscription(None, None, Inbox())
+    loss = Loss(0, Position(Snapshot(5, 5)), Point(10))
+    assert not one.is_concerned(loss)
+    one.since["late"] = moment(10)
+    assert not one.is_concerned(loss)
+    assert one.is_concerned(Loss(0, None, None))
+    one.since["early"] = moment(9)
+    assert one.is_concerned(loss)
+    del one.since["early"]
+    one.wait(["g"])
+    assert one.is_concerned(loss)
+    one.waited(["g"])
+    assert not one.is_concerned(loss)
+
+
+def test_a_group_that_several_calls_wait_for_is_held_until_the_last() -> None:
+    one = Subscription(None, None, Inbox())
+    one.wait(["g", "h"])
+    one.wait(["g"])
+    one.waited(["g", "h"])
+    assert one.holds("g")
+    assert not one.holds("h")
+    assert one.groups == ["g"]
+    one.since["g"] = moment(9)
+    assert one.groups == ["g"], "once"
