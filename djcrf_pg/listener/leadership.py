@@ -153,7 +153,7 @@ class Leadership:
         settings = get_settings()
         limits = {"max_events": settings.ENVELOPE_EVENTS, "max_bytes": settings.ENVELOPE_BYTES}
         outbound = Outbound(history, taken.term, taken.position, **limits)
-        self._streams = Streams(outbound, history, self._leads, listener.pause)
+        self._streams = Streams(outbound, history, self._leads, listener.pause, registry.addresses)
         self._predecessors = Predecessors(taken.term, log.heard, catalog.observers)
         self._mode = get_settings().NOTIFY
         self._unrung = False
