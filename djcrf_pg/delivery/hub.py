@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Protocol
 
 import asyncpg
@@ -26,7 +26,7 @@ from channels.layers import BaseChannelLayer
 
 from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.delivery.backoff import Backoff
-from djcrf_pg.delivery.envelope import CHANNEL_LAYER
+from djcrf_pg.delivery.envelope import CHANNEL_LAYER, UNOBSERVED, UNTOLD
 from djcrf_pg.delivery.inbox import Moment, Subscription
 from djcrf_pg.delivery.interest import bit_of
 from djcrf_pg.delivery.layer import close, receiving_layer
@@ -45,7 +45,14 @@ from djcrf_pg.delivery.protocol import (
     stream_of,
 )
 from djcrf_pg.exceptions import ConfigurationError
-from djcrf_pg.observations import ForeignMessages, LayerUnreachable, MessagesMissing, MessagesUnreadable, emit
+from djcrf_pg.observations import (
+    ForeignMessages,
+    LayerUnreachable,
+    MessagesMissing,
+    MessagesUnreadable,
+    ObserversUnknown,
+    emit,
+)
 
 #: Seconds between looks.
 TICK = 0.25
@@ -83,12 +90,12 @@ _PARALLEL = 8
 _BEATS = None
 
 _DATABASE_ERRORS = (
-    ConfigurationError,
     OSError,
     TimeoutError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
+    ConfigurationError,  # a pooler that was put in front
 )
 
 
@@ -133,10 +140,15 @@ class Hub:
 
     Args:
         gate: Asks the database.
+        is_ours: Whether who leads a history in a term is in this process, and has the observers that are here.
     """
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, is_ours: Callable[[History, int], bool]) -> None:
         self._gate = gate
+        self._is_ours = is_ours
+        self._claim: tuple[History, int] | None = None
+        #: Observers that the leader does not have, to when their subscriptions last had to load again.
+        self._unobserved: dict[str, float] = {}
         #: Observer to group to who is there; all subscriptions of the observer are in :data:`EVERYBODY` as well.
         self._lanes: dict[str, dict[str, dict[Subscription, None]]] = {}
         self._inbound = Inbound(lambda observer, group: group in self._lanes.get(observer, ()))
@@ -216,6 +228,12 @@ class Hub:
         """Have all subscriptions load again."""
         for subscription in self.subscriptions():
             subscription.lose(reason)
+
+    def knows(self, address: str) -> bool | None:
+        """Whether the leader has an observer; None where it has not said so yet."""
+        if self._claim is not None and self._is_ours(*self._claim):
+            return True
+        return self._inbound.knows(address)
 
     # Joining streams.
 
@@ -303,6 +321,7 @@ class Hub:
             doubt: For what it was asked.
         """
         standing = Standing(answer.history, answer.term, answer.moment.snapshot)
+        self._claim = standing[:2]
         if self._history is not None and answer.history.group(_BEATS) != self._history.group(_BEATS):
             self._history = answer.history  # its groups have other names
             self._broken = True
@@ -337,6 +356,29 @@ class Hub:
                 self._happen(self._inbound.take(message, time.monotonic()))
                 if self._inbound.beats != beats:
                     self._heard_at = time.monotonic()
+                    self._see_who_is_unobserved(self._heard_at)
+
+    def _see_who_is_unobserved(self, now: float) -> None:
+        """Have those load again, now and then, whose observer the leader does not have; and once when one has it.
+
+        What that one begins behind was not delivered.
+        """
+        former, self._unobserved = self._unobserved, {}
+        found = []
+        for address, groups in self._lanes.items():
+            if self.knows(address) is False:
+                due = now - former.get(address, -math.inf) >= UNTOLD
+                self._unobserved[address] = now if due else former[address]
+                if address not in former:
+                    found += [next(iter(groups[EVERYBODY])).observer.label]
+            else:
+                due = address in former
+            if due:
+                for subscription in groups[EVERYBODY]:
+                    if subscription.since:  # else it waits for a leader that has it
+                        subscription.lose(UNOBSERVED)
+        if found:
+            emit(ObserversUnknown(observers=", ".join(sorted(found))))
 
     def _happen(self, happenings: Iterable[Happening]) -> None:
         for happening in happenings:
@@ -462,6 +504,10 @@ class Hub:
                 if now - self._silent_at >= _SILENT:
                     self._silent_at = now
                     self._happen(self._inbound.silence())
+        if failures := self._failures:
+            count = len(failures)  # more may come meanwhile
+            await self._gate.record(failures[:count])
+            del failures[:count]
         if not self._lanes:
             return
         if now - self._renewed_at >= _RENEW:
@@ -473,10 +519,6 @@ class Hub:
             await self._gate.retain(
                 {bit_of(address, group) for address in self._lanes for group in self._lanes[address]}
             )
-        if failures := self._failures:
-            count = len(failures)  # more may come meanwhile
-            await self._gate.record(failures[:count])
-            del failures[:count]
 
     def _layer_failed(self, error: Exception) -> None:
         if self._reachable:

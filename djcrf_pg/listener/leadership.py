@@ -153,7 +153,7 @@ class Leadership:
         settings = get_settings()
         limits = {"max_events": settings.ENVELOPE_EVENTS, "max_bytes": settings.ENVELOPE_BYTES}
         outbound = Outbound(history, taken.term, taken.position, **limits)
-        self._streams = Streams(outbound, history, self._leads, listener.pause)
+        self._streams = Streams(outbound, history, self._leads, listener.pause, registry.addresses)
         self._predecessors = Predecessors(taken.term, log.heard, catalog.observers)
         self._mode = get_settings().NOTIFY
         self._unrung = False
@@ -433,8 +433,9 @@ class Leadership:
                     self._settle_at(reach, partial(self._settle, asked))
 
     async def _settle(self, asked: list[Asked]) -> None:
-        await self._failures.settle(asked)
-        self._may_ask = True  # there may be more
+        with suppress(*FAILS_AGAIN):  # they stay marked, for the next request
+            await self._failures.settle(asked)
+            self._may_ask = True  # there may be more
 
     def _settle_at(self, reach: Position, work: Callable[[], Awaitable[None]]) -> None:
         """Note in the database that something was sent, when everybody knows that it was."""
