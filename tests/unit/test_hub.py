@@ -359,6 +359,7 @@ async def test_the_channel_is_in_the_streams_that_are_used_and_in_that_of_the_he
     assert site.groups == {HISTORY.group(None), HISTORY.group(stream_of(TASKS))}
     await site.subscribe("g", ELSEWHERE)
     await site.subscribe("g", BESIDE)
+    await site.hub.join(BESIDE, HISTORY)
     assert site.groups == {HISTORY.group(stream) for stream in (None, stream_of(TASKS), stream_of(ELSEWHERE))}
     assert len(site.layer.joined) == 3
 
@@ -415,12 +416,15 @@ async def test_whoever_leaves_a_busy_group_and_joins_it_again_has_lost_nothing(
 
 
 @pytest.mark.parametrize(("expiry", "renews"), [(0.06, True), (0, False), (-1, False), (86_400, False)])
-async def test_groups_are_joined_again_before_they_expire(site: Site, expiry: Any, renews: bool) -> None:
+async def test_groups_are_joined_again_before_they_expire(
+    site: Site, monkeypatch: pytest.MonkeyPatch, expiry: Any, renews: bool
+) -> None:
     """An expiry of 0 is none: so it is in channels_postgres."""
+    monkeypatch.setattr(module, "SILENCE", 600)
     site.layer.group_expiry = expiry
     await site.subscribe("g")
     if renews:
-        await until(lambda: {site.layer.joined.count(group) > 2 for group in site.groups} == {True})
+        await until(lambda: all(site.layer.joined.count(group) > 2 for group in site.layer.joined))
     else:
         await asyncio.sleep(20 * module.TICK)
         assert len(site.layer.joined) == 2
@@ -473,6 +477,8 @@ async def test_a_layer_that_forgot_the_groups_is_joined_again_and_what_was_lost_
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = await site.subscribe("g")
+    await site.beat()
+    await site.settled()
     groups = site.groups
     site.layer.groups.clear()
     await site.send((TASKS, "g", "lost"))
