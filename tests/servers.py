@@ -566,11 +566,11 @@ def app_env(
 
 
 class AsgiServer(Process):
-    """The test application behind uvicorn or daphne, on a free port of 127.0.0.1.
+    """The test application behind an ASGI server, on a free port of 127.0.0.1.
 
     Args:
         env: Its environment, see `app_env`.
-        server: ``uvicorn`` or ``daphne``.
+        server: ``uvicorn``, ``daphne``, ``gunicorn`` (with uvicorn's worker) or ``granian``.
         port: 0 for a free one, which the operating system chooses.
         application: Another application than that of this test run's settings, as ``module:name``.
     """
@@ -578,10 +578,14 @@ class AsgiServer(Process):
     _COMMANDS: Mapping[str, tuple[str, ...]] = {
         "uvicorn": ("--host", "127.0.0.1", "--lifespan", "off", "--timeout-graceful-shutdown", "3"),
         "daphne": ("--bind", "127.0.0.1", "--verbosity", "1"),
+        "gunicorn": ("--worker-class", "uvicorn_worker.UvicornWorker", "--graceful-timeout", "3"),
+        "granian": ("--host", "127.0.0.1", "--interface", "asginl", "--workers-kill-timeout", "3"),
     }
     _READY: Mapping[str, str] = {
         "uvicorn": r"Uvicorn running on http://127\.0\.0\.1:(\d+)",
         "daphne": r"Listening on TCP address 127\.0\.0\.1:(\d+)",
+        "gunicorn": r"Listening at: http://127\.0\.0\.1:(\d+)[^\n]*(?:\n[^\n]*)*Started server process",
+        "granian": r"Listening at: http://127\.0\.0\.1:(\d+)[^\n]*(?:\n[^\n]*)*Started worker-1",
     }
 
     def __init__(
@@ -593,7 +597,10 @@ class AsgiServer(Process):
     ) -> None:
         if application is None:
             application = f"{os.environ['DJANGO_SETTINGS_MODULE'].rpartition('.')[0]}.asgi:application"
-        command = [sys.executable, "-m", server, *self._COMMANDS[server], "--port", str(port)]
+        if server == "granian":
+            port = port or free_port()  # it names the one that it was given
+        address = ("--bind", f"127.0.0.1:{port}") if server == "gunicorn" else ("--port", str(port))
+        command = [sys.executable, "-m", server, *self._COMMANDS[server], *address]
         if server == "uvicorn" and env.get("PYTHONSAFEPATH"):
             # It would put the working directory first all the same.
             command += ["--app-dir", str(env["PYTHONPATH"]).partition(os.pathsep)[0]]

@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Protocol
 
 import asyncpg
@@ -25,7 +25,7 @@ from channels.db import aclose_old_connections
 from channels.layers import BaseChannelLayer
 
 from djcrf_pg.delivery.backoff import Backoff
-from djcrf_pg.delivery.envelope import CHANNEL_LAYER
+from djcrf_pg.delivery.envelope import CHANNEL_LAYER, UNOBSERVED, UNTOLD
 from djcrf_pg.delivery.inbox import Moment, Subscription
 from djcrf_pg.delivery.interest import bit_of
 from djcrf_pg.delivery.layer import channel_layer, receiving_layer
@@ -44,7 +44,14 @@ from djcrf_pg.delivery.protocol import (
     stream_of,
 )
 from djcrf_pg.exceptions import ConfigurationError
-from djcrf_pg.observations import ForeignMessages, LayerUnreachable, MessagesMissing, MessagesUnreadable, emit
+from djcrf_pg.observations import (
+    ForeignMessages,
+    LayerUnreachable,
+    MessagesMissing,
+    MessagesUnreadable,
+    ObserversUnknown,
+    emit,
+)
 
 #: Seconds between looks.
 TICK = 0.25
@@ -58,6 +65,9 @@ _RENEW, _RETAIN = 2.0, 30.0
 
 #: Seconds between two resyncs while a leader leads that nothing readable comes from.
 _SILENT = 10.0
+
+#: Seconds that the layer has to put the channel into a group.
+_PATIENCE = 4.0
 
 #: Seconds between two resyncs for losses of one stream: a layer that is over its capacity drops for as long as a burst
 #: lasts, and what it dropped in between is one cause.
@@ -79,12 +89,12 @@ _PARALLEL = 8
 _BEATS = None
 
 _DATABASE_ERRORS = (
-    ConfigurationError,
     OSError,
     TimeoutError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
+    ConfigurationError,  # a pooler that was put in front
 )
 
 
@@ -129,10 +139,15 @@ class Hub:
 
     Args:
         gate: Asks the database.
+        is_ours: Whether who leads a history in a term is in this process, and has the observers that are here.
     """
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, is_ours: Callable[[History, int], bool]) -> None:
         self._gate = gate
+        self._is_ours = is_ours
+        self._claim: tuple[History, int] | None = None
+        #: Observers that the leader does not have, to when their subscriptions last had to load again.
+        self._unobserved: dict[str, float] = {}
         #: Observer to group to who is there; all subscriptions of the observer are in :data:`EVERYBODY` as well.
         self._lanes: dict[str, dict[str, dict[Subscription, None]]] = {}
         self._inbound = Inbound(lambda observer, group: group in self._lanes.get(observer, ()))
@@ -212,11 +227,17 @@ class Hub:
         for subscription in self.subscriptions():
             subscription.lose(reason)
 
+    def knows(self, address: str) -> bool | None:
+        """Whether the leader has an observer; None where it has not said so yet."""
+        if self._claim is not None and self._is_ours(*self._claim):
+            return True
+        return self._inbound.knows(address)
+
     # Joining streams.
 
     def is_in(self, address: str) -> bool:
-        """Whether what is sent for an observer comes here."""
-        return stream_of(address) in self._joined
+        """Whether what is sent for an observer comes here, as far as is known."""
+        return stream_of(address) in self._joined and not self._broken
 
     @property
     def streams(self) -> list[int]:
@@ -231,6 +252,8 @@ class Hub:
         """
         async with self._joining:
             await self._begin(history)
+            if self._broken:
+                await self._join_again()
             stream = stream_of(address)
             if stream not in self._joined:
                 await self._add(stream)
@@ -251,12 +274,17 @@ class Hub:
     async def _add(self, stream: int | None) -> None:
         assert self._history is not None
         now = time.monotonic()
-        await self._layer.group_add(self._history.group(stream), self._channel)
+        async with asyncio.timeout(_PATIENCE):  # a socket may be frozen, and the next try is another one
+            await self._layer.group_add(self._history.group(stream), self._channel)
         self._joined[stream] = now
 
     async def _rejoin(self) -> None:
         async with self._joining:
-            self._broken, self._rejoined_at = False, time.monotonic()
+            await self._join_again()
+
+    async def _join_again(self) -> None:
+        self._broken, self._rejoined_at = False, time.monotonic()
+        try:
             if self._deaf:
                 # Nothing came although it was in its groups: the layer has another one under the channel's name.
                 self._deaf = False
@@ -267,6 +295,9 @@ class Hub:
                 self._tasks[0] = asyncio.create_task(self._receive(), name="djcrf_pg hub")
             for stream in list(self._joined):
                 await self._add(stream)
+        except BaseException:
+            self._broken = True  # it may be in some of them
+            raise
 
     def learn(self, answer: Answer, streams: Collection[int], doubt: Doubt | None = None) -> None:
         """Take an answer of the database.
@@ -277,6 +308,7 @@ class Hub:
             doubt: For what it was asked.
         """
         standing = Standing(answer.history, answer.term, answer.moment.snapshot)
+        self._claim = standing[:2]
         if self._history is not None and answer.history.group(_BEATS) != self._history.group(_BEATS):
             self._history = answer.history  # its groups have other names
             self._broken = True
@@ -301,6 +333,29 @@ class Hub:
                 self._happen(self._inbound.take(message, time.monotonic()))
                 if self._inbound.beats != beats:
                     self._heard_at = time.monotonic()
+                    self._see_who_is_unobserved(self._heard_at)
+
+    def _see_who_is_unobserved(self, now: float) -> None:
+        """Have those load again, now and then, whose observer the leader does not have; and once when one has it.
+
+        What that one begins behind was not delivered.
+        """
+        former, self._unobserved = self._unobserved, {}
+        found = []
+        for address, groups in self._lanes.items():
+            if self.knows(address) is False:
+                due = now - former.get(address, -math.inf) >= UNTOLD
+                self._unobserved[address] = now if due else former[address]
+                if address not in former:
+                    found += [next(iter(groups[EVERYBODY])).observer.label]
+            else:
+                due = address in former
+            if due:
+                for subscription in groups[EVERYBODY]:
+                    if subscription.since:  # else it waits for a leader that has it
+                        subscription.lose(UNOBSERVED)
+        if found:
+            emit(ObserversUnknown(observers=", ".join(sorted(found))))
 
     def _happen(self, happenings: Iterable[Happening]) -> None:
         for happening in happenings:
@@ -364,8 +419,8 @@ class Hub:
 
     async def _mind_the_layer(self) -> None:
         now = time.monotonic()
+        due = [stream for stream in self._losses if now - self._reported.get(stream, -math.inf) >= _PACE]
         silent = now - max(self._heard_at, self._rejoined_at) > SILENCE
-        due = [stream for stream in self._losses if now - self._reported.get(stream, now - _PACE) >= _PACE]
         if self._broken or due or silent or self._expires(now):
             await self._rejoin()
             self._reachable = True

@@ -7,6 +7,7 @@ in :mod:`djcrf_pg.delivery.protocol`.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable
 
 from djcrf_pg.changelog.cursor import Position
@@ -18,6 +19,9 @@ from djcrf_pg.observations import LayerFailed, LayerRefused, emit
 
 #: Seconds that the layer has for one message. One that it took all the same comes twice, with one number.
 PATIENCE = 4.0
+
+#: Seconds for a message from which on a layer is far away, and that are rested after a delivery at most.
+_FAR, _LONGEST_REST = 0.05, 1.0
 
 #: Seconds between tries, at first and at most.
 _SHORTEST, _LONGEST = 0.05, 5.0
@@ -31,6 +35,7 @@ class Streams:
         history: Of the database.
         leads: Says whether the lead still lasts; asked before each try.
         pause: Sleeps for some seconds, or until the listener is asked to stop; returns whether it is.
+        observers: The addresses of those that the leader has.
     """
 
     def __init__(
@@ -39,13 +44,24 @@ class Streams:
         history: History,
         leads: Callable[[], Awaitable[bool]],
         pause: Callable[[float], Awaitable[bool]],
+        observers: Callable[[], Iterable[str]],
     ) -> None:
         self._outbound = outbound
         self._history = history
         self._leads = leads
         self._pause = pause
+        self._observers = observers
         self._beating = asyncio.Lock()
         self._begun = asyncio.Event()
+        self._took = 0.0
+
+    @property
+    def strain(self) -> float:
+        """Seconds to rest after a delivery: as long as the layer took for a message, where it is far away.
+
+        Each message costs its receiver as much as us, and one that comes later has more events.
+        """
+        return min(self._took, _LONGEST_REST) if self._took > _FAR else 0.0
 
     @property
     def savable(self) -> Position:
@@ -92,8 +108,7 @@ class Streams:
             if not await self._leads():
                 raise LeadershipLost("the session of the leader is gone")
             try:
-                async with asyncio.timeout(PATIENCE):
-                    await channel_layer().group_send(group, {"type": TYPE, KEY: text})
+                await self._put(group, text)
             except (TypeError, ValueError, AssertionError):
                 raise
             except Exception as error:
@@ -104,13 +119,18 @@ class Streams:
             else:
                 return
 
+    async def _put(self, group: str, text: str) -> None:
+        begun = time.monotonic()
+        async with asyncio.timeout(PATIENCE):
+            await channel_layer().group_send(group, {"type": TYPE, KEY: text})
+        self._took = time.monotonic() - begun
+
     async def beat(self) -> bool:
         """Send a heartbeat; whether the layer took it."""
         async with self._beating:
-            heartbeat = self._outbound.heartbeat()
+            heartbeat = self._outbound.heartbeat(self._observers())
             try:
-                async with asyncio.timeout(PATIENCE):
-                    await channel_layer().group_send(self._history.group(None), {"type": TYPE, KEY: heartbeat.text})
+                await self._put(self._history.group(None), heartbeat.text)
             except Exception as error:
                 emit(LayerFailed(layer=describe(channel_layer()), error=repr(error), delay=BEAT))
                 return False

@@ -36,9 +36,13 @@ from djcrf_pg.listener.telling import events
 from djcrf_pg.observations import ChangesGivenUp, DatabaseFailed, LookFailed, PruneFailed, emit, text_of
 from djcrf_pg.registry import Observed, registry
 
-#: Seconds between saves of the cursor under load, or signs of life while a delivery lasts; and between prunings, each
-#: of which looks after tables too.
-_SAVE, _PRUNE = 1.0, 60.0
+#: Seconds between saves of the cursor. A delivery that comes alone is followed by one at once, and the last of many
+#: within this time, which is what servers leave a loop between SIGTERM and the end: uvicorn, for one, raises the signal
+#: again then, and cancels no task.
+_SAVE = 0.1
+
+#: Seconds between signs of life while a delivery lasts; and between prunings, each of which looks after tables too.
+_SIGN, _PRUNE = 1.0, 60.0
 
 #: Seconds without a session after which what a process has published is deleted.
 _LEFT = 60.0
@@ -149,7 +153,7 @@ class Leadership:
         settings = get_settings()
         limits = {"max_events": settings.ENVELOPE_EVENTS, "max_bytes": settings.ENVELOPE_BYTES}
         outbound = Outbound(history, taken.term, taken.position, **limits)
-        self._streams = Streams(outbound, history, self._leads, listener.pause)
+        self._streams = Streams(outbound, history, self._leads, listener.pause, registry.addresses)
         self._predecessors = Predecessors(taken.term, log.heard, catalog.observers)
         self._mode = get_settings().NOTIFY
         self._unrung = False
@@ -197,7 +201,7 @@ class Leadership:
             # Also when cancelled; what cannot be saved is sent again, so a failure here is no loss.
             with suppress(*CONNECTION_ERRORS, LeadershipLost):
                 async with asyncio.timeout(_FAREWELL):
-                    await self._save()
+                    await self._save(last=True)
 
     async def _awake(self) -> None:
         """Read until nothing has come for a moment. Nobody needs to ring meanwhile."""
@@ -215,7 +219,8 @@ class Leadership:
 
     async def _asleep(self) -> None:
         """Read whenever it rings; return when it rings so often that it is better to stay awake."""
-        await self._streams.beat()
+        if not self._streams.strain:
+            await self._streams.beat()
         await self._log.fall_asleep(self._streams.savable, self._term)
         await self._note_saved(self._streams.savable)
         doze, busy = Doze(), 0
@@ -234,8 +239,10 @@ class Leadership:
             if self._unrung or (piece.changes and not self._bell.rung):
                 self._unrung = await self._log.is_queue_full()
             patience = doze.patience(get_settings().POLL_INTERVAL if self._unrung else get_settings().SAFETY_POLL)
-            if self._unsaved or self._pruning:
-                patience = min(patience, _SAVE)
+            if self._unsaved:
+                patience = min(patience, max(self._saved_at + _SAVE - time.monotonic(), 0.0))
+            if self._pruning:
+                patience = min(patience, _SIGN)
             if (pause := self._failures.wait(time.monotonic())) is not None:
                 patience = min(patience, pause)
             await self._bell.wait(patience)
@@ -275,6 +282,8 @@ class Leadership:
             await self._look()
         if self._pruning or now - self._pruned_at >= _PRUNE:
             await self._prune()
+        if piece.changes and piece.position.target is None and (strain := self._streams.strain):
+            await self._listener.pause(strain)
         return piece
 
     async def _read(self, position: Position) -> Piece:
@@ -297,7 +306,7 @@ class Leadership:
             with suppress(*CONNECTION_ERRORS, LeadershipLost):  # the sender asks for itself
                 while True:
                     with suppress(TimeoutError):
-                        async with asyncio.timeout(_SAVE):
+                        async with asyncio.timeout(_SIGN):
                             await done.wait()
                         return
                     await self._log.beat(self._term)
@@ -424,8 +433,9 @@ class Leadership:
                     self._settle_at(reach, partial(self._settle, asked))
 
     async def _settle(self, asked: list[Asked]) -> None:
-        await self._failures.settle(asked)
-        self._may_ask = True  # there may be more
+        with suppress(*FAILS_AGAIN):  # they stay marked, for the next request
+            await self._failures.settle(asked)
+            self._may_ask = True  # there may be more
 
     def _settle_at(self, reach: Position, work: Callable[[], Awaitable[None]]) -> None:
         """Note in the database that something was sent, when everybody knows that it was."""
@@ -453,9 +463,10 @@ class Leadership:
                 await self._session.fetchval("SELECT 1")
         return await self._listener.in_thread(last)
 
-    async def _save(self) -> None:
+    async def _save(self, *, last: bool = False) -> None:
         if self._unsaved:
-            await self._streams.beat()
+            if last or not self._streams.strain:
+                await self._streams.beat()  # else the next regular one says so
             position = self._streams.savable
             await self._log.save(position, self._term)
             await self._note_saved(position)

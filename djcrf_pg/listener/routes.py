@@ -138,7 +138,7 @@ class Route:
 
 def _hashable(value: Any) -> Key:
     """A key may be an array or an object in JSON."""
-    return repr(value) if isinstance(value, list | dict) else cast(Key, value)
+    return repr(value) if isinstance(value, (list, dict)) else cast(Key, value)
 
 
 class Routes:

@@ -12,6 +12,7 @@ from django.db import connections
 from djcrf_pg.changelog.reader import ChangeLog, Taken
 from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.backoff import Backoff
+from djcrf_pg.delivery.protocol import History
 from djcrf_pg.exceptions import ChannelLayerError, ConfigurationError, LeadershipLost, NotMigrated
 from djcrf_pg.listener.catalog import Catalog
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
@@ -42,12 +43,14 @@ class Listener:
     Attributes:
         error: Why there is no connection, while there is none.
         session: The pid of the server process, while there is a connection.
+        claim: The history and the term that it leads, while it does.
     """
 
     def __init__(self, alias: str) -> None:
         self.alias = alias
         self.error: str | None = None
         self.session: int | None = None
+        self.claim: tuple[History, int] | None = None
         self._leads = False
         self._worked = False
         self._obstacle = Obstacle()
@@ -110,7 +113,7 @@ class Listener:
             if await self._stand_by(session, log.schema):
                 await self._lead(session, log)
         finally:
-            self._leads = False
+            self._leads, self.claim = False, None
             await session.close()
             self.session = None
 
@@ -163,6 +166,7 @@ class Listener:
         settings = get_settings()
         await log.set_caps(settings.LOG_MAX_AGE, settings.LOG_MAX_ROWS, settings.LOG_MAX_BYTES)
         history = await begin_term(session, taken.term)
+        self.claim = history, taken.term
         emit(Leading(alias=self.alias, term=taken.term))
         catalog = await Catalog.open(self.alias, log)
         async with Bell(session) as bell:

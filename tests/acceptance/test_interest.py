@@ -7,7 +7,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.db import connection, connections
 
-from djcrf_pg.listener import embedded, telling
+from djcrf_pg.listener import embedded, leadership, telling
 from djcrf_pg.listener.occurrence import Occurrence
 from tests.testapp.consumers import BoardConsumer
 from tests.testapp.models import Task
@@ -43,20 +43,24 @@ def made(monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> list[str]:
 
 
 @sync_to_async
-def write(first: int, count: int = ROWS) -> None:
+def run(statement: str, *parameters: Any) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO testapp_task (id, title, status, points, body) "
-            "SELECT i, 't' || i, 'todo', 0, '' FROM generate_series(%s, %s) AS i",
-            [first, first + count - 1],
-        )
+        cursor.execute(statement, parameters or None)
 
 
-async def subscribed(*names: str) -> WebsocketCommunicator:
+async def write(first: int, count: int = ROWS, status: str = "todo") -> None:
+    await run(
+        "INSERT INTO testapp_task (id, title, status, points, body) "
+        "SELECT i, 't' || i, %s, 0, '' FROM generate_series(%s, %s) AS i",
+        *(status, first, first + count - 1),
+    )
+
+
+async def subscribed(*names: str, **parameters: Any) -> WebsocketCommunicator:
     communicator = WebsocketCommunicator(BoardConsumer.as_asgi(), "/ws/board/")
     await communicator.connect()
     for name in names:
-        await communicator.send_json_to({"action": "subscribe", "name": name, "request_id": name})
+        await communicator.send_json_to({"action": "subscribe", "name": name, "request_id": name, **parameters})
         assert (await communicator.receive_json_from(timeout=10))["response_status"] == 201
     return communicator
 
@@ -85,17 +89,82 @@ async def test_nothing_is_made_for_observers_that_nobody_hears(made: list[str]) 
     await embedded.close_all()
 
 
+async def test_nothing_is_made_for_groups_that_nobody_has_and_all_for_those_that_somebody_has(
+    monkeypatch: pytest.MonkeyPatch, made: list[str]
+) -> None:
+    items: list[str] = []
+    bodies: list[str] = []
+    events = telling.events
+
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        made_items, failed = events(*args, **kwargs)
+        items.extend(statuses.get(item.group, item.group) for item in made_items if item.group)
+        return made_items, failed
+
+    def serialize(self: Any, instance: Task, action: Any, **kwargs: Any) -> dict[str, Any]:
+        bodies.append(instance.status)
+        return {"id": instance.pk}
+
+    statuses = {
+        group: status
+        for status in ("todo", "done", "doing")
+        for group in BoardConsumer.by_status.group_names_for_signal(instance=Task(status=status))
+    }
+    monkeypatch.setattr(leadership, "events", noting)
+    monkeypatch.setattr(BoardConsumer.by_status, "_serializer", serialize)
+    todo = await subscribed("by_status", status="todo")
+    await write(1, 2, "done")
+    await write(11, 1, "todo")
+    assert (await todo.receive_json_from(timeout=10))["body"] == {"id": 11}
+    assert (items, bodies) == (["todo"], ["todo"])
+    # Another subscribes, before somebody writes.
+    done = await subscribed("by_status", status="done")
+    await write(21, 1, "done")
+    assert (await done.receive_json_from(timeout=10))["body"] == {"id": 21}
+    assert (items, bodies) == (["todo", "done"], ["todo", "done"])
+    # A row that goes from a group that somebody has to one that nobody has.
+    await run("UPDATE testapp_task SET status = 'doing' WHERE id = 11")
+    assert (await todo.receive_json_from(timeout=10))["action"] == "delete"
+    assert (items[2:], bodies[2:]) == (["todo"], ["todo"])
+    for each in (todo, done):
+        await each.disconnect()
+    await embedded.close_all()
+
+
+async def test_rows_of_a_session_that_has_ended_are_deleted_and_others_stay(
+    monkeypatch: pytest.MonkeyPatch, made: list[str]
+) -> None:
+    communicator = await subscribed("tasks")
+    await run("INSERT INTO djcrf_pg_interest VALUES (-1, 0, repeat('1', 1024)::bit(1024))")
+    await run("SELECT nextval('djcrf_pg_interest_version')")
+
+    @sync_to_async
+    def holders() -> set[int]:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT DISTINCT holder FROM djcrf_pg_interest")
+            return {holder for (holder,) in cursor.fetchall()}
+
+    monkeypatch.setattr(leadership, "_PRUNE", 0.0)
+    await write(1, 1)
+    await communicator.receive_json_from(timeout=10)
+    await write(2, 1)
+    await communicator.receive_json_from(timeout=10)
+    assert -1 in await holders()  # it may come back
+    monkeypatch.setattr(leadership, "_LEFT", 0.0)
+    for number in range(3, 10):
+        await write(number, 1)
+        await communicator.receive_json_from(timeout=10)
+    assert await holders() == {embedded.runtime("default").gate._holder}
+    await communicator.disconnect()
+    await embedded.close_all()
+
+
 async def end_session() -> int:
     """End the session of the process's gate; its number."""
     gate = embedded.runtime("default").gate
     assert gate._session is not None
 
-    @sync_to_async
-    def end() -> None:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [gate._session.pid])
-
-    await end()
+    await run("SELECT pg_terminate_backend(%s, 5000)", gate._session.pid)
     return gate.number
 
 
@@ -117,13 +186,7 @@ async def test_a_session_that_ends_is_nothing_that_anybody_has_to_know(made: lis
 async def test_what_may_have_been_left_out_while_the_rows_were_gone_is_a_resync(made: list[str]) -> None:
     communicator = await subscribed("tasks")
     number = await end_session()
-
-    @sync_to_async
-    def prune() -> None:
-        with connection.cursor() as cursor:
-            cursor.execute("DELETE FROM djcrf_pg_interest; SELECT nextval('djcrf_pg_interest_version')")
-
-    await prune()
+    await run("DELETE FROM djcrf_pg_interest; SELECT nextval('djcrf_pg_interest_version')")
     await write(1)
     while (message := await communicator.receive_json_from(timeout=15)).get("action") != "resync":
         pass

@@ -7,6 +7,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from djcrf_pg import sql as files
+from djcrf_pg.changelog.cursor import Position
+from djcrf_pg.changelog.reader import ChangeLog
 from djcrf_pg.delivery.interest import CHUNK
 from djcrf_pg.exceptions import ConfigurationError
 from djcrf_pg.listener import gate as gates
@@ -216,3 +219,47 @@ async def test_an_old_snapshot_does_not_make_the_rows_long_to_read(
         assert plan is not None
         # A row for each subscription, not all that the process has each time.
         assert plan[0][0]["Plan"]["Shared Hit Blocks"] + plan[0][0]["Plan"]["Shared Read Blocks"] <= 60
+
+
+def test_a_role_may_do_what_it_may_do_with_failures(admin: psycopg.Connection[Any]) -> None:
+    backwards, forwards = (
+        files.render(files.load("djcrf_pg.capture", f"0007_{way}.sql"), schema="public.")
+        for way in ("backwards", "forwards")
+    )
+    with admin.transaction(force_rollback=True):
+        admin.execute("CREATE ROLE djcrf_web; CREATE ROLE djcrf_other; GRANT SELECT ON djcrf_pg_cursor TO djcrf_other")
+        admin.execute("GRANT SELECT, INSERT, UPDATE ON djcrf_pg_failure TO djcrf_web")
+        admin.execute(backwards)  # type: ignore[arg-type]
+        admin.execute(forwards)  # type: ignore[arg-type]
+        for role, rights in (("djcrf_web", (True, False, True)), ("djcrf_other", (False, False, False))):
+            found = admin.execute(
+                "SELECT has_table_privilege(%(role)s, 'djcrf_pg_interest', 'INSERT'),"
+                "       has_table_privilege(%(role)s, 'djcrf_pg_interest', 'DELETE'),"
+                "       has_sequence_privilege(%(role)s, 'djcrf_pg_interest_version', 'USAGE')",
+                {"role": role},
+            ).fetchone()
+            assert found == rights
+
+
+async def test_a_log_without_the_right_or_the_table_has_no_version(gate: Gate, admin: psycopg.Connection[Any]) -> None:
+    await gate.probe(())
+    assert gate._session is not None
+    log = ChangeLog(gate._session, "public.")
+    position = Position(await log.now())
+    assert (await log.read(position, 10)).interest == version(admin)
+    admin.execute("ALTER SEQUENCE djcrf_pg_interest_version RENAME TO elsewhere")
+    try:
+        assert (await log.read(position, 10)).interest is None
+    finally:
+        admin.execute("ALTER SEQUENCE elsewhere RENAME TO djcrf_pg_interest_version")
+    admin.execute("CREATE ROLE djcrf_deaf; GRANT SELECT ON djcrf_pg_change TO djcrf_deaf")
+    try:
+        await gate._session.execute("SET SESSION AUTHORIZATION djcrf_deaf")
+        assert (await log.read(position, 10)).interest is None
+        admin.execute("GRANT SELECT ON djcrf_pg_interest TO djcrf_deaf")
+        assert (await log.read(position, 10)).interest is None
+        admin.execute("GRANT SELECT ON SEQUENCE djcrf_pg_interest_version TO djcrf_deaf")
+        assert (await log.read(position, 10)).interest == version(admin)
+    finally:
+        await gate.close()
+        admin.execute("DROP OWNED BY djcrf_deaf; DROP ROLE djcrf_deaf")

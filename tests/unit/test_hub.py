@@ -166,7 +166,7 @@ class Site:
 
     def __init__(self) -> None:
         self.gate = Gate()
-        self.hub = Hub(self.gate)
+        self.hub = Hub(self.gate, lambda *_: True)
         self.layer: Any = channel_layer()
         self.observers = {address: Observer(address) for address in (TASKS, ELSEWHERE, BESIDE)}
         self.inboxes: list[Inbox] = []

@@ -161,9 +161,12 @@ INSERT INTO /* :schema */djcrf_pg_change (id, relation, op, depth, old, new, con
 SELECT row_number() OVER (ORDER BY id, xid), relation, op, depth, old, new, context, at FROM strangers
 
 -- name: save
--- Where the row is gone (a flush of all tables), it is made again; where another term has it, nothing happens.
+-- Where the row is gone (a flush of all tables), it is made again; where another term has it, nothing happens. Nobody
+-- waits for the disk: a crash of the server may bring an older cursor back, from which the same is sent again, and never
+-- a later one than what was committed before it.
 INSERT INTO /* :schema */djcrf_pg_cursor AS cursor (name, snapshot, target, after_id, term)
-VALUES ($1, $2::text::pg_snapshot, $3::text::pg_snapshot, $4, $5)
+SELECT $1::text, $2::text::pg_snapshot, $3::text::pg_snapshot, $4::int8, $5::int8
+FROM set_config('synchronous_commit', 'off', true)
 ON CONFLICT (name) DO UPDATE
 SET snapshot = excluded.snapshot, target = excluded.target, after_id = excluded.after_id,
     saved_at = clock_timestamp()
