@@ -243,6 +243,7 @@ class Site:
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(module, "TICK", 0.01)
     monkeypatch.setattr(module, "_ASK", 0.01)
+    monkeypatch.setattr(module, "SILENCE", 600)
     monkeypatch.setattr(module, "_PACE", 0.0, raising=False)
     monkeypatch.setattr(protocol, "PATIENCE", 0.02)
     with override_settings(CHANNEL_LAYERS={"default": {"BACKEND": f"{__name__}.Layer"}}):
@@ -418,11 +419,8 @@ async def test_whoever_leaves_a_busy_group_and_joins_it_again_has_lost_nothing(
 
 
 @pytest.mark.parametrize(("expiry", "renews"), [(0.06, True), (0, False), (-1, False), (86_400, False)])
-async def test_groups_are_joined_again_before_they_expire(
-    site: Site, monkeypatch: pytest.MonkeyPatch, expiry: Any, renews: bool
-) -> None:
+async def test_groups_are_joined_again_before_they_expire(site: Site, expiry: Any, renews: bool) -> None:
     """An expiry of 0 is none: so it is in channels_postgres."""
-    monkeypatch.setattr(module, "SILENCE", 600)
     site.layer.group_expiry = expiry
     await site.subscribe("g")
     if renews:
@@ -556,6 +554,21 @@ async def test_what_is_foreign_is_reported_once_and_harms_nobody(site: Site, obs
     assert site.noted(one) == [("g", 0), ("g", 1), ("g", 2)]
     (reported,) = of(ForeignMessages, observed)
     assert (reported.database, reported.term) == (OTHER_DATABASE.group(None), 99)
+
+
+async def test_two_that_are_foreign_at_once_keep_no_new_leader_out(site: Site) -> None:
+    one = await site.subscribe("g")
+    site.gate.error = ConnectionError("the database is away")
+    for history in (OTHER_DATABASE, History(9, 5, 16_402, 1)):
+        site.outbound = Outbound(history, 99, at(10), max_events=10, max_bytes=10_000)
+        await site.send((TASKS, "g", "foreign"))
+    await site.settled()
+    site.gate.error = None
+    await site.settled()
+    site.gate.answer.term = 2
+    site.lead(HISTORY, 2)
+    await site.send((TASKS, "g", 1))
+    await until(lambda: site.noted(one) == [("g", 1)])
 
 
 async def test_what_cannot_be_read_is_reported_once_and_harms_nobody(site: Site, observed: list[Observation]) -> None:
