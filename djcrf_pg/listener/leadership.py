@@ -21,7 +21,7 @@ from djcrf_pg.delivery.backoff import Backoff
 from djcrf_pg.delivery.envelope import NEVER_SEEN
 from djcrf_pg.delivery.interest import EVERYTHING, Interest
 from djcrf_pg.delivery.predecessors import Predecessors
-from djcrf_pg.delivery.protocol import History, Item, Outbound, Point
+from djcrf_pg.delivery.protocol import BEAT, History, Item, Outbound, Point
 from djcrf_pg.delivery.streams import Streams
 from djcrf_pg.exceptions import LeadershipLost
 from djcrf_pg.listener.catalog import Catalog
@@ -476,8 +476,10 @@ class Leadership:
         for reach, work in [each for each in self._unsettled if point.covers(each[0])]:
             self._unsettled.remove((reach, work))
             await work()
-        self._unsaved = position != self._position or bool(self._unsettled)
-        self._saved_at = time.monotonic()
+        # Where the layer took no heartbeat, as it is down or far away, the next regular one is waited for.
+        behind = position != self._position
+        self._saved_at = time.monotonic() + (BEAT - _SAVE if behind else 0.0)
+        self._unsaved = behind or bool(self._unsettled)
 
     async def _look(self) -> None:
         """Look for changes that fired no trigger. What keeps us from it, such as a missing right, stops no event."""
