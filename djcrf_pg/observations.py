@@ -170,6 +170,29 @@ class MessagesMissing(Observation):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ObserversUnknown(Observation):
+    """The leader's code lacks observers that this process has, so nobody makes their events; said once for each."""
+
+    level = logging.WARNING
+    template = (
+        "the leader does not have {observers}: it runs other code than this process; restart it with the code of this "
+        "one. Until then their subscribers load again each 30 s"
+    )
+    observers: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerEnded(Observation):
+    """The embedded listener ended for a reason that does not pass by itself; it is started again all the same."""
+
+    level = logging.ERROR
+    template = "listener of database {alias!r} ended: {error}; it starts again in {delay:.0f} s"
+    alias: str
+    error: str
+    delay: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LayerRefused(Observation):
     """The channel layer will never take a message; the next one to that group tells its consumers to load again."""
 

@@ -134,6 +134,10 @@ class Registry:
             if (observer := reference()) is not None:
                 yield observer
 
+    def addresses(self) -> list[str]:
+        """Of all observers in this process."""
+        return list(self._by_address())
+
     def at(self, address: str) -> Observed | None:
         """The newest observer with an address; None where there is none in this process."""
         reference = self._by_address().get(address)

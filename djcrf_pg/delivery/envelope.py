@@ -22,6 +22,13 @@ RESYNC = "resync"
 #: The reason of a resync that comes from the consumers' own process: the channel layer may have lost events.
 CHANNEL_LAYER = "channel_layer"
 
+#: The reasons of those that come while nobody makes events of what changes: the leader has other code, which lacks the
+#: observer, or there is no leader, for a reason that does not pass by itself.
+UNOBSERVED, LISTENER = "unobserved", "listener"
+
+#: Seconds between two of them.
+UNTOLD = 30.0
+
 #: A transaction id that no snapshot has: what carries it is news to every subscriber.
 NEVER_SEEN = 2**63 - 1
 

@@ -17,18 +17,19 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Protocol
 
 import asyncpg
 from channels.db import aclose_old_connections
 from channels.layers import BaseChannelLayer
 
+from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.delivery.backoff import Backoff
-from djcrf_pg.delivery.envelope import CHANNEL_LAYER
+from djcrf_pg.delivery.envelope import CHANNEL_LAYER, UNOBSERVED, UNTOLD
 from djcrf_pg.delivery.inbox import Moment, Subscription
 from djcrf_pg.delivery.interest import bit_of
-from djcrf_pg.delivery.layer import channel_layer, receiving_layer
+from djcrf_pg.delivery.layer import close, receiving_layer
 from djcrf_pg.delivery.protocol import (
     EVERYBODY,
     SILENCE,
@@ -44,7 +45,14 @@ from djcrf_pg.delivery.protocol import (
     stream_of,
 )
 from djcrf_pg.exceptions import ConfigurationError
-from djcrf_pg.observations import ForeignMessages, LayerUnreachable, MessagesMissing, MessagesUnreadable, emit
+from djcrf_pg.observations import (
+    ForeignMessages,
+    LayerUnreachable,
+    MessagesMissing,
+    MessagesUnreadable,
+    ObserversUnknown,
+    emit,
+)
 
 #: Seconds between looks.
 TICK = 0.25
@@ -60,7 +68,7 @@ _RENEW, _RETAIN = 2.0, 30.0
 _SILENT = 10.0
 
 #: Seconds that the layer has to put the channel into a group.
-_PATIENCE = 4.0
+_PATIENCE = 2.0
 
 #: Seconds between two resyncs for losses of one stream: a layer that is over its capacity drops for as long as a burst
 #: lasts, and what it dropped in between is one cause.
@@ -82,12 +90,12 @@ _PARALLEL = 8
 _BEATS = None
 
 _DATABASE_ERRORS = (
-    ConfigurationError,
     OSError,
     TimeoutError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
+    ConfigurationError,  # a pooler that was put in front
 )
 
 
@@ -132,16 +140,22 @@ class Hub:
 
     Args:
         gate: Asks the database.
+        is_ours: Whether who leads a history in a term is in this process, and has the observers that are here.
     """
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, is_ours: Callable[[History, int], bool]) -> None:
         self._gate = gate
+        self._is_ours = is_ours
+        self._claim: tuple[History, int] | None = None
+        #: Observers that the leader does not have, to when their subscriptions last had to load again.
+        self._unobserved: dict[str, float] = {}
         #: Observer to group to who is there; all subscriptions of the observer are in :data:`EVERYBODY` as well.
         self._lanes: dict[str, dict[str, dict[Subscription, None]]] = {}
         self._inbound = Inbound(lambda observer, group: group in self._lanes.get(observer, ()))
         self._layer: Any = None
         self._channel = ""
         self._history: History | None = None
+        self._standing: Standing | None = None
         #: Stream to when it was joined, by ``time.monotonic``.
         self._joined: dict[int | None, float] = {}
         self._joining = asyncio.Lock()
@@ -215,6 +229,12 @@ class Hub:
         for subscription in self.subscriptions():
             subscription.lose(reason)
 
+    def knows(self, address: str) -> bool | None:
+        """Whether the leader has an observer; None where it has not said so yet."""
+        if self._claim is not None and self._is_ours(*self._claim):
+            return True
+        return self._inbound.knows(address)
+
     # Joining streams.
 
     def is_in(self, address: str) -> bool:
@@ -268,18 +288,29 @@ class Hub:
         self._broken, self._rejoined_at = False, time.monotonic()
         try:
             if self._deaf:
-                # Nothing came although it was in its groups: the layer has another one under the channel's name.
-                self._deaf = False
-                receiving = self._tasks[0]
-                receiving.cancel()
-                await asyncio.gather(receiving, return_exceptions=True)
-                self._channel = await self._layer.new_channel()
-                self._tasks[0] = asyncio.create_task(self._receive(), name="djcrf_pg hub")
+                await self._replace_channel()
             for stream in list(self._joined):
                 await self._add(stream)
         except BaseException:
             self._broken = True  # it may be in some of them
             raise
+
+    async def _replace_channel(self) -> None:
+        """Receive on a channel that is made anew, over connections that are, where the layer allows it.
+
+        Nothing came although the channel was in its groups: the layer has another one under its name, or the sockets
+        are frozen. Nothing that concerns the former one may be waited for.
+        """
+        self._deaf = False
+        self._tasks[0].cancel()
+        former, channel = self._layer, self._channel
+        self._layer = receiving_layer(anew=True)
+        self._channel = await self._layer.new_channel()
+        self._tasks[0] = asyncio.create_task(self._receive(), name="djcrf_pg hub")
+        if self._history is not None:
+            self.abandon(self._layer, channel, [self._history.group(stream) for stream in self._joined])
+        if former is not self._layer:
+            self._spawn(close(former))
 
     def learn(self, answer: Answer, streams: Collection[int], doubt: Doubt | None = None) -> None:
         """Take an answer of the database.
@@ -290,11 +321,22 @@ class Hub:
             doubt: For what it was asked.
         """
         standing = Standing(answer.history, answer.term, answer.moment.snapshot)
+        self._claim = standing[:2]
         if self._history is not None and answer.history.group(_BEATS) != self._history.group(_BEATS):
             self._history = answer.history  # its groups have other names
             self._broken = True
             self._wanted.set()
+        before, self._standing = self._standing, standing
+        if before is not None and (before.history != standing.history or before.term > standing.term):
+            for subscription in self.subscriptions():
+                subscription.loaded = None  # what was committed in another course of events
         self._happen(self._inbound.learn(standing, streams, time.monotonic(), doubt))
+
+    async def _question(self, doubt: Doubt | None = None) -> Answer:
+        streams = self.streams
+        answer = await self._gate.probe((), ())
+        self.learn(answer, streams, doubt)
+        return answer
 
     # Taking messages.
 
@@ -314,6 +356,29 @@ class Hub:
                 self._happen(self._inbound.take(message, time.monotonic()))
                 if self._inbound.beats != beats:
                     self._heard_at = time.monotonic()
+                    self._see_who_is_unobserved(self._heard_at)
+
+    def _see_who_is_unobserved(self, now: float) -> None:
+        """Have those load again, now and then, whose observer the leader does not have; and once when one has it.
+
+        What that one begins behind was not delivered.
+        """
+        former, self._unobserved = self._unobserved, {}
+        found = []
+        for address, groups in self._lanes.items():
+            if self.knows(address) is False:
+                due = now - former.get(address, -math.inf) >= UNTOLD
+                self._unobserved[address] = now if due else former[address]
+                if address not in former:
+                    found += [next(iter(groups[EVERYBODY])).observer.label]
+            else:
+                due = address in former
+            if due:
+                for subscription in groups[EVERYBODY]:
+                    if subscription.since:  # else it waits for a leader that has it
+                        subscription.lose(UNOBSERVED)
+        if found:
+            emit(ObserversUnknown(observers=", ".join(sorted(found))))
 
     def _happen(self, happenings: Iterable[Happening]) -> None:
         for happening in happenings:
@@ -382,8 +447,14 @@ class Hub:
         if self._broken or due or silent or self._expires(now):
             await self._rejoin()
             self._reachable = True
-        self._reported.update(dict.fromkeys(due, now))
-        self._report([self._losses.pop(stream) for stream in due])
+        if due:
+            self._reported.update(dict.fromkeys(due, now))
+            # What was dropped up to here, in the streams or on the way into them, is the same cause.
+            snapshot = None
+            with contextlib.suppress(*_DATABASE_ERRORS):
+                async with asyncio.timeout(_ASK):
+                    snapshot = (await self._question()).moment.snapshot
+            self._report([self._losses.pop(stream) for stream in due], snapshot)
         used = set(map(stream_of, self._lanes))
         for stream in [stream for stream in self.streams if stream not in used]:
             if now - self._unused.setdefault(stream, now) >= _LINGER:
@@ -407,13 +478,13 @@ class Hub:
                 self._inbound.leave(stream)
                 await self._layer.group_discard(self._history.group(stream), self._channel)
 
-    def _report(self, losses: Sequence[Loss]) -> None:
-        """Have those load again whom losses concern."""
+    def _report(self, losses: Sequence[Loss], snapshot: Snapshot | None) -> None:
+        """Have those load again whom losses concern, and with that what had been committed."""
         observers: dict[str, int] = {}
         for subscription in self.subscriptions({loss.stream for loss in losses}):
             stream = stream_of(subscription.observer.address)
             if any(subscription.is_concerned(loss) for loss in losses if loss.stream == stream):
-                subscription.lose(CHANNEL_LAYER)
+                subscription.lose(CHANNEL_LAYER, snapshot)
                 label = subscription.observer.label
                 observers[label] = observers.get(label, 0) + 1
         for label, count in observers.items():
@@ -424,9 +495,8 @@ class Hub:
         silent = now - self._heard_at > SILENCE
         if (self._doubt or silent) and now - self._asked_at >= _ASK:
             self._asked_at = now
-            doubt, streams = self._doubt, self.streams
-            answer = await self._gate.probe((), ())
-            self.learn(answer, streams, doubt)
+            doubt = self._doubt
+            answer = await self._question(doubt)
             if doubt is self._doubt:
                 self._doubt = None
             if silent and answer.leader is not None:
@@ -434,6 +504,10 @@ class Hub:
                 if now - self._silent_at >= _SILENT:
                     self._silent_at = now
                     self._happen(self._inbound.silence())
+        if failures := self._failures:
+            count = len(failures)  # more may come meanwhile
+            await self._gate.record(failures[:count])
+            del failures[:count]
         if not self._lanes:
             return
         if now - self._renewed_at >= _RENEW:
@@ -445,10 +519,6 @@ class Hub:
             await self._gate.retain(
                 {bit_of(address, group) for address in self._lanes for group in self._lanes[address]}
             )
-        if failures := self._failures:
-            count = len(failures)  # more may come meanwhile
-            await self._gate.record(failures[:count])
-            del failures[:count]
 
     def _layer_failed(self, error: Exception) -> None:
         if self._reachable:
@@ -465,6 +535,5 @@ class Hub:
             with contextlib.suppress(Exception):
                 for stream in list(self._joined):
                     await self._layer.group_discard(self._history.group(stream), self._channel)
-                if self._layer is not channel_layer():
-                    await self._layer.close_pools()
+                await close(self._layer)
         self._joined.clear()

@@ -71,23 +71,27 @@ files that run as they were (no recovery) cannot be told apart but by their term
 
 **Messages** are ``{"type": TYPE, KEY: text}``. The text is ASCII, and its first line is a JSON object:
 
-======== ============ ================================================================================================
-``v``    both         :data:`VERSION`
-history  both         ``[system, database, log, timeline]``
-term     both         of the leadership; terms come from the database, and rise
-stream   events       where it goes
-number   events       from 1
-reach    events       a point: of what was sent in the stream before
-to       events       ``{observer: {group: [line, …]}}``; the group :data:`EVERYBODY` is all subscribers
-beat     heartbeat    from 1
-position heartbeat    ``[last, target, id]``: all of the log up to it was sent
-streams  heartbeat    ``[number taken, number made, reach]`` for each
-======== ============ ================================================================================================
+========= ============ ===============================================================================================
+``v``     both         :data:`VERSION`
+history   both         ``[system, database, log, timeline]``
+term      both         of the leadership; terms come from the database, and rise
+stream    events       where it goes
+number    events       from 1
+reach     events       a point: of what was sent in the stream before
+to        events       ``{observer: {group: [line, …]}}``; the group :data:`EVERYBODY` is all subscribers
+beat      heartbeat    from 1
+position  heartbeat    ``[last, target, id]``: all of the log up to it was sent
+streams   heartbeat    ``[number taken, number made, reach]`` for each
+observers heartbeat    eight digits for each observer that the leader has, one after the other
+========= ============ ===============================================================================================
 
 Each further line of a message with events is one of these, a JSON list as
 :class:`~djcrf_pg.delivery.envelope.Event` makes it. Whoever receives parses the lines that somebody there wants. A
 message has ``max_events`` entries and ``max_bytes`` bytes at most, but for one larger event. A heartbeat has
-less than 1 kB, and about twelve bytes for each transaction in progress.
+less than 1 kB, about twelve bytes for each transaction in progress, and eight for each observer.
+
+**A leader of other code** (a rolling deploy) does not have each observer that a process has: it makes no events of
+theirs, and its successor begins behind their changes. :meth:`~Inbound.knows` says so from its heartbeats.
 
 **Versions side by side.** The envelopes of 0.1.0 (version 1, an object under the same key) go to DCRF's groups, and
 these to streams, where no old process is. So neither receives what it cannot read, and each is a resync now and then:
@@ -130,6 +134,9 @@ HELD, HELD_BYTES = 1_000, 16 * 1024 * 1024
 #: Refuted terms that are remembered, and promises of a stream: heartbeats within :data:`PATIENCE`.
 _REFUTED, _PROMISES = 1_000, 16
 
+#: Digits that stand for an observer.
+_DIGITS = 8
+
 #: Numbers on the wire are smaller: PostgreSQL's bigint, and a transaction id.
 _INT, _XID = 2**63, 2**64
 
@@ -153,6 +160,15 @@ class History(NamedTuple):
         """The channel-layer group of a stream; of the heartbeats where it is None."""
         name = "beat" if stream is None else str(stream)
         return f"djcrf_pg.{self.system:x}.{self.database:x}.{self.log:x}.{name}"
+
+
+def digits_of(observer: str) -> str:
+    """What stands for an observer in heartbeats.
+
+    Args:
+        observer: Its address.
+    """
+    return f"{zlib.crc32(observer.encode()):0{_DIGITS}x}"
 
 
 def stream_of(observer: str) -> int:
@@ -326,13 +342,18 @@ class Outbound:
             raise RuntimeError("messages of a delivery are still on their way to the channel layer")
         self._position = position
 
-    def heartbeat(self) -> Heartbeat:
-        """Make the next heartbeat. One is sent before the next one is made."""
+    def heartbeat(self, observers: Iterable[str] = ()) -> Heartbeat:
+        """Make the next heartbeat. One is sent before the next one is made.
+
+        Args:
+            observers: The addresses of those that the leader has.
+        """
         self._beat += 1
         last, target = self._position.last, self._position.target
         position = [str(last), target and str(target), self._position.after_id]
         streams = [[taken, made, reach] for (taken, reach), (made, _) in zip(self._taken, self._made, strict=True)]
         head = {**self._head, "beat": self._beat, "position": position, "streams": streams}
+        head["observers"] = "".join(map(digits_of, observers))
         return Heartbeat(self._position, _json(head))
 
     def told(self, heartbeat: Heartbeat) -> None:
@@ -461,6 +482,7 @@ class _Beat:
     beat: int
     position: Position
     streams: list[tuple[int, int, Point]]
+    observers: frozenset[str]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -538,6 +560,7 @@ class Inbound:
         self._streams: dict[int, _Stream] = {}
         self._standing: Standing | None = None
         self._hears = self._garbled = self._complained = False
+        self._observers: frozenset[str] | None = None
         self._held: list[tuple[_Batch | _Beat, int]] = []
         self._asking = False
         self._refuted: OrderedDict[tuple[History, int], None] = OrderedDict()
@@ -575,6 +598,7 @@ class Inbound:
             self._streams = {stream: _Stream() for stream in self._streams}
         if before is None or before[:2] != standing[:2]:
             self._hears = self._garbled = self._complained = False
+            self._observers = None
         for stream in streams:
             state = self._streams.get(stream)
             if state is not None and state.known is None:
@@ -601,6 +625,10 @@ class Inbound:
             return []
         self._reported.add(history)
         return [Foreign(history, term)]
+
+    def knows(self, observer: str) -> bool | None:
+        """Whether the leader has an observer; None where no heartbeat of its term has come yet."""
+        return None if self._observers is None else digits_of(observer) in self._observers
 
     def silence(self) -> list[Loss]:
         """Note that somebody leads, and nothing readable has come since the database said so, or for :data:`SILENCE`.
@@ -685,6 +713,7 @@ class Inbound:
         """A heartbeat."""
         self.beats += 1
         self._garbled = False
+        self._observers = beat.observers
         happened: list[Happening] = []
         for stream, state in self._streams.items():
             if state.known is not None:
@@ -743,7 +772,8 @@ def _read(message: Any, wants: Callable[[str, str], bool]) -> _Batch | _Beat:
     system, database, log, timeline = map(_int, head["history"])
     history, term = History(system, database, log, timeline), _int(head["term"])
     if "beat" in head:
-        return _Beat(history, term, _int(head["beat"]), _position(*head["position"]), _streams(head["streams"]))
+        position, streams, observers = _position(*head["position"]), _streams(head["streams"]), head["observers"]
+        return _Beat(history, term, _int(head["beat"]), position, streams, _observers(observers))
     stream = _int(head["stream"], STREAMS)
     to = {
         (observer, group): [_int(place, len(lines)) for place in places]
@@ -777,6 +807,12 @@ def _snapshot(text: str) -> Snapshot:
     if not max(snapshot.xip, default=0) <= snapshot.xmax < _XID:
         raise ValueError("its position is none")
     return snapshot
+
+
+def _observers(digits: Any) -> frozenset[str]:
+    if not isinstance(digits, str) or len(digits) % _DIGITS:
+        raise ValueError("its observers are none")
+    return frozenset(digits[start : start + _DIGITS] for start in range(0, len(digits), _DIGITS))
 
 
 def _streams(entries: Any) -> list[tuple[int, int, Point]]:

@@ -38,6 +38,7 @@ class Streams:
         history: Of the database.
         leads: Says whether the lead still lasts; asked before each try.
         pause: Sleeps for some seconds, or until the listener is asked to stop; returns whether it is.
+        observers: The addresses of those that the leader has.
     """
 
     def __init__(
@@ -46,11 +47,13 @@ class Streams:
         history: History,
         leads: Callable[[], Awaitable[bool]],
         pause: Callable[[float], Awaitable[bool]],
+        observers: Callable[[], Iterable[str]],
     ) -> None:
         self._outbound = outbound
         self._history = history
         self._leads = leads
         self._pause = pause
+        self._observers = observers
         self._beating = asyncio.Lock()
         self._begun = asyncio.Event()
         self._took = 0.0
@@ -134,7 +137,7 @@ class Streams:
     async def beat(self) -> bool:
         """Send a heartbeat; whether the layer took it."""
         async with self._beating:
-            heartbeat = self._outbound.heartbeat()
+            heartbeat = self._outbound.heartbeat(self._observers())
             try:
                 await self._put(self._history.group(None), heartbeat.text)
             except Exception as error:

@@ -7,19 +7,23 @@ ASGI processes each has one; one leads, the others stand by.
 import asyncio
 import atexit
 import contextlib
+import math
 import os
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from django.db import router
 from django.db.models import Model
 
 from djcrf_pg.conf import get_settings
+from djcrf_pg.delivery.backoff import Backoff
+from djcrf_pg.delivery.envelope import LISTENER, UNTOLD
 from djcrf_pg.delivery.hub import Hub
 from djcrf_pg.delivery.inbox import Subscription
 from djcrf_pg.delivery.interest import bit_of
 from djcrf_pg.delivery.layer import channel_layer, is_in_memory
-from djcrf_pg.delivery.protocol import EVERYBODY
+from djcrf_pg.delivery.protocol import EVERYBODY, History
 from djcrf_pg.discovery import discover
 from djcrf_pg.exceptions import (
     ChannelLayerError,
@@ -33,6 +37,7 @@ from djcrf_pg.exceptions import (
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.gate import Gate, Probe
 from djcrf_pg.listener.service import Listener
+from djcrf_pg.observations import ListenerEnded, emit
 from djcrf_pg.registry import named_by
 
 #: Seconds that a listener may take to end with a process whose server has ended its loop.
@@ -49,8 +54,12 @@ class Runtime:
     def __init__(self, alias: str) -> None:
         self.alias = alias
         self.gate = Gate(alias)
-        self.hub = Hub(self.gate)
+        self.hub = Hub(self.gate, _leads_here)
         self.listener: Listener | None = None
+        self._failure: Exception | None = None
+        self._again = asyncio.Event()
+        self._untold_at = -math.inf
+        self._closing = False
         self._task: asyncio.Task[None] | None = None
         self._keeper = asyncio.create_task(self._keep(), name=f"djcrf_pg keeper {alias}")
         self._orphans: list[int] = []
@@ -78,24 +87,66 @@ class Runtime:
             self._orphans = []
         return await self.gate.probe(tables, bits)
 
-    def start(self) -> None:
+    def start(self, *, anew: bool = False) -> None:
         """Start the listener if it does not run.
 
+        Args:
+            anew: One that has ended is started again at once, instead of after a while.
+
         Raises:
-            ListenerUnavailable: It ended for a reason that no retry can mend; the next call tries again.
+            ListenerUnavailable: It has ended for a reason that does not pass by itself.
         """
-        if self._task is not None and self._task.done():
-            task, self._task = self._task, None
-            if not task.cancelled() and (error := task.exception()) is not None:
-                raise ListenerUnavailable(f"The listener of database {self.alias!r} ended: {error}") from error
-        if self._task is None:
+        if self._task is None or self._task.done():
             discover()
             self.listener = Listener(self.alias)
-            self._task = asyncio.create_task(self.listener.run(), name=f"djcrf_pg listener {self.alias}")
+            self._task = asyncio.create_task(self._listen(self.listener), name=f"djcrf_pg listener {self.alias}")
+        elif self._failure is not None and not anew:
+            message = f"The listener of database {self.alias!r} ended: {self._failure}"
+            raise ListenerUnavailable(message) from self._failure
+        elif anew:
+            self._failure = None
+            self._again.set()
+
+    async def _listen(self, listener: Listener) -> None:
+        """Run the listener; one that ends for good is started again, for somebody may put right what it ended for."""
+        backoff = Backoff(1.0, UNTOLD)
+        while True:
+            try:
+                return await listener.run()
+            except (ConfigurationError, ChannelLayerError) as error:
+                self._failure = error
+                self._again.clear()
+                delay = backoff.delay()
+                emit(ListenerEnded(alias=self.alias, error=str(error), delay=delay))
+            await self._say_that_nobody_leads()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._again.wait()
+            if self._closing:
+                return
+            self._failure = None
+            listener = self.listener = Listener(self.alias)
+
+    async def _say_that_nobody_leads(self) -> None:
+        """Have subscribers load again, now and then, unless another process leads.
+
+        The next leader begins at the cursor, so they lose nothing. But nobody knows when that will be, and a list that
+        is half a minute old is better than one that stays as it is and says nothing.
+        """
+        if time.monotonic() - self._untold_at < UNTOLD:
+            return
+        with contextlib.suppress(ConfigurationError, ChannelLayerError, *CONNECTION_ERRORS):
+            probe = await self.gate.probe((), ())
+            if probe.leader is not None and not is_in_memory(channel_layer()):
+                return
+        self._untold_at = time.monotonic()
+        self.hub.lose_all(LISTENER)
 
     async def close(self) -> None:
         """Stop the listener, with its cursor saved, and close the connections."""
         if self.listener is not None and self._task is not None:
+            self._closing = True
+            self._again.set()
             self.listener.stop()
             await asyncio.gather(self._task, return_exceptions=True)
         self._keeper.cancel()
@@ -157,6 +208,12 @@ async def _close(closing: Iterable[Runtime]) -> None:
     await asyncio.gather(*(each.close() for each in closing))
 
 
+def _leads_here(history: History, term: int) -> bool:
+    """Whether a listener of this process leads a history in a term."""
+    listeners = (each.listener for runtimes in list(_runtimes.values()) for each in list(runtimes.values()))
+    return any(listener is not None and listener.claim == (history, term) for listener in listeners)
+
+
 def hub_of(model: type[Model]) -> Hub:
     """The hub of a model's database on the running event loop."""
     return runtime(router.db_for_write(model)).hub
@@ -184,13 +241,14 @@ async def ready(alias: str, tables: Mapping[str, str], subscription: Subscriptio
     for group in groups:
         here.hub.enter(subscription, group)
     bits = [bit_of(address, group) for group in (EVERYBODY, *groups)]
-    why, pause = "no listener runs", 0.002
+    why, pause, first = "no listener runs", 0.002, True
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(settings.SUBSCRIBE_TIMEOUT):
             while True:
                 if settings.EMBEDDED:
                     try:
-                        here.start()
+                        here.start(anew=first)
+                        first = False
                     except SubscribeError:
                         raise
                     except DjcrfPgError as error:
@@ -208,9 +266,16 @@ async def ready(alias: str, tables: Mapping[str, str], subscription: Subscriptio
                         await here.hub.join(address, probe.history)
                         continue  # what commits before the channel is there is for nobody here
                     here.hub.learn(probe, streams)
-                    if _served(here, probe, in_memory):
+                    if not _served(here, probe, in_memory):
+                        why = _obstacle(here, probe, in_memory)
+                    elif here.hub.knows(address) is not False:
                         return probe
-                    why = _obstacle(here, probe, in_memory)
+                    else:
+                        why = (
+                            f"{probe.leader} leads, and its code does not have {subscription.observer.label}: in a "
+                            f"deploy, restart it with the code of this process. Outside of one, the leader does not "
+                            f"import the consumer: have it in an app's consumers module, or behind ASGI_APPLICATION"
+                        )
                 pause = min(pause * 2, 0.25)
                 await asyncio.sleep(pause)
     if in_memory and "InMemory" in why:

@@ -389,7 +389,8 @@ class ModelObserver(DCRFModelObserver):
                 if request_id is not None:
                     requests[group].add(request_id)
                 if settings.JOIN_GROUPS and consumer.channel_layer is not None:
-                    await consumer.add_group(group)
+                    async with subscription.changing:  # else another call may be leaving it
+                        await consumer.add_group(group)
             probe = await embedded.ready(alias, self.tables, subscription, names)
         except BaseException:
             subscription.waited(names)

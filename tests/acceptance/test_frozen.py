@@ -11,10 +11,10 @@ from channels_redis.core import RedisChannelLayer
 from psycopg import RawCursor
 
 from djcrf_pg import sql
-from djcrf_pg.listener.envelope import Event, pack
+from djcrf_pg.delivery.protocol import stream_of
 from djcrf_pg.listener.leader import CLASS_ID
-from djcrf_pg.listener.numbering import Control
 from tests.acceptance.test_cluster import LEADS, STANDS_BY, created, writing
+from tests.acceptance.wire import forged, history_of
 from tests.processes import wait_until
 from tests.proxy import Proxy
 from tests.servers import DSN, AsgiServer, ManagePy, PgParams
@@ -180,31 +180,17 @@ def test_a_leader_whose_serializers_take_long_is_left_alone(transactional_db, li
 
 
 async def test_what_an_older_term_still_sends_is_dropped(
-    transactional_db, redis_url, listen, start_asgi_server, connect
+    transactional_db, redis_url, listen, start_asgi_server, connect, test_pg
 ):
-    listen()
+    term = int(listen().wait_for(LEADS + r" \(term (\d+)\)")[1])
     server = start_asgi_server(redis=redis_url, settings={"EMBEDDED": False})
     client = await connect(server, "board")
-    await client.call("subscribe", name="tasks", request_id="tasks")
-    layer = RedisChannelLayer(hosts=[redis_url])
-    observer = BoardConsumer.tasks
-    (group,) = observer.group_names_for_signal(instance=Task())
-
-    async def send(term: int, pk: int) -> None:
-        event = Event("update", {"pk": pk}, 1, 2**62, "9999-01-01T00:00:00+00:00").encode()
-        for message in pack(
-            Control(group, observer.message_type, observer.address),
-            group,
-            [event],
-            term=term,
-            max_events=1,
-            max_bytes=1,
-        ):
-            await layer.group_send(group, message)
-
-    newest = 9_999_999_999_999
-    for term, pk in ((newest - 1, 1), (newest, 2), (newest - 1, 3), (newest, 4)):
-        await send(term, pk)
-    assert [event["body"]["pk"] for event in await client.events(3)] == [1, 2, 4]
+    reply = await client.call("subscribe", name="tasks", request_id="tasks")
+    history, observer, layer = history_of(test_pg), BoardConsumer.tasks.address, RedisChannelLayer(hosts=[redis_url])
+    stream = history.group(stream_of(observer))
+    for number in range(1, 4):
+        await layer.group_send(stream, forged(history, term - 1, observer, *reply["data"]["groups"], {"pk": -number}))
+        task = await Task.objects.acreate(title=f"row {number}")
+        assert (await client.event())["body"] == {"pk": task.pk}
     await layer.flush()
     await layer.close_pools()

@@ -11,10 +11,11 @@ from asgiref.sync import async_to_sync, sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.db import connection, connections
 from django.test import override_settings
+from djangochannelsrestframework.observer import model_observer
 
 from djcrf_pg.capture.install import install
 from djcrf_pg.listener import embedded, leadership, router
-from djcrf_pg.observations import ConnectionFailed, Observation, PruneFailed, add_sink
+from djcrf_pg.observations import ConnectionFailed, ListenerEnded, Observation, PruneFailed, add_sink
 from tests.processes import until
 from tests.servers import PgParams
 from tests.testapp.consumers import BoardConsumer
@@ -263,3 +264,46 @@ async def test_a_fault_that_nobody_foresaw_is_a_resync_and_holds_nobody_up(monke
     assert (event["action"], event["body"]) == ("create", {"pk": task.pk})
     await communicator.disconnect()
     await sync_to_async(connections.close_all)()
+
+
+async def test_an_observer_that_was_made_a_moment_ago_is_served_at_once():
+    await talk("the listener leads")
+    hub = embedded.runtime("default").hub
+    for number in range(4):
+
+        class Late(BoardConsumer):
+            @model_observer(Task, partition=f"made {number}")
+            async def late(self, message: Any, action: str, **kwargs: Any) -> None:
+                await self.send_json({"action": action, "body": message})
+
+        communicator = WebsocketCommunicator(Late.as_asgi(), "/ws/board/")
+        await communicator.connect()
+        await communicator.send_json_to({"action": "subscribe", "name": "late", "request_id": "r"})
+        assert (await communicator.receive_json_from(timeout=0.3))["response_status"] == 201
+        beats = hub._inbound.beats
+        await until(lambda beats=beats: hub._inbound.beats > beats)
+        task = await Task.objects.acreate(title=f"late {number}")
+        assert await communicator.receive_json_from(timeout=10) == {"action": "create", "body": {"pk": task.pk}}
+        await communicator.disconnect()
+
+
+async def test_a_listener_that_ends_for_good_says_so_and_starts_again():
+    communicator = WebsocketCommunicator(BoardConsumer.as_asgi(), "/ws/board/")
+    await communicator.connect()
+    await communicator.send_json_to({"action": "subscribe", "name": "tasks", "request_id": "r"})
+    assert (await communicator.receive_json_from(timeout=10))["response_status"] == 201
+    said: list[Observation] = []
+    forget = add_sink(lambda observation, error: said.append(observation))
+    try:
+        with override_settings(DJCRF_PG={"BATCHSIZE": 1}):
+            task = await Task.objects.acreate(title="meanwhile")
+            told = await communicator.receive_json_from(timeout=10)
+            assert (told["action"], told["data"]["reason"]) == ("resync", "listener"), told
+            ended = [each for each in said if isinstance(each, ListenerEnded)]
+            assert "'BATCHSIZE'" in ended[0].error
+        # Nobody asks for it.
+        event = await communicator.receive_json_from(timeout=10)
+        assert (event["action"], event["body"]) == ("create", {"pk": task.pk})
+    finally:
+        forget()
+    await communicator.disconnect()

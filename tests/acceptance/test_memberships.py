@@ -98,20 +98,6 @@ def test_a_redis_that_is_emptied_is_a_resync(transactional_db, start_redis, star
         assert asgi.output.count(f"BoardConsumer.{observer}: the channel layer dropped") == 1
 
 
-@pytest.mark.slow
-def test_one_of_two_hosts_that_is_emptied_is_a_resync(
-    transactional_db, start_redis, start_asgi_server, open_board, test_pg
-):
-    servers = [start_redis(), start_redis()]
-    board = open_board(start_asgi_server(layers=layers(CORE, *servers)))
-    board.subscribe("tasks")
-    with writing(test_pg, 1, PAUSE) as written:
-        for server in servers:
-            with Redis.from_url(server.url) as client:
-                client.flushall()
-            hears_all_that_is_written_after_the_resync(board, written)
-
-
 def test_a_subscriber_connection_that_broke_is_a_resync(
     transactional_db, start_redis, start_asgi_server, open_board, test_pg
 ):
@@ -184,10 +170,7 @@ def test_a_server_that_is_slow_has_lost_nothing(transactional_db, start_redis, s
     server.send_signal(signal.SIGCONT)
     task = Task.objects.create(title="after")
     assert ("create", {"pk": task.pk}) in board.told("tasks")
-    with Redis.from_url(server.url) as client:
-        client.flushall()
-    assert resync(board, "tasks")
-    assert asgi.output.count("the channel layer dropped") == 1
+    assert "the channel layer dropped" not in asgi.output
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ async def test_a_key_that_is_too_long_for_an_index_is_not_kept(asyncpg: Connecti
 
 async def test_what_fails_while_failures_are_recorded_is_recorded_next(asyncpg: Connection) -> None:
     observer, gate = model_observer(Task)(handler), Gate("default")
-    hub = Hub(gate)
+    hub = Hub(gate, lambda *_: True)
     first, second = (Failure.of(observer, "handler", f'["{number}"]', number, ValueError("no")) for number in range(2))
     await asyncpg.execute("BEGIN; LOCK TABLE djcrf_pg_failure")
     hub.record([first])

@@ -152,6 +152,12 @@ class BoardConsumer(GenericAsyncAPIConsumer):
         return None, 204
 
 
+class ElsewhereConsumer(BoardConsumer):
+    """Its own messages travel through another layer than the default one."""
+
+    channel_layer_alias = "elsewhere"
+
+
 class InstanceConsumer(ObserverModelInstanceMixin, GenericAsyncAPIConsumer):
     """Single tasks."""
 
@@ -174,4 +180,9 @@ class PrivateConsumer(InstanceConsumer):
     permission_classes = (OnlyOpen,)
 
 
-CONSUMERS = {"board": BoardConsumer, "instance": InstanceConsumer, "private": PrivateConsumer}
+CONSUMERS = {
+    "board": BoardConsumer,
+    "elsewhere": ElsewhereConsumer,
+    "instance": InstanceConsumer,
+    "private": PrivateConsumer,
+}

@@ -818,3 +818,26 @@ def test_the_groups_of_two_databases_differ_and_a_promotion_changes_none() -> No
     assert len(names) == 2 * (STREAMS + 1)
     assert OURS.group(3) == OURS._replace(timeline=2).group(3)
     assert all(len(name) < 100 for name in names)
+
+
+def test_heartbeats_say_which_observers_the_leader_has() -> None:
+    end, out = inbound(), outbound()
+    assert end.knows(OBSERVER) is None
+    assert end.take(wire(out.heartbeat([OBSERVER, "another"]).text), 0.0) == []
+    assert end.knows(OBSERVER)
+    assert end.knows("another")
+    assert end.knows("a third") is False
+    # What a former leader had says nothing of the next one.
+    end.learn(Standing(OURS, 4, Snapshot(10, 10)), USED, 0.0)
+    assert end.knows(OBSERVER) is None
+    end.take(wire(out.heartbeat([OBSERVER]).text), 1.0)
+    assert end.knows(OBSERVER) is None
+
+
+@pytest.mark.parametrize("observers", [None, 7, ["0" * 8], "0" * 7])
+def test_a_heartbeat_with_damaged_observers_is_unreadable(observers: Any) -> None:
+    end, out = inbound(), outbound()
+    head = json.loads(out.heartbeat().text)
+    (happened,) = end.take(wire(json.dumps({**head, "observers": observers})), 0.0)
+    assert isinstance(happened, Unreadable)
+    assert end.knows(OBSERVER) is None

@@ -116,7 +116,7 @@ def streams(
     leads: Callable[[], Awaitable[bool]] = yes, pause: Callable[[float], Awaitable[bool]] | None = None
 ) -> Streams:
     """Those of a leader that begins at 10, with one event a message."""
-    return Streams(Outbound(HISTORY, 3, at(10), max_events=1, max_bytes=10_000), HISTORY, leads, pause or Pause())
+    return Streams(Outbound(HISTORY, 3, at(10), max_events=1, max_bytes=10_000), HISTORY, leads, pause or Pause(), list)
 
 
 def item(body: Any, observer: str = OBSERVER, group: str = "g") -> Item:
