@@ -11,7 +11,7 @@ from djcrf_pg.changelog.cursor import Position
 from djcrf_pg.changelog.reader import ChangeLog, Piece, Taken
 from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.predecessors import Predecessors
-from djcrf_pg.delivery.protocol import History, Outbound
+from djcrf_pg.delivery.protocol import BEAT, History, Outbound
 from djcrf_pg.delivery.streams import Streams
 from djcrf_pg.exceptions import LeadershipLost
 from djcrf_pg.listener.catalog import Catalog
@@ -279,7 +279,9 @@ class Leadership:
 
     async def _note_saved(self, position: Position) -> None:
         await self._dispatch.saved(position)
-        self._unsaved, self._saved_at = position != self._position, time.monotonic()
+        # What the layer has not taken waits for the next regular heartbeat.
+        behind = position != self._position
+        self._unsaved, self._saved_at = behind, time.monotonic() + (BEAT - _SAVE if behind else 0.0)
 
     async def _look(self) -> None:
         """Look for changes that fired no trigger. What keeps us from it, such as a missing right, stops no event."""
