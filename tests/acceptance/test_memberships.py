@@ -98,18 +98,6 @@ def test_a_redis_that_is_emptied_is_a_resync(transactional_db, start_redis, star
         assert asgi.output.count(f"BoardConsumer.{observer}: the channel layer dropped") == 1
 
 
-def test_a_subscriber_connection_that_broke_is_a_resync(
-    transactional_db, start_redis, start_asgi_server, open_board, test_pg
-):
-    """It is there again within milliseconds, and nothing but the reconnect shows that something was lost."""
-    server = start_redis()
-    board = open_board(start_asgi_server(layers=layers(PUBSUB, server)))
-    board.subscribe("tasks")
-    with writing(test_pg, 1, PAUSE) as written, Redis.from_url(server.url) as client:
-        assert client.execute_command("CLIENT", "KILL", "TYPE", "pubsub") > 0
-        hears_all_that_is_written_after_the_resync(board, written)
-
-
 def test_whoever_is_left_when_connections_break_receives_what_comes_or_loads_again(
     transactional_db, start_redis, start_asgi_server, open_board, test_pg
 ):
