@@ -24,11 +24,12 @@ import asyncpg
 from channels.db import aclose_old_connections
 from channels.layers import BaseChannelLayer
 
+from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.delivery.backoff import Backoff
 from djcrf_pg.delivery.envelope import CHANNEL_LAYER, UNOBSERVED, UNTOLD
 from djcrf_pg.delivery.inbox import Moment, Subscription
 from djcrf_pg.delivery.interest import bit_of
-from djcrf_pg.delivery.layer import channel_layer, receiving_layer
+from djcrf_pg.delivery.layer import close, receiving_layer
 from djcrf_pg.delivery.protocol import (
     EVERYBODY,
     SILENCE,
@@ -67,7 +68,7 @@ _RENEW, _RETAIN = 2.0, 30.0
 _SILENT = 10.0
 
 #: Seconds that the layer has to put the channel into a group.
-_PATIENCE = 4.0
+_PATIENCE = 2.0
 
 #: Seconds between two resyncs for losses of one stream: a layer that is over its capacity drops for as long as a burst
 #: lasts, and what it dropped in between is one cause.
@@ -154,6 +155,7 @@ class Hub:
         self._layer: Any = None
         self._channel = ""
         self._history: History | None = None
+        self._standing: Standing | None = None
         #: Stream to when it was joined, by ``time.monotonic``.
         self._joined: dict[int | None, float] = {}
         self._joining = asyncio.Lock()
@@ -286,18 +288,29 @@ class Hub:
         self._broken, self._rejoined_at = False, time.monotonic()
         try:
             if self._deaf:
-                # Nothing came although it was in its groups: the layer has another one under the channel's name.
-                self._deaf = False
-                receiving = self._tasks[0]
-                receiving.cancel()
-                await asyncio.gather(receiving, return_exceptions=True)
-                self._channel = await self._layer.new_channel()
-                self._tasks[0] = asyncio.create_task(self._receive(), name="djcrf_pg hub")
+                await self._replace_channel()
             for stream in list(self._joined):
                 await self._add(stream)
         except BaseException:
             self._broken = True  # it may be in some of them
             raise
+
+    async def _replace_channel(self) -> None:
+        """Receive on a channel that is made anew, over connections that are, where the layer allows it.
+
+        Nothing came although the channel was in its groups: the layer has another one under its name, or the sockets
+        are frozen. Nothing that concerns the former one may be waited for.
+        """
+        self._deaf = False
+        self._tasks[0].cancel()
+        former, channel = self._layer, self._channel
+        self._layer = receiving_layer(anew=True)
+        self._channel = await self._layer.new_channel()
+        self._tasks[0] = asyncio.create_task(self._receive(), name="djcrf_pg hub")
+        if self._history is not None:
+            self.abandon(self._layer, channel, [self._history.group(stream) for stream in self._joined])
+        if former is not self._layer:
+            self._spawn(close(former))
 
     def learn(self, answer: Answer, streams: Collection[int], doubt: Doubt | None = None) -> None:
         """Take an answer of the database.
@@ -313,7 +326,17 @@ class Hub:
             self._history = answer.history  # its groups have other names
             self._broken = True
             self._wanted.set()
+        before, self._standing = self._standing, standing
+        if before is not None and (before.history != standing.history or before.term > standing.term):
+            for subscription in self.subscriptions():
+                subscription.loaded = None  # what was committed in another course of events
         self._happen(self._inbound.learn(standing, streams, time.monotonic(), doubt))
+
+    async def _question(self, doubt: Doubt | None = None) -> Answer:
+        streams = self.streams
+        answer = await self._gate.probe((), ())
+        self.learn(answer, streams, doubt)
+        return answer
 
     # Taking messages.
 
@@ -424,8 +447,14 @@ class Hub:
         if self._broken or due or silent or self._expires(now):
             await self._rejoin()
             self._reachable = True
-        self._reported.update(dict.fromkeys(due, now))
-        self._report([self._losses.pop(stream) for stream in due])
+        if due:
+            self._reported.update(dict.fromkeys(due, now))
+            # What was dropped up to here, in the streams or on the way into them, is the same cause.
+            snapshot = None
+            with contextlib.suppress(*_DATABASE_ERRORS):
+                async with asyncio.timeout(_ASK):
+                    snapshot = (await self._question()).moment.snapshot
+            self._report([self._losses.pop(stream) for stream in due], snapshot)
         used = set(map(stream_of, self._lanes))
         for stream in [stream for stream in self.streams if stream not in used]:
             if now - self._unused.setdefault(stream, now) >= _LINGER:
@@ -449,13 +478,13 @@ class Hub:
                 self._inbound.leave(stream)
                 await self._layer.group_discard(self._history.group(stream), self._channel)
 
-    def _report(self, losses: Sequence[Loss]) -> None:
-        """Have those load again whom losses concern."""
+    def _report(self, losses: Sequence[Loss], snapshot: Snapshot | None) -> None:
+        """Have those load again whom losses concern, and with that what had been committed."""
         observers: dict[str, int] = {}
         for subscription in self.subscriptions({loss.stream for loss in losses}):
             stream = stream_of(subscription.observer.address)
             if any(subscription.is_concerned(loss) for loss in losses if loss.stream == stream):
-                subscription.lose(CHANNEL_LAYER)
+                subscription.lose(CHANNEL_LAYER, snapshot)
                 label = subscription.observer.label
                 observers[label] = observers.get(label, 0) + 1
         for label, count in observers.items():
@@ -466,9 +495,8 @@ class Hub:
         silent = now - self._heard_at > SILENCE
         if (self._doubt or silent) and now - self._asked_at >= _ASK:
             self._asked_at = now
-            doubt, streams = self._doubt, self.streams
-            answer = await self._gate.probe((), ())
-            self.learn(answer, streams, doubt)
+            doubt = self._doubt
+            answer = await self._question(doubt)
             if doubt is self._doubt:
                 self._doubt = None
             if silent and answer.leader is not None:
@@ -507,6 +535,5 @@ class Hub:
             with contextlib.suppress(Exception):
                 for stream in list(self._joined):
                     await self._layer.group_discard(self._history.group(stream), self._channel)
-                if self._layer is not channel_layer():
-                    await self._layer.close_pools()
+                await close(self._layer)
         self._joined.clear()

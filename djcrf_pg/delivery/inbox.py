@@ -82,6 +82,7 @@ class Subscription:
         inbox: Where its events wait.
         since: Group to when it was joined: what had been committed by then is not for it, however late it arrives.
         waiting: Group to the number of calls of ``subscribe`` that wait for a listener.
+        loaded: What it has by the last resync, or will have: what of it is lost besides is no other cause.
         lost: The body of a resync that the consumer has not handled yet.
         tries: How often it has failed.
         failed: What the handler failed on since the consumer last got a resync for it, by group.
@@ -96,6 +97,7 @@ class Subscription:
     inbox: "Inbox"
     since: dict[str, Moment] = dataclasses.field(default_factory=dict)
     waiting: dict[str, int] = dataclasses.field(default_factory=dict)
+    loaded: Snapshot | None = None
     lost: dict[str, Any] | None = None
     tries: int = 0
     failed: dict[str, list[Any]] | None = None
@@ -126,11 +128,19 @@ class Subscription:
                 self.waiting[group] = count
 
     def is_concerned(self, loss: Loss) -> bool:
-        """Whether it may have lost something."""
+        """Whether it may have lost something that it has not been told to load since."""
+        if self.loaded is not None and not loss.concerns(self.loaded):
+            return False
         return bool(self.waiting) or any(loss.concerns(moment.snapshot) for moment in self.since.values())
 
-    def lose(self, reason: str) -> None:
-        """Have the consumer load again: events may be lost, and those that come from now on are not."""
+    def lose(self, reason: str, snapshot: Snapshot | None = None) -> None:
+        """Have the consumer load again: events may be lost, and those that come from now on are not.
+
+        Args:
+            reason: Of the resync.
+            snapshot: What had been committed before now, so that the consumer loads it.
+        """
+        self.loaded = snapshot
         if self.lost is None:
             self.lost = {"reason": reason, "model": self.observer.model_cls._meta.label}
         self.tries = 0

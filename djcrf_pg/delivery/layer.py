@@ -10,8 +10,9 @@ from djcrf_pg.exceptions import ChannelLayerError
 
 try:
     from channels_redis.core import RedisChannelLayer
+    from channels_redis.pubsub import RedisPubSubChannelLayer
 except ImportError:  # an extra
-    RedisChannelLayer = ()
+    RedisChannelLayer = RedisPubSubChannelLayer = ()
 
 
 def channel_layer() -> Any:
@@ -51,19 +52,36 @@ def _place_of(host: Any) -> str:
     return str(host).rpartition("@")[2].removeprefix("redis://").removeprefix("rediss://")
 
 
-def receiving_layer() -> Any:
+def receiving_layer(*, anew: bool = False) -> Any:
     """A layer to receive on beside the consumers of this process.
 
     With channels_redis's ``core`` it is an object of its own: all channels that one object has made are received under
     one lock and share one queue in Redis, and a receive that is cancelled with its consumer loses what it has taken off
     that queue. Whatever its class, it reaches what the default layer reaches.
 
+    Args:
+        anew: Have connections of its own with ``pubsub`` too: nothing comes through those that there are.
+
     Raises:
         ChannelLayerError: None is configured.
     """
     layer = channel_layer()
-    if isinstance(layer, RedisChannelLayer):
+    if isinstance(layer, RedisChannelLayer) or (anew and isinstance(layer, RedisPubSubChannelLayer)):
         config = channel_layers.configs.get(DEFAULT_CHANNEL_LAYER)
         if config is not None and import_string(config["BACKEND"]) is type(layer):
             return channel_layers.make_backend(DEFAULT_CHANNEL_LAYER)
     return layer
+
+
+async def close(layer: Any) -> None:
+    """Close the connections of a layer, if it is one that :func:`receiving_layer` has made.
+
+    Args:
+        layer: The layer.
+    """
+    if layer is channel_layer():
+        return
+    if isinstance(layer, RedisPubSubChannelLayer):
+        await layer.flush()
+    else:
+        await layer.close_pools()

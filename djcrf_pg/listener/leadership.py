@@ -47,8 +47,8 @@ _SIGN, _PRUNE = 1.0, 60.0
 #: Seconds without a session after which what a process has published is deleted.
 _LEFT = 60.0
 
-#: Seconds that the last heartbeat and the last save may take.
-_FAREWELL = 2.0
+#: Seconds that the last heartbeat and the last save may take, and the heartbeat alone.
+_FAREWELL, _LAST_BEAT = 2.0, 1.0
 
 #: Rows that one DELETE of the retention takes: short enough to be in nobody's way.
 _PRUNE_ROWS = 5_000
@@ -459,14 +459,17 @@ class Leadership:
             except (OperationalError, InterfaceError) as error:
                 delay = backoff.delay()
                 emit(DatabaseFailed(alias=self._listener.alias, error=str(error).strip(), number=number, delay=delay))
-                await asyncio.sleep(delay)
+                if await self._listener.pause(delay):
+                    raise LeadershipLost("it is asked to stop, and user code's database is gone") from error
                 await self._session.fetchval("SELECT 1")
         return await self._listener.in_thread(last)
 
     async def _save(self, *, last: bool = False) -> None:
         if self._unsaved:
-            if last or not self._streams.strain:
-                await self._streams.beat()  # else the next regular one says so
+            if last or not self._streams.strain:  # else the next regular one says so
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LAST_BEAT if last else None):
+                        await self._streams.beat()
             position = self._streams.savable
             await self._log.save(position, self._term)
             await self._note_saved(position)

@@ -180,9 +180,7 @@ async def test_a_redis_that_forgets_is_one_resync_within_seconds(
         assert len(follower.resyncs) <= 1
 
 
-@pytest.mark.parametrize(
-    "options", [{"prefix": "site"}, {"symmetric_encryption_keys": ["secret"]}, {"group_expiry": 0}]
-)
+@pytest.mark.parametrize("options", [{"prefix": "site"}, {"symmetric_encryption_keys": ["secret"]}])
 async def test_two_hosts_that_are_emptied_one_after_the_other_lose_nothing_unnoticed(
     options: dict[str, Any],
     transactional_db: None,
