@@ -659,7 +659,9 @@ async def test_what_handlers_failed_on_is_recorded_also_where_the_database_is_aw
     site.hub.forget(one)
     site.hub.record(["second"])
     site.gate.error = None
-    await until(lambda: site.gate.recorded == ["first", "second"])
+    await until(lambda: site.gate.recorded)
+    await site.settled()
+    assert site.gate.recorded == ["first", "second"]
 
 
 async def test_failures_that_wait_have_a_bound(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
