@@ -518,6 +518,22 @@ async def test_a_layer_that_cannot_be_joined_refuses_the_subscription_and_the_ne
     await until(lambda: site.noted(one) == [("g", 1)])
 
 
+async def test_a_channel_that_stays_deaf_while_somebody_leads_is_made_anew(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await site.subscribe("g")
+    await site.beat()
+    await site.settled()
+    channel, groups = site.hub._channel, site.groups
+    monkeypatch.setattr(module, "SILENCE", 0.03)
+    await until(lambda: site.hub._channel != channel)
+    monkeypatch.setattr(module, "SILENCE", 600)
+    await until(lambda: site.groups == groups)
+    await site.send((TASKS, "g", 1))
+    await until(lambda: site.noted(one) == [("g", 1)])
+    assert len([task for task in asyncio.all_tasks() if task.get_name() == "djcrf_pg hub"]) == 1
+
+
 async def test_all_load_again_where_asked(site: Site) -> None:
     one, other = await site.subscribe("g"), await site.subscribe("g", ELSEWHERE)
     site.hub.lose_all("failed")
@@ -643,7 +659,9 @@ async def test_what_handlers_failed_on_is_recorded_also_where_the_database_is_aw
     site.hub.forget(one)
     site.hub.record(["second"])
     site.gate.error = None
-    await until(lambda: site.gate.recorded == ["first", "second"])
+    await until(lambda: site.gate.recorded)
+    await site.settled()
+    assert site.gate.recorded == ["first", "second"]
 
 
 async def test_failures_that_wait_have_a_bound(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
