@@ -5,7 +5,7 @@
 Single-row transactions arrive at random. A share is a leader on a core of its own that hears of its part of the rows,
 by a hash of their key. It takes all that has come, delivers it, and looks again: the faster changes come, the more of
 them travel in one message. All shares go through the same Redis. The costs are measured, see the page on scaling of the
-documentation, which has these tables.
+documentation, which has this table.
 """
 
 import bisect
@@ -16,8 +16,8 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import accumulate
 
-#: Groups that rows are spread over, and numbers of leaders.
-GROUPS, SHARES = (1, 100, 1_000, 100_000), (1, 2, 4, 8)
+#: Streams that rows are spread over, and numbers of leaders.
+STREAMS, SHARES = (1, 4, 16), (1, 2, 4, 8)
 
 #: A rate is sustained when 99 of 100 changes arrive within so many seconds, after so many of arrivals.
 PATIENCE, HORIZON = 0.25, 3.0
@@ -34,7 +34,7 @@ class Costs:
         row: Of a leader for a row and its event.
         other: Of the server for a row that another share has, in the leader's time.
         message: Of a leader for a message.
-        redis: Of Redis for a message, from the group to a consumer.
+        redis: Of Redis for a message, from the stream to a process.
     """
 
     batch: float = 1.5e-3
@@ -59,12 +59,12 @@ class Outcome:
     messages: float
 
 
-def simulate(rate: float, groups: int, shares: int, costs: Costs, seconds: float = HORIZON, seed: int = 1) -> Outcome:
+def simulate(rate: float, streams: int, shares: int, costs: Costs, seconds: float = HORIZON, seed: int = 1) -> Outcome:
     """Run changes through leaders.
 
     Args:
         rate: Changes a second, all together.
-        groups: What they are spread over.
+        streams: What they are spread over.
         shares: Leaders.
         costs: What each step takes.
         seconds: Of arrivals; what has come by then is delivered to the end.
@@ -73,7 +73,7 @@ def simulate(rate: float, groups: int, shares: int, costs: Costs, seconds: float
     dice = random.Random(seed)
     queues: list[list[tuple[float, int]]] = [[] for _ in range(shares)]
     for at in _arrivals(dice, rate, seconds):
-        queues[dice.randrange(shares)].append((at, dice.randrange(groups)))
+        queues[dice.randrange(shares)].append((at, dice.randrange(streams)))
     waits: list[float] = []
     places = [0] * shares
     redis_free, messages = 0.0, 0
@@ -82,9 +82,9 @@ def simulate(rate: float, groups: int, shares: int, costs: Costs, seconds: float
     while idle:
         now, share = heapq.heappop(idle)
         queue, begin = queues[share], places[share]
-        end = min(bisect.bisect_right(queue, (now, groups)), begin + _BATCH)
+        end = min(bisect.bisect_right(queue, (now, streams)), begin + _BATCH)
         taken = queue[begin:end]
-        sent = _messages(group for _, group in taken)
+        sent = _messages(stream for _, stream in taken)
         read = costs.batch + len(taken) * (costs.row + (shares - 1) * costs.other)
         redis_free = max(redis_free, now) + sent * costs.redis
         done = max(now + read + sent * costs.message, redis_free)
@@ -102,40 +102,38 @@ def _arrivals(dice: random.Random, rate: float, seconds: float) -> Iterable[floa
     return accumulate(pauses)
 
 
-def _messages(groups: Iterable[int]) -> int:
+def _messages(streams: Iterable[int]) -> int:
     """How many messages events travel in."""
-    return sum(-(-count // _ENVELOPE) for count in Counter(groups).values())
+    return sum(-(-count // _ENVELOPE) for count in Counter(streams).values())
 
 
-def sustained(groups: int, shares: int, costs: Costs) -> float:
+def sustained(streams: int, shares: int, costs: Costs) -> float:
     """The highest rate, in changes a second, at which changes still arrive in time; to a part in twenty."""
     low, high = 10.0, 20.0
-    while simulate(high, groups, shares, costs).most <= PATIENCE:
+    while simulate(high, streams, shares, costs).most <= PATIENCE:
         low, high = high, high * 2
     while high / low > 1.05:
         middle = (low * high) ** 0.5
-        if simulate(middle, groups, shares, costs).most <= PATIENCE:
+        if simulate(middle, streams, shares, costs).most <= PATIENCE:
             low = middle
         else:
             high = middle
     return low
 
 
-def table(costs: Costs, *, hosts: bool) -> str:
+def table(costs: Costs) -> str:
     """The rates that are sustained, as Markdown.
 
     Args:
         costs: What each step takes.
-        hosts: Whether there are as many hosts of Redis as leaders, with the groups spread over them.
     """
     head = "".join(f" {shares} |" for shares in SHARES)
-    lines = [f"| Groups \\ leaders |{head}", "|---|" + "---|" * len(SHARES)]
-    for groups in GROUPS:
-        own = {shares: dataclasses.replace(costs, redis=costs.redis / (shares if hosts else 1)) for shares in SHARES}
-        rates = "".join(f" {sustained(groups, shares, own[shares]):,.0f}/s |" for shares in SHARES)
-        lines.append(f"| {groups:,} |{rates}")
+    lines = [f"| Streams \\ leaders |{head}", "|---|" + "---|" * len(SHARES)]
+    for streams in STREAMS:
+        rates = "".join(f" {sustained(streams, shares, costs):,.0f}/s |" for shares in SHARES)
+        lines.append(f"| {streams:,} |{rates}")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    print(table(Costs(), hosts=False), table(Costs(), hosts=True), sep="\n\n")
+    print(table(Costs()))

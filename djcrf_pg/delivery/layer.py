@@ -37,19 +37,25 @@ def is_in_memory(layer: Any) -> bool:
 
 def describe(layer: Any) -> str:
     """The class of a layer, and where its hosts are, without passwords."""
-    hosts = getattr(layer, "hosts", None) or getattr(layer, "_kwargs", {}).get("hosts") or ()
-    places = [place for host in hosts if (place := _place_of(host))]
+    # Not by getattr: that of the pubsub layer wants a loop.
+    known = getattr(layer, "__dict__", {})
+    hosts = known.get("hosts") or known.get("_kwargs", {}).get("hosts")
+    places = [place for host in hosts if (place := _place_of(host))] if isinstance(hosts, list | tuple) else []
     return type(layer).__name__ + (f" at {', '.join(places)}" if places else "")
 
 
 def _place_of(host: Any) -> str:
     """What can be said of where a host of a layer of channels_redis is."""
     if isinstance(host, dict):
+        sentinels = host.get("sentinels")
+        if isinstance(sentinels, list | tuple):
+            return f"{host.get('master_name')} by {', '.join(map(_place_of, sentinels))}"
         address = host.get("address") or ":".join(str(host[key]) for key in ("host", "port") if key in host)
-        return _place_of(address or str(host.get("path") or host.get("master_name") or ""))
+        return _place_of(address or str(host.get("path") or ""))
     if isinstance(host, tuple | list):
         return ":".join(map(str, host))
-    return str(host).rpartition("@")[2].removeprefix("redis://").removeprefix("rediss://")
+    # Of a URL, the user's part and the query may have a password.
+    return str(host).partition("?")[0].rpartition("@")[2].rpartition("://")[2]
 
 
 def receiving_layer(*, anew: bool = False) -> Any:

@@ -20,6 +20,9 @@ from djcrf_pg.observations import LayerFailed, LayerRefused, emit
 #: Seconds that the layer has for one message. One that it took all the same comes twice, with one number.
 PATIENCE = 4.0
 
+#: Seconds that it has once the listener is asked to stop, which is to end in five.
+_GRACE = 1.0
+
 #: Seconds for a message from which on a layer is far away, and that are rested after a delivery at most.
 _FAR, _LONGEST_REST = 0.05, 1.0
 
@@ -54,6 +57,8 @@ class Streams:
         self._beating = asyncio.Lock()
         self._begun = asyncio.Event()
         self._took = 0.0
+        self._hurried = False
+        self._limits: set[asyncio.Timeout] = set()
 
     @property
     def strain(self) -> float:
@@ -121,8 +126,12 @@ class Streams:
 
     async def _put(self, group: str, text: str) -> None:
         begun = time.monotonic()
-        async with asyncio.timeout(PATIENCE):
-            await channel_layer().group_send(group, {"type": TYPE, KEY: text})
+        async with asyncio.timeout(_GRACE if self._hurried else PATIENCE) as limit:
+            self._limits.add(limit)
+            try:
+                await channel_layer().group_send(group, {"type": TYPE, KEY: text})
+            finally:
+                self._limits.discard(limit)
         self._took = time.monotonic() - begun
 
     async def beat(self) -> bool:
@@ -144,7 +153,21 @@ class Streams:
         Raises:
             LeadershipLost: It is.
         """
-        while await self._leads():
-            await self.beat()
-            await asyncio.sleep(BEAT)
+        hurrying = asyncio.create_task(self._hurry())
+        try:
+            while await self._leads():
+                await self.beat()
+                await asyncio.sleep(BEAT)
+        finally:
+            hurrying.cancel()
         raise LeadershipLost("the session of the leader is gone")
+
+    async def _hurry(self) -> None:
+        """When the listener is asked to stop, wait little for a layer that hangs: also for what is on its way."""
+        while not await self._pause(_LONGEST):
+            pass
+        self._hurried = True
+        soon = asyncio.get_running_loop().time() + _GRACE
+        for limit in self._limits:
+            if not limit.expired():
+                limit.reschedule(min(limit.when() or soon, soon))

@@ -1,9 +1,11 @@
 """The listener of one database: it supervises itself, stands by, leads, and assumes loss after each reconnect."""
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from contextlib import suppress
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import psycopg
@@ -33,6 +35,13 @@ from djcrf_pg.observations import (
 
 T = TypeVar("T")
 
+#: Seconds after :meth:`Listener.stop` in which a session ends in order; after which it is cancelled, with its cursor
+#: saved if the database answers; and after which its connection is cut. All of it is less than 5 s.
+_GRACE, _CUT = 1.5, 2.5
+
+#: Seconds in which user code that is at work may end, when the listener does.
+_LAST_WORK = 0.5
+
 
 class Listener:
     """Reads the change log of one database and sends what it finds, for as long as :meth:`run` runs.
@@ -57,7 +66,8 @@ class Listener:
         self._stop = asyncio.Event()
         self._bell: Bell | None = None
         # User code runs in a thread of our own: a consumer's slow query must not hold up everybody's events.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"djcrf_pg-{alias}")
+        self._thread = _Thread(f"djcrf_pg-{alias}")
+        self._connected: Session | None = None
 
     @property
     def leads(self) -> bool:
@@ -83,7 +93,7 @@ class Listener:
         try:
             while not self.stopping:
                 try:
-                    await self._session()
+                    await self._until_stopped(self._session())
                 except (ConfigurationError, ChannelLayerError):
                     raise
                 except Exception as error:
@@ -103,8 +113,26 @@ class Listener:
             await self._close_thread()
         emit(Stopped(alias=self.alias))
 
+    async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a session. One that does not end when asked, because something does not answer, is made to."""
+        session, stop = asyncio.create_task(work), asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait([session, stop], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([session], timeout=_GRACE)
+            if session.done():
+                return session.result()
+        finally:
+            stop.cancel()
+            # We are asked to stop, or cancelled.
+            session.cancel()
+            if not session.done() and not (await asyncio.wait([session], timeout=_CUT))[0]:
+                if self._connected is not None:
+                    self._connected.connection.terminate()
+                session.cancel()
+            await asyncio.gather(session, stop, return_exceptions=True)
+
     async def _session(self) -> None:
-        session = await Session.open(self.alias)
+        session = self._connected = await Session.open(self.alias)
         self.session = session.pid
         try:
             log = await ChangeLog.open(session)
@@ -115,7 +143,7 @@ class Listener:
         finally:
             self._leads, self.claim = False, None
             await session.close()
-            self.session = None
+            self.session = self._connected = None
 
     async def _stand_by(self, session: Session, schema: str) -> bool:
         """Wait for the lock; False when asked to stop."""
@@ -197,13 +225,14 @@ class Listener:
                     if connection.connection is not None and not _is_to_be_kept(connection):
                         connection.close()
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, tidy_work)
+        return await asyncio.wrap_future(self._thread.submit(tidy_work))
 
     async def _close_thread(self) -> None:
         # The connections that user code opened belong to the thread, and must not outlive it.
-        with suppress(RuntimeError):  # the loop's executors are shut down already
-            await asyncio.get_running_loop().run_in_executor(self._thread, connections.close_all)
-        self._thread.shutdown(wait=False)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORK):
+                await asyncio.wrap_future(self._thread.submit(connections.close_all))
+        self._thread.end()
 
     @property
     def stopping(self) -> bool:
@@ -218,6 +247,46 @@ class Listener:
         """Note that everything that was there at the start has been sent."""
         self._worked = True
         self._obstacle.passed()
+
+
+class _Thread:
+    """A thread that works on one thing after the other.
+
+    Python waits for the threads of an executor when it ends, and user code may wait for ever for a database that does
+    not answer: this one is left behind.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def submit(self, work: Callable[[], T]) -> "Future[T]":
+        """Have something done."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = work()
+                except BaseException as error:
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
+        self._work.put(run)
+        return future
+
+    def end(self) -> None:
+        """End when all is done; nobody waits for it."""
+        self._work.put(None)
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
 
 
 def _is_to_be_kept(connection: Any) -> bool:

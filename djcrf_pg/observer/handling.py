@@ -65,9 +65,12 @@ async def receive(observer: Any, subscription: Subscription, group: str, line: s
     except StopConsumer:
         raise
     except Exception:
-        if not subscription.inbox.gone:
-            # Made anew: the handler may have changed the one that it was given.
-            await _call_again(observer, subscription, group, Event(*json.loads(line)))
+        if subscription.inbox.gone:
+            return
+    else:
+        return
+    # Made anew: the handler may have changed the one that it was given.
+    await _call_again(observer, subscription, group, Event(*json.loads(line)))
 
 
 async def settle(observer: Any, subscription: Subscription) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from djcrf_pg.listener.envelope import Event
+from djcrf_pg.delivery.envelope import Event
 from tests.acceptance.board import Board
 from tests.servers import AsgiServer
 from tests.testapp.bodies import EXPRESSION, evaluate

@@ -7,7 +7,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.db import connection, connections
 
-from djcrf_pg.listener import embedded, leadership, telling
+from djcrf_pg.listener import dispatch, embedded, leadership, telling
 from djcrf_pg.listener.occurrence import Occurrence
 from tests.testapp.consumers import BoardConsumer
 from tests.testapp.models import Task
@@ -110,7 +110,7 @@ async def test_nothing_is_made_for_groups_that_nobody_has_and_all_for_those_that
         for status in ("todo", "done", "doing")
         for group in BoardConsumer.by_status.group_names_for_signal(instance=Task(status=status))
     }
-    monkeypatch.setattr(leadership, "events", noting)
+    monkeypatch.setattr(dispatch, "events", noting)
     monkeypatch.setattr(BoardConsumer.by_status, "_serializer", serialize)
     todo = await subscribed("by_status", status="todo")
     await write(1, 2, "done")
@@ -150,7 +150,7 @@ async def test_rows_of_a_session_that_has_ended_are_deleted_and_others_stay(
     await write(2, 1)
     await communicator.receive_json_from(timeout=10)
     assert -1 in await holders()  # it may come back
-    monkeypatch.setattr(leadership, "_LEFT", 0.0)
+    monkeypatch.setattr(dispatch, "_LEFT", 0.0)
     for number in range(3, 10):
         await write(number, 1)
         await communicator.receive_json_from(timeout=10)

@@ -54,3 +54,29 @@ def test_a_cursor_of_another_cluster_is_told_and_the_log_is_read_from_its_start(
     server.wait_for("the saved cursor 9000000000:9000000000: lies in this server's future")
     task = Task.objects.create(title="a")
     assert board.told("tasks") == [("create", {"pk": task.pk})]
+
+
+def test_an_embedded_leader_with_a_backlog_accepts_subscribers(
+    transactional_db, start_command, start_asgi_server, open_board, redis_url
+):
+    first = start_command("djcrf_pg", "listen", redis=redis_url)
+    first.wait_for("leads")
+    waiting = open_board(start_asgi_server(redis=redis_url, settings={"EMBEDDED": False}))
+    waiting.subscribe("tasks")
+    first.kill()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO testapp_task (title, status, points, body) "
+            "SELECT 'w' || n, 'todo', 0, '' FROM generate_series(1, 60000) AS n"
+        )
+    board = open_board(start_asgi_server(redis=redis_url))
+    board.subscribe("tasks")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_visible_in_snapshot((SELECT max(xid) FROM djcrf_pg_change WHERE op = 'I'), snapshot) "
+            "FROM djcrf_pg_cursor"
+        )
+        assert cursor.fetchall() == [(False,)]
+    # Nothing of the backlog is for it.
+    task = Task.objects.create(title="new")
+    assert board.told("tasks") == [("create", {"pk": task.pk})]

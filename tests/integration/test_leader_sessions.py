@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import asyncpg as driver
@@ -13,6 +14,7 @@ from psycopg import sql
 from djcrf_pg.changelog.change import UNORDERED, UNWRITABLE
 from djcrf_pg.changelog.cursor import BEGINNING, Position
 from djcrf_pg.changelog.reader import ChangeLog, Connection
+from djcrf_pg.delivery.layer import channel_layer
 from djcrf_pg.delivery.streams import Streams
 from djcrf_pg.listener import connection as connecting
 from djcrf_pg.listener import session as sessions
@@ -20,7 +22,7 @@ from djcrf_pg.listener.connection import connect
 from djcrf_pg.listener.gate import Gate
 from djcrf_pg.listener.service import Listener
 from djcrf_pg.listener.session import Session
-from djcrf_pg.observations import ConnectionFailed, Leading, Observation, add_sink
+from djcrf_pg.observations import ConnectionFailed, LayerFailed, Leading, Observation, add_sink
 from tests.faults import Faults
 from tests.processes import until
 from tests.proxy import Proxy
@@ -334,3 +336,24 @@ async def test_a_leader_whose_heartbeats_end_says_so_and_begins_anew(
     assert [type(one) for one in kinds] == [Leading, ConnectionFailed, Leading]
     assert isinstance(kinds[1], ConnectionFailed)
     assert kinds[1].error == "'stream'"
+
+
+async def test_while_the_layer_takes_no_heartbeats_an_idle_leader_tries_no_more_often_than_it_says(
+    limits: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(layer: object, group: str, message: dict[str, object]) -> None:
+        raise ConnectionError("down")
+
+    monkeypatch.setattr(type(channel_layer()), "group_send", fail)
+    failed: list[float] = []
+    remove = add_sink(lambda one, error: failed.append(time.monotonic()) if isinstance(one, LayerFailed) else None)
+    listener = Listener("default")
+    running = asyncio.create_task(listener.run())
+    try:
+        await until(lambda: len(failed) >= 9)
+    finally:
+        remove()
+        listener.stop()
+        await running
+    # Each second that of the rhythm and that of a save; and three when the term begins.
+    assert failed[8] - failed[2] > 2

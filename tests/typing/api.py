@@ -26,6 +26,7 @@ from djcrf_pg.exceptions import (
     NotMigrated,
     ObserverError,
     SubscribeError,
+    TooManySubscriptions,
     TouchError,
     TriggersMissing,
 )
@@ -119,7 +120,13 @@ def refusals() -> Iterator[type[DjcrfPgError]]:
     """Everything that is raised on purpose has one base."""
     yield from (ConfigurationError, ObserverError, InstallError, LeadershipLost, MalformedRequestId, SubscribeError)
     yield TouchError
-    subscribe: list[type[SubscribeError]] = [NotMigrated, TriggersMissing, ListenerUnavailable, ChannelLayerError]
+    subscribe: list[type[SubscribeError]] = [
+        NotMigrated,
+        TriggersMissing,
+        ListenerUnavailable,
+        ChannelLayerError,
+        TooManySubscriptions,
+    ]
     yield from subscribe
 
 

@@ -127,8 +127,8 @@ JSON = st.recursive(
 
 @given(JSON.map(json.dumps) | TEXT | st.lists(JSON, min_size=5, max_size=8).map(json.dumps))
 @example("[" * 100_000)
-@example('["create", {}, 1, 1, "noon"]')
-@example('["resync", [], 1, 1, "2026-01-01T00:00:00Z"]')
+@example('["create", {}, 1, 1, "noon", [], null, null]')
+@example('["resync", [], 1, 1, "2026-01-01T00:00:00Z", [], null, null]')
 def test_what_is_damaged_is_an_error_that_is_expected(line: str) -> None:
     try:
         read = parse(line)
@@ -137,25 +137,41 @@ def test_what_is_damaged_is_an_error_that_is_expected(line: str) -> None:
     assert datetime.fromisoformat(read.committed_at).tzinfo is not None
 
 
+GOOD: dict[str, Any] = {
+    "action": "update",
+    "body": {},
+    "change_id": 1,
+    "xid": 1,
+    "committed_at": "2026-01-01T00:00:00+00:00",
+    "changed": [],
+    "context": None,
+    "old": None,
+}
+
+
 @pytest.mark.parametrize(
-    "fields",
+    "wrong",
     [
-        ["create", {}, 1, 1, "2026-01-01T00:00:00"],
-        ["create", {}, True, 1, "2026-01-01T00:00:00Z"],
-        ["create", {}, 2**63, 1, "2026-01-01T00:00:00Z"],
-        ["create", {}, 1, -1, "2026-01-01T00:00:00Z"],
-        [5, {}, 1, 1, "2026-01-01T00:00:00Z"],
-        [RESYNC, "again", 1, 1, "2026-01-01T00:00:00Z"],
-        [RESYNC, {}, 1, 1, "2026-01-01T00:00:00Z"],
-        [RESYNC, {"reason": 5}, 1, 1, "2026-01-01T00:00:00Z"],
-        ["update", {}, 1, 1, "2026-01-01T00:00:00Z", 5],
-        ["update", {}, 1, 1, "2026-01-01T00:00:00Z", [], None, "old"],
-        ["update", {}, 1, 1, "2026-01-01T00:00:00Z", [], None, None, "more"],
+        {"committed_at": "2026-01-01T00:00:00"},
+        {"committed_at": 5},
+        {"change_id": True},
+        {"change_id": 2**63},
+        {"xid": -1},
+        {"xid": 2**64},
+        {"action": 5},
+        {"action": RESYNC, "body": "again"},
+        {"action": RESYNC, "body": {}},
+        {"action": RESYNC, "body": {"reason": 5}},
+        {"changed": 5},
+        {"old": "old"},
+        {"more": None},
     ],
+    ids=str,
 )
-def test_what_would_fail_in_a_consumer_is_no_event(fields: list[Any]) -> None:
+def test_what_would_fail_in_a_consumer_is_no_event(wrong: dict[str, Any]) -> None:
+    assert parse(json.dumps(list(GOOD.values()))) == Event(**GOOD)
     with pytest.raises((ValueError, TypeError, AttributeError)):
-        parse(json.dumps(fields))
+        parse(json.dumps(list({**GOOD, **wrong}.values())))
 
 
 # -- instances -----------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """``@model_observer``: what it refuses, what it passes on to handlers."""
 
+import asyncio
 import gc
 import weakref
 from collections import defaultdict
@@ -18,19 +19,17 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.serializers import ModelSerializer
 
 from djcrf_pg.changelog.cursor import Snapshot
+from djcrf_pg.delivery.envelope import Event
+from djcrf_pg.delivery.inbox import Moment, Subscription
 from djcrf_pg.exceptions import MalformedRequestId, ObserverError, SubscribeError
-from djcrf_pg.listener.envelope import Event, pack
 from djcrf_pg.listener.failures import PAUSE
-from djcrf_pg.listener.gate import Moment
-from djcrf_pg.listener.numbering import Control
 from djcrf_pg.listener.routes import Routes
-from djcrf_pg.observations import ObserverFailed, add_sink
+from djcrf_pg.observations import Observation, ObserverFailed, add_sink
 from djcrf_pg.observer import ModelObserver, handling, model_observer
 from djcrf_pg.observer.dcrf import DCRFModelObserver
-from djcrf_pg.observer.handling import Handling
-from djcrf_pg.observer.model_observer import check_request_id
-from djcrf_pg.observer.subscriptions import Subscriptions
+from djcrf_pg.observer.model_observer import MAX_REQUEST_ID, check_request_id
 from djcrf_pg.registry import BATCH, registry
+from tests.testapp.consumers import BoardConsumer
 from tests.testapp.models import Document, Label, Task
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -292,6 +291,14 @@ def test_other_json_is_no_request_id_and_the_client_is_told(request_id: Any) -> 
     assert isinstance(caught.value, ValueError)
 
 
+@pytest.mark.parametrize("longest", ["x" * MAX_REQUEST_ID, 10**MAX_REQUEST_ID - 1, -(10**MAX_REQUEST_ID) + 1])
+def test_a_request_id_has_a_limit_since_each_event_repeats_it(longest: Any) -> None:
+    check_request_id(longest)
+    longer = longest + "x" if isinstance(longest, str) else longest * 10
+    with pytest.raises(MalformedRequestId, match=f"{MAX_REQUEST_ID} characters or digits at most"):
+        check_request_id(longer)
+
+
 async def test_a_malformed_request_id_is_refused_before_anything_is_done() -> None:
     for method in (observe(Task).subscribe, observe(Task).unsubscribe):
         with pytest.raises(MalformedRequestId):
@@ -300,13 +307,68 @@ async def test_a_malformed_request_id_is_refused_before_anything_is_done() -> No
 
 # -- handling ------------------------------------------------------------------------------------------------
 
+MOMENT = Moment(Snapshot(5, 5), NOON)
 
-def envelope(observer: ModelObserver, *bodies: Any) -> dict[str, Any]:
-    """A message of an observer with events."""
-    texts = [Event("update", body, number, 9, NOON.isoformat()).encode() for number, body in enumerate(bodies, 1)]
-    control = Control(observer.resync_group(), "heard", observer.address)
-    (message,) = pack(control, "DCRF-x", texts, term=1, max_events=100, max_bytes=10_000)
-    return message
+
+class Consumer:
+    """As much of a consumer as an observer asks for; it notes its replies."""
+
+    channel_layer = object()
+
+    def __init__(self) -> None:
+        self.replies: list[Any] = []
+        self._observer_group_to_request_id: Any = defaultdict(lambda: defaultdict(set))
+
+    async def send_json(self, content: Any) -> None:
+        """As Channels'."""
+        self.replies.append((content["action"], content["data"]["reason"], content["request_id"]))
+
+
+class Waiting:
+    """An inbox that has nothing handed over by itself."""
+
+    def __init__(self) -> None:
+        self.gone = False
+        self.reminders = 0
+
+    def remind(self, subscription: Subscription) -> None:
+        """As the inbox's."""
+        self.reminders += 1
+
+
+def subscribed(observer: ModelObserver, *groups: str) -> Subscription:
+    """A consumer's subscription to groups, with a request id of each."""
+    consumer: Any = Consumer()
+    subscription = Subscription(observer, consumer, Waiting())  # type: ignore[arg-type]
+    for group in groups or ("DCRF-x",):
+        consumer._observer_group_to_request_id[observer._stable_observer_id][group] = {f"request of {group}"}
+        subscription.since[group] = MOMENT
+    return subscription
+
+
+async def take(subscription: Subscription, *bodies: Any, group: str = "DCRF-x", xid: int = 9) -> None:
+    """Have a consumer handle events."""
+    for number, body in enumerate(bodies, 1):
+        line = Event("update", body, number, xid, NOON.isoformat()).encode()
+        await subscription.observer.receive(subscription, group, line)
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The keys of the rows of which the hub was to record a failure."""
+    keys: list[str] = []
+    hub = mock.Mock(record=lambda failures: keys.extend(failure.pk for failure in failures))
+    monkeypatch.setattr(handling.embedded, "hub_of", lambda model: hub)
+    return keys
+
+
+@pytest.fixture
+def seen() -> Iterator[list[tuple[Observation, BaseException | None]]]:
+    """What operators receive."""
+    seen: list[tuple[Observation, BaseException | None]] = []
+    remove = add_sink(lambda observation, error: seen.append((observation, error)))
+    yield seen
+    remove()
 
 
 async def test_a_handler_is_called_for_each_event_in_order() -> None:
@@ -316,12 +378,12 @@ async def test_a_handler_is_called_for_each_event_in_order() -> None:
         calls.append((message, kwargs))
 
     observer = model_observer(Task)(heard)
-    await observer(envelope(observer, {"pk": 1}, {"pk": 2}))
+    await take(subscribed(observer), {"pk": 1}, {"pk": 2})
     assert [message for message, _ in calls] == [{"pk": 1}, {"pk": 2}]
     assert calls[0][1] == {
         "observer": observer,
         "message_type": "heard",
-        "subscribing_request_ids": [],
+        "subscribing_request_ids": ["request of DCRF-x"],
         "group": "DCRF-x",
         "action": "update",
         "change_id": 1,
@@ -352,24 +414,63 @@ async def test_what_dcrf_does_not_pass_goes_only_to_handlers_that_take_it() -> N
         calls.append(change_id)
 
     for handler in (strict, curious):
-        observer = model_observer(Task)(handler)
-        await observer(envelope(observer, {}))
+        await take(subscribed(model_observer(Task)(handler)), {})
     assert calls == ["update", 1]
 
 
-async def test_a_message_without_an_envelope_is_dcrfs_own() -> None:
+async def test_a_message_of_dcrf_s_form_is_an_application_s_own() -> None:
     calls: list[Any] = []
 
     async def heard(self: Any, message: Any, **kwargs: Any) -> None:
         calls.append((message, kwargs["action"]))
 
-    await model_observer(Task)(heard)({"type": "heard", "body": {"pk": 1}, "action": "create", "group": "g"})
+    observer = model_observer(Task)(heard)
+    await observer({"type": "heard", "body": {"pk": 1}, "action": "create", "group": "g"})
     assert calls == [({"pk": 1}, "create")]
+    await observer({"type": "heard", "group": "g", "djcrf_pg": {"v": 1, "events": "[]"}})
+    assert len(calls) == 1, "what a listener of 0.1.0 sends comes by way of no hub"
 
 
-async def test_a_handler_that_fails_is_called_once_more_with_the_event_as_it_came() -> None:
+@pytest.mark.parametrize(
+    ("group", "xid", "is_news"),
+    [
+        ("DCRF-x", 9, True),
+        ("DCRF-x", 4, False),
+        ("DCRF-left", 9, False),
+        ("DCRF-waiting", 4, True),
+        ("", 9, True),
+        ("", 4, False),
+    ],
+)
+async def test_an_event_that_the_subscription_had_seen_or_whose_group_was_left_is_not_handled(
+    group: str, xid: int, is_news: bool
+) -> None:
     calls: list[Any] = []
-    seen: list[Any] = []
+
+    async def heard(self: Any, message: Any, **kwargs: Any) -> None:
+        calls.append(message)
+
+    subscription = subscribed(model_observer(Task)(heard))
+    subscription.wait(["DCRF-waiting"])
+    await take(subscription, {"pk": 1}, group=group, xid=xid)
+    assert bool(calls) is is_news
+
+
+async def test_what_is_for_everybody_is_not_for_whoever_has_left_all_groups() -> None:
+    observer = observe(Task)
+    subscription = subscribed(observer)
+    subscription.since.clear()
+    line = Event("resync", {"reason": "truncate"}, 1, 9, NOON.isoformat()).encode()
+    await observer.receive(subscription, "", line)
+    subscription.lose("channel_layer")
+    await observer.settle(subscription)
+    assert subscription.consumer.replies == []
+
+
+async def test_a_handler_that_fails_is_called_once_more_with_the_event_as_it_came(
+    seen: list[tuple[Any, Any]],
+) -> None:
+    calls: list[Any] = []
 
     async def fails(self: Any, message: Any, **kwargs: Any) -> None:
         calls.append(message)
@@ -377,12 +478,7 @@ async def test_a_handler_that_fails_is_called_once_more_with_the_event_as_it_cam
             raise KeyError(message.pop("pk"))
         raise KeyError("missing")
 
-    remove = add_sink(lambda observation, error: seen.append((observation, error)))
-    try:
-        observer = model_observer(Task)(fails)
-        await observer(envelope(observer, {"pk": 1}, "text"))
-    finally:
-        remove()
+    await take(subscribed(model_observer(Task)(fails)), {"pk": 1}, "text")
     assert calls == [{}, {}, "text", "text"]
     failure, error = seen[0]
     assert isinstance(failure, ObserverFailed)
@@ -393,48 +489,48 @@ async def test_a_handler_that_fails_is_called_once_more_with_the_event_as_it_cam
     assert seen[1][0].pk is None
 
 
-class Replying:
-    """A consumer that notes its replies."""
+async def test_a_handler_whose_client_is_gone_has_not_failed(seen: list[Any]) -> None:
+    calls: list[Any] = []
 
-    channel_layer = object()
+    async def fails(self: Any, message: Any, **kwargs: Any) -> None:
+        calls.append(message)
+        subscription.inbox.gone = True
+        raise OSError("the client is gone")
 
-    def __init__(self, observer: ModelObserver, *groups: str) -> None:
-        self.replies: list[Any] = []
-        requests = {group: {f"request of {group}"} for group in groups}
-        self._observer_group_to_request_id = {observer._stable_observer_id: requests}
-
-    async def send_json(self, content: Any) -> None:
-        self.replies.append((content["action"], content["data"]["reason"], content["request_id"]))
+    subscription = subscribed(model_observer(Task)(fails))
+    await take(subscription, {"pk": 1})
+    assert len(calls) == 1
+    assert seen == []
+    assert subscription.failed is None
 
 
-async def test_a_consumer_is_told_once_in_a_while_that_its_handler_fails_and_in_the_end_of_everything(
-    monkeypatch: pytest.MonkeyPatch,
+async def test_a_consumer_loads_again_once_in_a_while_when_its_handler_fails_and_in_the_end_everything(
+    monkeypatch: pytest.MonkeyPatch, recorded: list[str]
 ) -> None:
     async def fails(self: Any, message: Any, **kwargs: Any) -> None:
         if message:
             raise KeyError
 
-    observer = model_observer(Task)(fails)
-    consumer, state, now = Replying(observer, "DCRF-x", "DCRF-y"), Subscriptions(observer), 0.0
-    recorded: list[Any] = []
-    kept = mock.Mock(record=lambda observer, failures: recorded.extend(failure.pk for failure in failures))
-    monkeypatch.setattr(handling.membership, "keeper", lambda layer: kept)
-    monkeypatch.setattr(handling.time, "monotonic", lambda: now)
+    observer, now = model_observer(Task)(fails), 0.0
+    subscription = subscribed(observer, "DCRF-x", "DCRF-y")
+    replies = subscription.consumer.replies
+    monkeypatch.setattr(handling, "time", mock.Mock(monotonic=lambda: now))
     told = ("resync", "failed", "request of DCRF-x")
 
-    async def take(*bodies: Any) -> None:
-        await Handling(observer, consumer, state).take(envelope(observer, *bodies))
-
-    await take({"pk": 1}, {"id": 2}, {"name": "no key"})
-    assert consumer.replies == [told]
+    await take(subscription, {"pk": 1}, {"id": 2}, {"name": "no key"})
+    assert subscription.inbox.reminders  # type: ignore[attr-defined]
+    await observer.settle(subscription)
+    assert replies == [told]
     assert recorded == ['["1"]', '["2"]', ""]
     now = PAUSE / 2
-    await take({"pk": 3})
-    await take({})
-    assert consumer.replies == [told]
+    await take(subscription, {"pk": 3}, {})
+    await observer.settle(subscription)
+    assert replies == [told]
+    assert subscription.timer is not None, "the rest is due later"
+    subscription.timer.cancel()
     now = PAUSE
-    await take({})
-    assert consumer.replies == [told, told]
+    await observer.settle(subscription)
+    assert replies == [told, told]
     assert recorded[3:] == ['["3"]']
 
 
@@ -442,12 +538,75 @@ async def test_a_handler_may_stop_the_consumer() -> None:
     async def stops(self: Any, message: Any, **kwargs: Any) -> None:
         raise StopConsumer
 
-    observer = model_observer(Task)(stops)
     with pytest.raises(StopConsumer):
-        await observer(envelope(observer, {}))
+        await take(subscribed(model_observer(Task)(stops)), {})
 
 
-# -- which observer a message is of --------------------------------------------------------------------------
+# -- resyncs -------------------------------------------------------------------------------------------------
+
+
+def with_resync(answers: list[Any]) -> ModelObserver:
+    """An observer whose resync handler does what the answers say, one after the other."""
+
+    async def again(self: Any, reason: str, **kwargs: Any) -> None:
+        answer = answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        answer(reason)
+
+    return observe(Task).resync(again)
+
+
+async def test_a_resync_is_delivered_again_until_its_handler_has_returned(seen: list[Any]) -> None:
+    reasons: list[str] = []
+    observer = with_resync([KeyError("first"), KeyError("second"), reasons.append])
+    subscription = subscribed(observer)
+    subscription.lose("channel_layer")
+    delays = []
+    for _ in range(2):
+        await observer.settle(subscription)
+        assert subscription.lost is not None
+        assert subscription.timer is not None
+        delays.append(round(subscription.timer.when() - asyncio.get_running_loop().time()))
+        subscription.timer.cancel()
+    assert delays == [10, 20]
+    await observer.settle(subscription)
+    assert reasons == ["channel_layer"]
+    assert subscription.lost is None
+    await observer.settle(subscription)
+    assert reasons == ["channel_layer"]
+    assert len(seen) == 2
+
+
+async def test_a_resync_of_the_leader_that_was_not_handled_is_delivered_again() -> None:
+    reasons: list[str] = []
+    observer = with_resync([KeyError("first"), reasons.append])
+    subscription = subscribed(observer)
+    line = Event("resync", {"reason": "truncate", "model": "testapp.Task"}, 1, 9, NOON.isoformat()).encode()
+    await observer.receive(subscription, "", line)
+    assert subscription.timer is not None
+    subscription.timer.cancel()
+    await observer.settle(subscription)
+    assert reasons == ["truncate"]
+
+
+async def test_what_is_lost_while_a_resync_is_handled_is_another_one() -> None:
+    """The handler may have loaded already when it came."""
+    reasons: list[str] = []
+
+    def lose(reason: str) -> None:
+        reasons.append(reason)
+        subscription.lose("behind")
+
+    observer = with_resync([lose, reasons.append])
+    subscription = subscribed(observer)
+    subscription.lose("channel_layer")
+    await observer.settle(subscription)
+    await observer.settle(subscription)
+    assert reasons == ["channel_layer", "behind"]
+
+
+# -- which observer a change is of ---------------------------------------------------------------------------
 
 
 class Twins:
@@ -476,47 +635,6 @@ def test_groups_are_dcrfs_and_addresses_differ() -> None:
     assert PUBLIC.address != STAFF.address
     assert registry.at(PUBLIC.address) is PUBLIC
     assert registry.at(STAFF.address) is STAFF
-
-
-class Consumer:
-    """As much of a consumer as an observer asks for."""
-
-    channel_layer = object()
-
-    def __init__(self) -> None:
-        self._observer_group_to_request_id: Any = defaultdict(lambda: defaultdict(set))
-
-
-async def heard_by(message: dict[str, Any]) -> tuple[list[Any], bool]:
-    """What a subscriber of the public one is given of a message, and whether it has to load again."""
-    calls: list[Any] = []
-    consumer, state = Consumer(), Subscriptions(PUBLIC)
-
-    async def told(self: Any, message: Any, **kwargs: Any) -> None:
-        calls.append(message)
-
-    state.since["DCRF-x"] = Moment(Snapshot(1, 1), NOON)
-    with mock.patch.object(PUBLIC, "func", told):
-        await Handling(PUBLIC, consumer, state).take(message)
-    return calls, state.stale
-
-
-async def test_a_message_of_another_observer_of_the_group_is_not_handled() -> None:
-    assert await heard_by(envelope(PUBLIC, {"pk": 1})) == ([{"pk": 1}], False)
-    assert await heard_by(envelope(STAFF, {"pk": 1})) == ([], False)
-
-
-async def test_one_of_an_observer_that_only_other_code_knows_is_not_handled_and_the_subscriber_loads_again() -> None:
-    """A deploy that renames a consumer: the leader's code knows it by its former name."""
-    message = envelope(PUBLIC, {"pk": 1})
-    message["djcrf_pg"]["observer"] = "0123456789abcdef"
-    assert await heard_by(message) == ([], True)
-
-
-async def test_one_of_a_leader_of_version_0_1_0_does_not_say_and_is_handled() -> None:
-    message = envelope(PUBLIC, {"pk": 1})
-    del message["djcrf_pg"]["observer"]
-    assert await heard_by(message) == ([{"pk": 1}], False)
 
 
 # -- defined again -------------------------------------------------------------------------------------------
@@ -561,7 +679,7 @@ def test_another_word_or_another_form_is_not_the_same() -> None:
 
 async def test_who_is_replaced_by_other_events_refuses_subscriptions_and_says_what_to_do() -> None:
     former, later = define("former"), define("later")
-    consumer = Consumer()
+    consumer = BoardConsumer()
     with pytest.raises(SubscribeError, match=r"Defined\.told was defined again.*partition="):
         await former.subscribe(consumer)
     assert later.address == former.address

@@ -4,6 +4,7 @@ What a dropped message does at the other end is in ``test_protocol.py``, in the 
 """
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -216,6 +217,34 @@ async def test_a_stop_while_the_layer_fails_ends_the_delivery_and_nothing_of_it_
     assert len(layer.tries) == 3
     with pytest.raises(RuntimeError, match="still on their way"):
         sender.advance(at(20))
+
+
+async def test_a_stop_while_the_layer_hangs_waits_no_longer_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 3_600.0)
+    monkeypatch.setattr(module, "_GRACE", 0.01)
+    stopped = asyncio.Event()
+
+    async def pause(seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await stopped.wait()
+        return stopped.is_set()
+
+    layer, sender = await joined(), streams(pause=pause)
+    layer.open.clear()
+    layer.stuck = 2
+    running = asyncio.create_task(sender.run())
+    sending = asyncio.create_task(sender.deliver([item("hang")], at(11)))
+    beating = asyncio.create_task(sender.beat())  # behind that of the task
+    await until(lambda: len(layer.tries) == 2)
+    stopped.set()
+    async with asyncio.timeout(10):
+        with pytest.raises(LeadershipLost):
+            await sending
+        assert not await beating
+    assert sender.savable == at(10)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_a_stop_while_the_layer_takes_all_ends_nothing() -> None:
