@@ -63,22 +63,6 @@ def hears_all_that_is_written_after_the_resync(board: Board, written: list[int])
     assert set(expected) <= set(created(board))
 
 
-def test_a_redis_that_is_restarted_empty_is_a_resync(
-    transactional_db, start_redis, start_asgi_server, open_board, test_pg
-):
-    server = start_redis()
-    board = open_board(start_asgi_server(layers=layers(PUBSUB, server)))
-    board.subscribe("tasks", "full")
-    with writing(test_pg, 1, PAUSE) as written:
-        wait_until(lambda: len(written) >= 50)
-        server.terminate()
-        reached = len(written) + 100
-        wait_until(lambda: len(written) >= reached)
-        server.start()
-        hears_all_that_is_written_after_the_resync(board, written)
-    assert resync(board, "full")
-
-
 def test_a_redis_that_is_emptied_is_a_resync(transactional_db, start_redis, start_asgi_server, open_board, test_pg):
     server = start_redis()
     asgi = start_asgi_server(layers=layers(CORE, server))
