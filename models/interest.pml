@@ -1,7 +1,7 @@
 /*
  * Which groups somebody has, for the model checker spin. djcrf_pg/delivery/interest.py says what it does and why; what it
  * stands for are djcrf_pg/listener/gate.py (the process), djcrf_pg/changelog/sql/reader.sql (the read) and
- * djcrf_pg/listener/leadership.py (the leader).
+ * djcrf_pg/listener/dispatch.py (the leader).
  *
  * The claim: of the changes that a subscription is to receive, which are those that commit after its snapshot, the leader
  * leaves none out, or its subscriber reloads after the change was committed. models/check.py checks the model as it is,

@@ -13,7 +13,7 @@ from benchmarks import runner
 from benchmarks.audience import Audience
 from benchmarks.runner import Bench, Goal, Result
 from benchmarks.servers import Lab, cpu, has_pgpubsub, quiet
-from djcrf_pg.listener.leader import WAIT
+from djcrf_pg.listener.election import WAIT
 from tests.processes import Process
 from tests.servers import ManagePy
 

@@ -27,15 +27,16 @@ from djcrf_pg.delivery.predecessors import Predecessors
 from djcrf_pg.delivery.protocol import Item, Point
 from djcrf_pg.delivery.streams import Streams
 from djcrf_pg.exceptions import LeadershipLost
-from djcrf_pg.listener.catalog import Catalog
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
-from djcrf_pg.listener.failures import Asked, Failed, Failures, again
+from djcrf_pg.listener.failures import Asked, Failures, again
 from djcrf_pg.listener.gate import HOLDER_CLASS_ID
-from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.listener.session import Session
-from djcrf_pg.listener.telling import events
+from djcrf_pg.listener.tables import Tables
 from djcrf_pg.observations import ChangesGivenUp, DatabaseFailed, emit, text_of
 from djcrf_pg.registry import Observed, registry
+from djcrf_pg.routing.events import events
+from djcrf_pg.routing.failed import Failed
+from djcrf_pg.routing.routes import Occurrence
 
 #: Events are made and sent in parts of so many row changes: those of a part are made while the last part is sent.
 PART = 1_000
@@ -80,7 +81,7 @@ class Dispatch:
         listener: The listener that leads.
         session: Its session.
         log: The change log.
-        catalog: What it knows of tables.
+        tables: What it knows of tables.
         streams: Where events go.
         predecessors: Who cannot read what is in the streams.
         alive: Gives signs of life for as long as it is entered: whoever delivers for long saves nothing, and a standby
@@ -92,7 +93,7 @@ class Dispatch:
         listener: Host,
         session: Session,
         log: ChangeLog,
-        catalog: Catalog,
+        tables: Tables,
         streams: Streams,
         predecessors: Predecessors,
         alive: Callable[[], AbstractAsyncContextManager[None]],
@@ -100,7 +101,7 @@ class Dispatch:
         self._listener = listener
         self._session = session
         self._log = log
-        self._catalog = catalog
+        self._tables = tables
         self._streams = streams
         self._predecessors = predecessors
         self._alive = alive
@@ -148,17 +149,17 @@ class Dispatch:
 
     async def _occurrences(self, changes: list[Change], interest: Interest, cut: bool) -> list[Occurrence]:
         if any(change.is_of_a_look for change in changes):
-            self._catalog.forget_all()
+            self._tables.forget_all()
         as_it_is: set[int] = set()
         silent = self._unheard(interest)
         while True:
-            router = await self._catalog.router_for({change.relation for change in changes})
+            router = await self._tables.router_for({change.relation for change in changes})
             find = partial(router.occurrences, changes, silent=silent, lenient=frozenset(as_it_is), cut=cut)
             try:
                 return await self._with_database(find, partial(find, forgiving=True))
             except StaleRelation as error:
                 # The changes were read before, so what does not fit now either is deferred.
-                await self._catalog.look_again(error.oid)
+                await self._tables.look_again(error.oid)
                 as_it_is.add(error.oid)
             except CONNECTION_ERRORS:
                 raise
@@ -190,7 +191,7 @@ class Dispatch:
             if self._session.is_closed():
                 raise
             row = RowChange(0, NEVER_SEEN, 0, None, None, None, now)
-            told = [Occurrence(row, observer, resync=UNREADABLE) for observer in registry.on(*self._catalog.aliases)]
+            told = [Occurrence(row, observer, resync=UNREADABLE) for observer in registry.on(*self._tables.aliases)]
         names = ", ".join(sorted({occurrence.observer.label for occurrence in told})) or "nobody"
         emit(ChangesGivenUp(alias=self._listener.alias, observers=names, tries=tries, error=text_of(error)), error)
         async with self._alive():
@@ -251,7 +252,7 @@ class Dispatch:
         self._may_ask = False
         with suppress(*FAILS_AGAIN):  # they stay marked
             if asked := await self._failures.asked():
-                found = await self._with_database(partial(again, asked, self._catalog.aliases), lambda: None)
+                found = await self._with_database(partial(again, asked, self._tables.aliases), lambda: None)
                 if found is not None:
                     reach = Position(await self._log.now())
                     async with self._alive():

@@ -8,8 +8,6 @@ somebody can have the row sent again when the code is fixed: ``manage.py djcrf_p
 """
 
 import dataclasses
-import json
-import traceback
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -23,27 +21,19 @@ from django.db.models import Model
 from djcrf_pg import sql
 from djcrf_pg.changelog.net import RowChange
 from djcrf_pg.changelog.reader import FAILS_AGAIN, Asks
-from djcrf_pg.delivery.envelope import NEVER_SEEN, RESYNC, Event
+from djcrf_pg.delivery.envelope import NEVER_SEEN
 from djcrf_pg.delivery.protocol import EVERYBODY, Item
 from djcrf_pg.instances import find
-from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.observations import FailuresUnrecorded, RowUnreadable, emit, text_of
 from djcrf_pg.registry import Observed, alias_of, registry
-
-#: The reason of the resync.
-FAILED = "failed"
-
-#: The parts of an observer that may fail.
-GROUPS, SERIALIZER, HANDLER = "groups", "serializer", "handler"
+from djcrf_pg.routing.failed import FAILED, Failed, Failure, key_values, resync_event
+from djcrf_pg.routing.routes import Occurrence
 
 #: Seconds between two resyncs of an observer.
 PAUSE = 10.0
 
-#: Rows of a part of an observer that are kept one by one, and characters of a traceback.
-_ROWS, _TEXT = 1_000, 20_000
-
-#: Bytes of a key that is kept. It is in an index, whose entries have 2704 (PostgreSQL manual, 64.1).
-_KEY = 2_000
+#: Rows of a part of an observer that are kept one by one.
+_ROWS = 1_000
 
 #: The migration has not run yet, or the role lacks a right. That is reported when failures are recorded.
 _NO_TABLE = (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError)
@@ -52,77 +42,6 @@ _NO_TABLE = (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError)
 _UNKEPT = (*_NO_TABLE, *FAILS_AGAIN)
 
 _SQL = sql.queries("djcrf_pg.listener", "failures.sql")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Failure:
-    """An event that could not be made, or handled.
-
-    Attributes:
-        observer: The identity of its observer.
-        address: The same, as messages have it.
-        part: What raised: :data:`GROUPS`, :data:`SERIALIZER` or :data:`HANDLER`.
-        model: The label of the observed model.
-        pk: The key of the row, see :func:`key_text`; an empty text where it is not known, or longer than :data:`_KEY`.
-        change_id: The change.
-        error: What was raised.
-        traceback: Where.
-    """
-
-    observer: str
-    address: str
-    part: str
-    model: str
-    pk: str
-    change_id: int
-    error: str
-    traceback: str
-
-    @classmethod
-    def of(cls, observer: Observed, part: str, pk: str, change_id: int, error: BaseException) -> "Failure":
-        """Describe an error of a part of an observer."""
-        text = "".join(traceback.format_exception(error))
-        texts = (_clean(part) for part in (text_of(error)[:_TEXT], text[-_TEXT:]))
-        label, key = observer.model_cls._meta.label, _clean(pk)
-        if len(key.encode()) > _KEY:
-            key = ""
-        return cls(observer.identity, observer.address, part, label, key, change_id, *texts)
-
-
-class Failed(NamedTuple):
-    """An occurrence that groups or the serializer failed on, also when it was tried by itself.
-
-    Attributes:
-        failure: What is kept of it.
-        observer: Whose they are.
-        change: The change.
-        groups: Those that would have received it; None where the groups failed.
-    """
-
-    failure: Failure
-    observer: Observed
-    change: RowChange
-    groups: Sequence[str] | None
-
-
-def _clean(text: str) -> str:
-    """What PostgreSQL takes as a text: no NUL, no half of a surrogate pair."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
-
-
-def key_text(instance: Model) -> str:
-    """The key of an instance as a JSON list of its fields' text forms; the reverse is :func:`key_values`."""
-    return json.dumps([str(field.value_to_string(instance)) for field in instance._meta.pk_fields])
-
-
-def key_values(model: type[Model], text: str) -> dict[str, Any]:
-    """The fields of a key and their values, for a filter.
-
-    Raises:
-        ValueError: The text is no key of the model.
-    """
-    fields, texts = model._meta.pk_fields, json.loads(text)
-    return {field.attname: field.to_python(value) for field, value in zip(fields, texts, strict=True)}
 
 
 async def record(connection: Asks, failures: Sequence[Failure], *, told: bool) -> None:
@@ -262,9 +181,3 @@ def _instance(row: Asked, aliases: Sequence[str]) -> Model | None:
         what = f"{model._meta.label} {row.pk}, which is to be sent again"
         emit(RowUnreadable(alias=aliases[0], what=what, change_id=row.change_id, error=text_of(error)), error)
         return None
-
-
-def resync_event(observer: Observed, change_id: int) -> Event:
-    """The event that has subscribers load again."""
-    body = {"reason": FAILED, "model": observer.model_cls._meta.label}
-    return Event(RESYNC, body, change_id, NEVER_SEEN, datetime.now(UTC).isoformat())

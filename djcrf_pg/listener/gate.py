@@ -23,9 +23,10 @@ from djcrf_pg.delivery.interest import CHUNK, Published
 from djcrf_pg.delivery.protocol import History
 from djcrf_pg.exceptions import ConfigurationError
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
-from djcrf_pg.listener.failures import Failure, record
-from djcrf_pg.listener.leader import HISTORY, HOLDER, PROJECT_CLASS_ID, key_of_project
+from djcrf_pg.listener.election import HISTORY, HOLDER, PROJECT_CLASS_ID, key_of_project
+from djcrf_pg.listener.failures import record
 from djcrf_pg.listener.session import Session
+from djcrf_pg.routing.failed import Failure
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

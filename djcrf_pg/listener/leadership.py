@@ -14,12 +14,12 @@ from djcrf_pg.delivery.predecessors import Predecessors
 from djcrf_pg.delivery.protocol import BEAT, History, Outbound
 from djcrf_pg.delivery.streams import Streams
 from djcrf_pg.exceptions import LeadershipLost
-from djcrf_pg.listener.catalog import Catalog
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.dispatch import PART, Dispatch, Host
 from djcrf_pg.listener.doorbell import BUSY, LINGER, LONGEST_REST, LOOK, REST, Bell, Doze
-from djcrf_pg.listener.leader import LEASE
+from djcrf_pg.listener.election import LEASE
 from djcrf_pg.listener.session import Session
+from djcrf_pg.listener.tables import Tables
 from djcrf_pg.observations import LookFailed, PruneFailed, emit
 from djcrf_pg.registry import registry
 
@@ -88,7 +88,7 @@ class Leadership:
         session: Session,
         log: ChangeLog,
         bell: Bell,
-        catalog: Catalog,
+        tables: Tables,
         taken: Taken,
         history: History,
     ) -> None:
@@ -105,12 +105,12 @@ class Leadership:
         limits = {"max_events": settings.ENVELOPE_EVENTS, "max_bytes": settings.ENVELOPE_BYTES}
         outbound = Outbound(history, taken.term, taken.position, **limits)
         self._streams = Streams(outbound, history, self._leads, listener.pause, registry.addresses)
-        self._predecessors = Predecessors(taken.term, log.heard, catalog.observers)
+        self._predecessors = Predecessors(taken.term, log.heard, tables.observers)
         self._mode = get_settings().NOTIFY
         self._unrung = False
         self._ahead: asyncio.Task[Piece] | None = None
         self._heart: asyncio.Task[None] | None = None
-        self._dispatch = Dispatch(listener, session, log, catalog, self._streams, self._predecessors, self._alive)
+        self._dispatch = Dispatch(listener, session, log, tables, self._streams, self._predecessors, self._alive)
 
     async def run(self, obstacle: Exception | None = None) -> None:
         """Lead until asked to stop, or until the session or the lead is lost.

@@ -16,12 +16,12 @@ from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.backoff import Backoff
 from djcrf_pg.delivery.protocol import History
 from djcrf_pg.exceptions import ChannelLayerError, ConfigurationError, LeadershipLost, NotMigrated
-from djcrf_pg.listener.catalog import Catalog
 from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.doorbell import Bell
-from djcrf_pg.listener.leader import begin_term, claim, stand_by, try_lead
+from djcrf_pg.listener.election import begin_term, claim, stand_by, try_lead
 from djcrf_pg.listener.leadership import Leadership, Obstacle
 from djcrf_pg.listener.session import Session
+from djcrf_pg.listener.tables import Tables
 from djcrf_pg.observations import (
     ConnectionFailed,
     CursorReset,
@@ -196,11 +196,11 @@ class Listener:
         history = await begin_term(session, taken.term)
         self.claim = history, taken.term
         emit(Leading(alias=self.alias, term=taken.term))
-        catalog = await Catalog.open(self.alias, log)
+        tables = await Tables.open(self.alias, log)
         async with Bell(session) as bell:
             self._bell = bell
             try:
-                await Leadership(self, session, log, bell, catalog, taken, history).run(obstacle)
+                await Leadership(self, session, log, bell, tables, taken, history).run(obstacle)
             finally:
                 self._bell = None
 

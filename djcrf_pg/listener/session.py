@@ -136,7 +136,7 @@ class Session:
 
     @property
     def leads(self) -> bool:
-        """Whether it has the leader's lock, as the server said when it gave it (see ``leader.sql``)."""
+        """Whether it has the leader's lock, as the server said when it gave it (see ``election.sql``)."""
         return self._named() != self._name
 
     def _named(self) -> str:

@@ -20,9 +20,10 @@ from djcrf_pg.delivery.envelope import RESYNC, Event
 from djcrf_pg.delivery.inbox import Subscription
 from djcrf_pg.instances import runs_code
 from djcrf_pg.listener import embedded
-from djcrf_pg.listener.failures import HANDLER, PAUSE, Failure, resync_event
+from djcrf_pg.listener.failures import PAUSE
 from djcrf_pg.observations import ObserverFailed, emit, text_of
 from djcrf_pg.observer.consumers import reply
+from djcrf_pg.routing.failed import HANDLER, Failure, resync_event
 
 #: What DCRF does not pass to handlers and serializers: it goes to those that name it or take ``**kwargs``.
 HANDLER_EXTRAS = ("change_id", "committed_at", "changed", "context")

@@ -12,7 +12,7 @@ from psycopg import RawCursor
 
 from djcrf_pg import sql
 from djcrf_pg.delivery.protocol import stream_of
-from djcrf_pg.listener.leader import CLASS_ID
+from djcrf_pg.listener.election import CLASS_ID
 from tests.acceptance.test_cluster import LEADS, STANDS_BY, created, writing
 from tests.acceptance.wire import forged, history_of
 from tests.processes import wait_until

@@ -14,8 +14,9 @@ from django.test import override_settings
 from djangochannelsrestframework.observer import model_observer
 
 from djcrf_pg.capture.install import install
-from djcrf_pg.listener import embedded, leadership, router
+from djcrf_pg.listener import embedded, leadership
 from djcrf_pg.observations import ConnectionFailed, ListenerEnded, Observation, PruneFailed, add_sink
+from djcrf_pg.routing import router
 from tests.processes import until
 from tests.servers import PgParams
 from tests.testapp.consumers import BoardConsumer

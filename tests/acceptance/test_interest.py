@@ -7,8 +7,9 @@ from asgiref.sync import async_to_sync, sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.db import connection, connections
 
-from djcrf_pg.listener import dispatch, embedded, leadership, telling
-from djcrf_pg.listener.occurrence import Occurrence
+from djcrf_pg.listener import dispatch, embedded, leadership
+from djcrf_pg.routing import events as telling
+from djcrf_pg.routing.routes import Occurrence
 from tests.testapp.consumers import BoardConsumer
 from tests.testapp.models import Task
 

@@ -5,7 +5,7 @@ from typing import Any
 from djcrf_pg.changelog.cursor import BEGINNING, Position
 from djcrf_pg.delivery.envelope import Event
 from djcrf_pg.delivery.protocol import KEY, TYPE, History, Item, Outbound
-from djcrf_pg.listener.leader import HISTORY
+from djcrf_pg.listener.election import HISTORY
 from tests.servers import PgParams
 
 

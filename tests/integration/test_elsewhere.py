@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from django.db import OperationalError, connection
 
-from djcrf_pg.listener.parents import Elsewhere
+from djcrf_pg.routing.parents import Elsewhere
 from tests.servers import PgParams
 from tests.testapp.models import Project
 

@@ -11,9 +11,10 @@ from django.db import connection
 from djcrf_pg.changelog.reader import Connection
 from djcrf_pg.delivery.hub import Hub
 from djcrf_pg.listener.connection import connect
-from djcrf_pg.listener.failures import FAILED, Asked, Failure, again, record
+from djcrf_pg.listener.failures import Asked, again, record
 from djcrf_pg.listener.gate import Gate
 from djcrf_pg.observer import model_observer
+from djcrf_pg.routing.failed import FAILED, Failure
 from tests.testapp.models import Task
 
 pytestmark = pytest.mark.django_db

@@ -8,9 +8,10 @@ import pytest
 
 from djcrf_pg.changelog.net import RowChange
 from djcrf_pg.delivery.protocol import EVERYBODY, Item
-from djcrf_pg.listener.failures import PAUSE, Failure, Failures, key_text, key_values
+from djcrf_pg.listener.failures import PAUSE, Failures
 from djcrf_pg.listener.service import Listener
 from djcrf_pg.observer import model_observer
+from djcrf_pg.routing.failed import Failure, key_text, key_values
 from tests.testapp.models import Document, Task
 from tests.zoo.models import Passport, Seat, Unique
 

@@ -23,12 +23,12 @@ from djcrf_pg.delivery.envelope import Event
 from djcrf_pg.delivery.inbox import Moment, Subscription
 from djcrf_pg.exceptions import MalformedRequestId, ObserverError, SubscribeError
 from djcrf_pg.listener.failures import PAUSE
-from djcrf_pg.listener.routes import Routes
 from djcrf_pg.observations import Observation, ObserverFailed, add_sink
 from djcrf_pg.observer import ModelObserver, handling, model_observer
 from djcrf_pg.observer.dcrf import DCRFModelObserver
 from djcrf_pg.observer.model_observer import MAX_REQUEST_ID, check_request_id
 from djcrf_pg.registry import BATCH, registry
+from djcrf_pg.routing.routes import Routes
 from tests.testapp.consumers import BoardConsumer
 from tests.testapp.models import Document, Label, Task
 

@@ -10,9 +10,9 @@ from django.utils import timezone, translation
 from djcrf_pg.changelog.net import RowChange
 from djcrf_pg.delivery.envelope import parse
 from djcrf_pg.delivery.interest import EVERYTHING
-from djcrf_pg.listener.occurrence import Occurrence
-from djcrf_pg.listener.telling import events
 from djcrf_pg.observer import model_observer
+from djcrf_pg.routing.events import events
+from djcrf_pg.routing.routes import Occurrence
 from tests.testapp.models import Task
 
 

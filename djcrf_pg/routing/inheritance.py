@@ -12,8 +12,8 @@ from django.db.models import Model
 
 from djcrf_pg.changelog.net import RowChange
 from djcrf_pg.instances import as_of_now, make
-from djcrf_pg.listener.occurrence import Occurrence
 from djcrf_pg.registry import Observed, alias_of, own_columns
+from djcrf_pg.routing.routes import Occurrence
 
 Values = dict[str, Any]
 

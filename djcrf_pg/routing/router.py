@@ -14,12 +14,11 @@ from djcrf_pg.changelog.decode import Hydrator, Relation, StaleRelation, raw_col
 from djcrf_pg.changelog.image import parse
 from djcrf_pg.changelog.net import UNREADABLE, Image, RowChange, by_key, net, set_aside_unordered
 from djcrf_pg.instances import as_of_now, make, runs_code
-from djcrf_pg.listener.inheritance import Heirs
-from djcrf_pg.listener.occurrence import Occurrence
-from djcrf_pg.listener.parents import Elsewhere, Parents, foreign_keys
-from djcrf_pg.listener.routes import Audience, Link, Route
 from djcrf_pg.observations import ChangedUnseen, ContextTooLong, RowUnreadable, emit, text_of
 from djcrf_pg.registry import Observed, alias_of, family_of
+from djcrf_pg.routing.inheritance import Heirs
+from djcrf_pg.routing.parents import Elsewhere, Parents, foreign_keys
+from djcrf_pg.routing.routes import Audience, Link, Occurrence, Route
 
 #: What stands in the log for changes that are not told row by row.
 _RESYNC_OPS = {

@@ -17,11 +17,11 @@ from djangochannelsrestframework.observer.model_observer import Action
 from djcrf_pg.delivery.envelope import RESYNC, Event, dump
 from djcrf_pg.delivery.interest import Interest
 from djcrf_pg.delivery.protocol import EVERYBODY, Item
-from djcrf_pg.listener.failures import GROUPS, SERIALIZER, Failed, Failure, key_text
-from djcrf_pg.listener.occurrence import Occurrence
-from djcrf_pg.listener.parents import hint, rescue
 from djcrf_pg.observations import ObserverFailed, emit, text_of
 from djcrf_pg.registry import BATCH, Observed
+from djcrf_pg.routing.failed import GROUPS, SERIALIZER, Failed, Failure, key_text
+from djcrf_pg.routing.parents import hint, rescue
+from djcrf_pg.routing.routes import Occurrence
 
 #: Levels of lists and objects that a writer's context may have.
 _DEEPEST = 100

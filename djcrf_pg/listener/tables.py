@@ -7,13 +7,13 @@ from django.db import connections
 from djcrf_pg.changelog.decode import Relation, relations_of
 from djcrf_pg.changelog.reader import ChangeLog
 from djcrf_pg.listener.identity import aliases_of
-from djcrf_pg.listener.router import Router
-from djcrf_pg.listener.routes import Routes
 from djcrf_pg.observations import TableUnknown, emit
 from djcrf_pg.registry import Observed, registry
+from djcrf_pg.routing.router import Router
+from djcrf_pg.routing.routes import Routes
 
 
-class Catalog:
+class Tables:
     """Keeps a router that fits the registry and the tables, and makes a new one when they change.
 
     Args:
@@ -31,7 +31,7 @@ class Catalog:
         self._astray: set[int] = set()
 
     @classmethod
-    async def open(cls, alias: str, log: ChangeLog) -> "Catalog":
+    async def open(cls, alias: str, log: ChangeLog) -> "Tables":
         """Make one for the log of database ``alias``, and for whatever is written to it by another alias."""
         return cls(await aliases_of(log.connection, alias, registry.aliases()), log)
 

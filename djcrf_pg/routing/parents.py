@@ -201,7 +201,7 @@ class Elsewhere:
         connection = connections[self._alias]
         if self._schema is None:
             self._schema = schema_of_log(connection)
-        queries = sql.queries("djcrf_pg.listener", "parents.sql", schema=self._schema or "")
+        queries = sql.queries("djcrf_pg.routing", "parents.sql", schema=self._schema or "")
         with transaction.atomic(self._alias), connection.cursor() as cursor:
             cursor.execute(queries["room"])
             cursor.execute(queries[query], arguments)

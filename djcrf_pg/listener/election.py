@@ -30,7 +30,7 @@ WAIT = 4.8
 #: a standby that ends our session has been waiting for longer.
 LEASE = 3.0
 
-_SQL = sql.texts("djcrf_pg.listener", "leader.sql")
+_SQL = sql.texts("djcrf_pg.listener", "election.sql")
 
 #: The query of the session that leads, for the log that the search_path finds.
 HOLDER = sql.render(_SQL["holder"], **{"class": str(CLASS_ID)})
