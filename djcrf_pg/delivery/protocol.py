@@ -27,7 +27,8 @@ What holds, each with its property in ``tests/unit/test_protocol.py``:
 4. *Nobody is deafened.* What is damaged, foreign or forged raises nothing. What cannot be read has not come, so the
    number that is missing says so. What is bound to another history or another term than the database's is not
    delivered, and once reported. A forged message of the right term is two Losses at most, and the next heartbeat puts
-   it right. (Who can write to the layer can forge events. This is about what they leave behind.)
+   it right; one with the very number of the next real message stands in its place. (Who can write to the layer can
+   forge events. This is about what they leave behind.)
 5. *Messages keep their limits*, and each event is in one, in order.
 
 **The leader's end**, :class:`Outbound`, lives for one term. Its caller keeps to this order:

@@ -25,7 +25,7 @@ def test_a_client_that_reads_nothing_delays_nobody_and_gets_one_resync(
     start_asgi_server: Callable[..., AsgiServer], open_board: Callable[..., Board]
 ) -> None:
     server = start_asgi_server(settings={"INBOX_EVENTS": 20})
-    slow, quick = open_board(server), open_board(server)
+    slow, quick = open_board(server, compression=None), open_board(server)
     slow.subscribe("full")
     quick.subscribe("tasks")
     slow.client.connection.transport.pause_reading()
