@@ -17,8 +17,8 @@ pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
 
 
 def group_keys(redis: "Redis[bytes]") -> set[bytes]:
-    """The groups that Redis knows of."""
-    return set(redis.scan_iter("asgi:group:*"))
+    """The groups of consumers that Redis knows of; a process has some of its own."""
+    return {key for key in redis.scan_iter("asgi:group:*") if b":djcrf_pg." not in key}
 
 
 @pytest.mark.parametrize("numbered", [True, False], ids=["request ids", "no request id"])
@@ -99,3 +99,17 @@ def test_what_an_application_sends_to_the_groups_of_a_consumer_arrives(
         board.subscribe("turns")
     boards[0].runner.run(boards[0].client.cast("say", text="hello"))
     assert [board.events(1)[0]["said"] for board in boards] == ["hello", "hello"]
+
+
+def test_a_consumer_that_ends_without_a_disconnect_leaves_no_group(
+    redis_url: str, start_asgi_server: Callable[..., AsgiServer], open_board: Callable[..., Board]
+) -> None:
+    asgi = start_asgi_server(redis=redis_url)
+    steady, leaving = open_board(asgi), open_board(asgi, "turns")
+    steady.subscribe("by_status", status="steady")
+    with Redis.from_url(redis_url) as redis:
+        before = group_keys(redis)
+        leaving.subscribe("by_status", status="leaving")
+        leaving.subscribe("turns")
+        Task.objects.create(title="stop")
+        wait_until(lambda: group_keys(redis) == before, 8, lambda: f"left: {group_keys(redis) ^ before}")
