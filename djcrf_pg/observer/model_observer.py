@@ -379,16 +379,17 @@ class ModelObserver(DCRFModelObserver):
         names = list(self.group_names_for_consumer(*args, consumer=consumer, **kwargs))
         subscription = self._subscription(consumer)
         requests = consumer._observer_group_to_request_id[self._stable_observer_id]
-        self._refuse_if_too_many(consumer, names, settings.MAX_SUBSCRIPTIONS)
+        self._refuse_if_too_many(consumer, names, request_id, settings.MAX_SUBSCRIPTIONS)
         # What is there already, and what another call that waits at the same time has made, is not ours to undo.
         fresh = [group for group in names if request_id not in requests.get(group, ())]
         subscription.wait(names)
         alias = router.db_for_write(self.model_cls)
         try:
-            for group in names:
-                if request_id is not None:
+            if request_id is not None:
+                for group in names:  # all of them before another call counts
                     requests[group].add(request_id)
-                if settings.JOIN_GROUPS and consumer.channel_layer is not None:
+            if settings.JOIN_GROUPS and consumer.channel_layer is not None:
+                for group in names:
                     async with subscription.changing:  # else another call may be leaving it
                         await consumer.add_group(group)
             probe = await embedded.ready(alias, self.tables, subscription, names)
@@ -403,16 +404,25 @@ class ModelObserver(DCRFModelObserver):
             subscription.since.setdefault(group, probe.moment)
         return names
 
-    def _refuse_if_too_many(self, consumer: AsyncAPIConsumer, groups: Collection[str], most: int) -> None:
-        count = sum(
-            max(len(requests), 1)
-            for by_group in consumer._observer_group_to_request_id.values()
-            for requests in by_group.values()
+    def _refuse_if_too_many(
+        self, consumer: AsyncAPIConsumer, groups: Collection[str], request_id: Any, most: int
+    ) -> None:
+        requests = consumer._observer_group_to_request_id
+        subscriptions = inbox_of(consumer).subscriptions
+        own, known = subscriptions[self._stable_observer_id], requests[self._stable_observer_id]
+        added = sum(
+            not own.holds(group) if request_id is None else request_id not in known.get(group, ())
+            for group in set(groups)
         )
-        if count + len(groups) > most:
+        count = sum(
+            max(len(requests[observer].get(group, ())), 1)  # one that was made without a request id counts too
+            for observer, subscription in subscriptions.items()
+            for group in subscription.groups
+        )
+        if added and count + added > most:
             raise TooManySubscriptions(
                 f"A consumer may have {most} subscriptions (DJCRF_PG['MAX_SUBSCRIPTIONS']: groups, each for each "
-                f"request id); this one has {count}, and {self.label} would add {len(groups)}."
+                f"request id); this one has {count}, and {self.label} would add {added}."
             )
 
     def _refuse_if_replaced(self) -> None:

@@ -66,6 +66,16 @@ class TurnsConsumer(Turns, BoardConsumer):
         """What handlers of this process were called with."""
         return dict(calls), 200
 
+    @action()
+    async def say(self, text: str, **kwargs: Any) -> None:
+        """Send a message of the application's own to everybody in its groups."""
+        for group in self.groups:
+            await self.channel_layer.group_send(group, {"type": "said", "text": text})
+
+    async def said(self, message: dict[str, Any]) -> None:
+        """Pass it on."""
+        await self.send_json({"said": message["text"]})
+
 
 class BehindConsumer(BoardConsumer, Turns):
     """With the mixin at the end."""
