@@ -85,7 +85,9 @@ def _called(method: Any) -> Any:
                 inbox.leave()
             try:
                 await send(message)
-            except OSError:  # the client has gone (ASGI specification, "Disconnected Client")
+            except (OSError, RuntimeError):
+                # The client has gone: the first by the ASGI specification ("Disconnected Client"), the second of uvicorn
+                # where it has seen it closing.
                 inbox.leave()
                 raise
 

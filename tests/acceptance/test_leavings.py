@@ -1,16 +1,20 @@
 """What subscriptions take, and that nothing of them is left: limits, groups of the layer, clients that vanish."""
 
+import asyncio
 from collections.abc import Callable
 from socket import SO_LINGER, SOL_SOCKET
 from struct import pack
 from typing import Any
 
 import pytest
+from channels.testing import WebsocketCommunicator
 from redis import Redis
 
+from djcrf_pg.listener import embedded
 from tests.acceptance.board import Board
 from tests.processes import wait_until
 from tests.servers import AsgiServer
+from tests.testapp.consumers import BoardConsumer
 from tests.testapp.models import Task
 
 pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
@@ -113,3 +117,20 @@ def test_a_consumer_that_ends_without_a_disconnect_leaves_no_group(
         leaving.subscribe("turns")
         Task.objects.create(title="stop")
         wait_until(lambda: group_keys(redis) == before, 8, lambda: f"left: {group_keys(redis) ^ before}")
+
+
+async def test_nothing_of_consumers_that_were_cancelled_stays_in_the_process() -> None:
+    communicators = []
+    for number in range(20):
+        communicator = WebsocketCommunicator(BoardConsumer.as_asgi(), "/ws/board/")
+        communicators.append(communicator)
+        assert (await communicator.connect())[0]
+        await communicator.send_json_to({"action": "subscribe", "name": "tasks", "request_id": number})
+        assert (await communicator.receive_json_from(timeout=10))["response_status"] == 201
+    hub = embedded.hub_of(Task)
+    assert len(hub.subscriptions()) == 20
+    for communicator in communicators:
+        communicator.future.cancel()
+    await asyncio.gather(*(communicator.future for communicator in communicators), return_exceptions=True)
+    assert hub.subscriptions() == []
+    await embedded.close_all()

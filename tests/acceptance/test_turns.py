@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from channels.testing import WebsocketCommunicator
+from channelsmultiplexer import AsyncJsonWebsocketDemultiplexer
 from django.db import connections
 
 from tests.acceptance.board import Board
 from tests.servers import AsgiServer
 from tests.testapp.models import Task
-from tests.testapp.turns import Turns, TurnsConsumer
+from tests.testapp.turns import BehindConsumer, Turns, TurnsConsumer
 
 pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
 
@@ -151,3 +152,29 @@ async def test_a_handler_that_waits_keeps_nobody_else_waiting(
     assert await first.receive_nothing(timeout=0.01)
     gate.set()
     assert [await event(first), await event(first)] == ["wait", "go"]
+
+
+async def test_consumers_behind_a_demultiplexer_have_an_inbox_each() -> None:
+    application = AsyncJsonWebsocketDemultiplexer(turns=TurnsConsumer.as_asgi(), behind=BehindConsumer.as_asgi())
+    communicator = WebsocketCommunicator(application, "/ws/")
+    assert (await communicator.connect())[0]
+    for stream in ("turns", "behind"):
+        payload = {"action": "subscribe", "name": "turns", "request_id": stream}
+        await communicator.send_json_to({"stream": stream, "payload": payload})
+        reply = await communicator.receive_json_from(timeout=10)
+        assert (reply["stream"], reply["payload"]["response_status"]) == (stream, 201)
+    wanted = [f"row {number}" for number in range(20)]
+    await sync_to_async(make)(*wanted)
+    for number in range(20):
+        await communicator.send_json_to(
+            {"stream": "turns", "payload": {"action": "ping", "number": number, "request_id": number}}
+        )
+    received = [await communicator.receive_json_from(timeout=10) for _ in range(60)]
+    for stream in ("turns", "behind"):
+        told = [each["payload"] for each in received if each["stream"] == stream and "title" in each["payload"]]
+        assert [each["title"] for each in told] == wanted
+        assert all(each["alone"] for each in told)
+    pings = [each["payload"]["data"] for each in received if each["payload"].get("action") == "ping"]
+    assert [each["alone"] for each in pings] == [True] * 20
+    await communicator.disconnect()
+    await sync_to_async(connections.close_all)()
