@@ -86,8 +86,8 @@ def _called(method: Any) -> Any:
             try:
                 await send(message)
             except (OSError, RuntimeError):
-                # The client has gone: the first by the ASGI specification ("Disconnected Client"), the second of uvicorn
-                # where it has seen it closing.
+                # The client has gone: the first by the ASGI specification ("Disconnected Client"), the second by
+                # uvicorn, where it has seen it closing.
                 inbox.leave()
                 raise
 
