@@ -247,12 +247,14 @@ class Inbox:
         """End; the consumer has."""
         self._consumer = None
         self.leave()
-        if self._task is not None and self._task is not asyncio.current_task():
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        for subscription in self.subscriptions.values():
-            if subscription.timer is not None:
-                subscription.timer.cancel()
+        try:
+            if self._task is not None and self._task is not asyncio.current_task():
+                self._task.cancel()
+                await asyncio.gather(self._task, return_exceptions=True)
+        finally:
+            for subscription in self.subscriptions.values():
+                if subscription.timer is not None:
+                    subscription.timer.cancel()
 
     # Its own task.
 

@@ -474,6 +474,36 @@ async def test_nothing_of_it_runs_on_when_the_consumer_has_ended(serve: Any, obs
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "djcrf_pg inbox"]
 
 
+async def test_a_server_that_cancels_again_while_a_handler_ends_leaves_no_subscription(
+    serve: Any, observer: Observer
+) -> None:
+    """As daphne does each second; a handler's query in a thread ends when it has its answer."""
+    served, asked = serve(), asyncio.Event()
+    one = await began(served, observer)
+
+    async def receive(subscription: Subscription, group: str, line: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            asked.set()
+            await observer.open.wait()
+            raise
+
+    observer.receive = receive  # type: ignore[method-assign]
+    observer.open.clear()
+    served.inbox.put(one, "g", "a")
+    one.settle_in(600)
+    await asyncio.sleep(0)
+    served.task.cancel()
+    await asked.wait()
+    served.task.cancel()
+    assert isinstance(await served.end(), asyncio.CancelledError)
+    observer.open.set()
+    assert observer.forgotten == [one]
+    assert one.timer is not None
+    assert one.timer.cancelled()
+
+
 async def test_a_timer_is_one_and_brings_what_is_due(inbox: Inbox, observer: Observer) -> None:
     one = subscribe(inbox, observer)
     one.settle_in(600)
