@@ -15,9 +15,10 @@ is reported to the subscriptions that it concerns, so whoever loads then has it 
 
 import asyncio
 import contextlib
+import contextvars
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
 import asyncpg
@@ -269,10 +270,7 @@ class Hub:
             self._history = history
             await self._add(_BEATS)
             self._heard_at = time.monotonic()
-            self._tasks = [
-                asyncio.create_task(self._receive(), name="djcrf_pg hub"),
-                asyncio.create_task(self._watch(), name="djcrf_pg hub's watch"),
-            ]
+            self._tasks = [_start(self._receive(), "djcrf_pg hub"), _start(self._watch(), "djcrf_pg hub's watch")]
 
     async def _add(self, stream: int | None) -> None:
         assert self._history is not None
@@ -307,7 +305,7 @@ class Hub:
         former, channel = self._layer, self._channel
         self._layer = receiving_layer(anew=True)
         self._channel = await self._layer.new_channel()
-        self._tasks[0] = asyncio.create_task(self._receive(), name="djcrf_pg hub")
+        self._tasks[0] = _start(self._receive(), "djcrf_pg hub")
         if self._history is not None:
             self.abandon(self._layer, channel, [self._history.group(stream) for stream in self._joined])
         if former is not self._layer:
@@ -552,3 +550,8 @@ class Hub:
                         await self._layer.group_discard(self._history.group(stream), self._channel)
                     await close(self._layer)
         self._joined.clear()
+
+
+def _start(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    """Start a task of the hub's own, which has nothing of the context of whoever subscribed first."""
+    return asyncio.create_task(work, name=name, context=contextvars.Context())

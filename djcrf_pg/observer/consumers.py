@@ -114,6 +114,7 @@ def _dispatched(method: Any) -> Any:
         try:
             await method(self, message)
         finally:
+            inbox.share_context()
             inbox.end()
 
     return dispatch

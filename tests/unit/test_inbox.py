@@ -5,6 +5,7 @@ The consumers are real ones, called as a server calls them; the observer notes w
 
 import asyncio
 import contextlib
+import contextvars
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -502,6 +503,30 @@ async def test_a_server_that_cancels_again_while_a_handler_ends_leaves_no_subscr
     assert observer.forgotten == [one]
     assert one.timer is not None
     assert one.timer.cancelled()
+
+
+async def test_a_handler_has_the_context_variables_of_its_consumer(serve: Any, observer: Observer) -> None:
+    """The language, or the tenant, as middleware and ``connect()`` have set it; not those of who subscribed first."""
+    users = contextvars.ContextVar[str]("user", default="nobody")
+    seen = []
+
+    async def receive(subscription: Subscription, group: str, line: str) -> None:
+        seen.append((line, users.get()))
+
+    async def connect(consumer: Consumer, user: str) -> None:
+        users.set(user)
+        consumer.log.append("connected")
+
+    observer.receive = receive  # type: ignore[method-assign]
+    for user in ("one", "other"):
+        served = serve()
+        served.consumer.websocket_connect = lambda message, served=served, user=user: connect(served.consumer, user)
+        served.send("websocket.connect")
+        await until(lambda served=served: served.consumer.log == ["connected"])
+        users.set("the hub's")
+        served.inbox.put(subscribe(served.inbox, observer), "g", user)
+    await until(lambda: len(seen) == 2)
+    assert seen == [("one", "one"), ("other", "other")]
 
 
 async def test_a_timer_is_one_and_brings_what_is_due(inbox: Inbox, observer: Observer) -> None:
