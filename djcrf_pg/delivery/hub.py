@@ -15,9 +15,10 @@ is reported to the subscriptions that it concerns, so whoever loads then has it 
 
 import asyncio
 import contextlib
+import contextvars
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
 import asyncpg
@@ -67,7 +68,7 @@ _RENEW, _RETAIN = 2.0, 30.0
 #: Seconds between two resyncs while a leader leads that nothing readable comes from.
 _SILENT = 10.0
 
-#: Seconds that the layer has to put the channel into a group.
+#: Seconds that the layer has to put a channel into a group, or to take it out.
 _PATIENCE = 2.0
 
 #: Seconds between two resyncs for losses of one stream: a layer that is over its capacity drops for as long as a burst
@@ -173,6 +174,7 @@ class Hub:
         self._tidied_at = self._silent_at = -math.inf
         self._failures: list[Any] = []
         self._left: list[tuple[BaseChannelLayer, str, list[str]]] = []
+        self._is_leaving = False
 
     # Who is here.
 
@@ -268,10 +270,7 @@ class Hub:
             self._history = history
             await self._add(_BEATS)
             self._heard_at = time.monotonic()
-            self._tasks = [
-                asyncio.create_task(self._receive(), name="djcrf_pg hub"),
-                asyncio.create_task(self._watch(), name="djcrf_pg hub's watch"),
-            ]
+            self._tasks = [_start(self._receive(), "djcrf_pg hub"), _start(self._watch(), "djcrf_pg hub's watch")]
 
     async def _add(self, stream: int | None) -> None:
         assert self._history is not None
@@ -306,7 +305,7 @@ class Hub:
         former, channel = self._layer, self._channel
         self._layer = receiving_layer(anew=True)
         self._channel = await self._layer.new_channel()
-        self._tasks[0] = asyncio.create_task(self._receive(), name="djcrf_pg hub")
+        self._tasks[0] = _start(self._receive(), "djcrf_pg hub")
         if self._history is not None:
             self.abandon(self._layer, channel, [self._history.group(stream) for stream in self._joined])
         if former is not self._layer:
@@ -459,11 +458,23 @@ class Hub:
         for stream in [stream for stream in self.streams if stream not in used]:
             if now - self._unused.setdefault(stream, now) >= _LINGER:
                 await self._leave_stream(stream)
-        while self._left:
-            layer, channel, groups = self._left.pop()
-            for start in range(0, len(groups), _PARALLEL):
-                part = groups[start : start + _PARALLEL]
-                await asyncio.gather(*(layer.group_discard(group, channel) for group in part), return_exceptions=True)
+        if self._left and not self._is_leaving:
+            self._is_leaving = True
+            self._spawn(self._leave_groups())
+
+    async def _leave_groups(self) -> None:
+        """Leave groups for those that ended; where the layer is silent this takes long, and nobody waits for it."""
+        try:
+            while self._left:
+                layer, channel, groups = self._left.pop()
+                for start in range(0, len(groups), _PARALLEL):
+                    part = groups[start : start + _PARALLEL]
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(_PATIENCE):
+                            discards = (layer.group_discard(group, channel) for group in part)
+                            await asyncio.gather(*discards, return_exceptions=True)
+        finally:
+            self._is_leaving = False
 
     def _expires(self, now: float) -> bool:
         """Whether memberships are old enough to be renewed; a layer whose ``group_expiry`` is 0 keeps them for ever."""
@@ -476,7 +487,8 @@ class Hub:
                 self._unused.pop(stream, None)
                 self._joined.pop(stream, None)
                 self._inbound.leave(stream)
-                await self._layer.group_discard(self._history.group(stream), self._channel)
+                async with asyncio.timeout(_PATIENCE):  # whoever subscribes waits meanwhile
+                    await self._layer.group_discard(self._history.group(stream), self._channel)
 
     def _report(self, losses: Sequence[Loss], snapshot: Snapshot | None) -> None:
         """Have those load again whom losses concern, and with that what had been committed."""
@@ -533,7 +545,13 @@ class Hub:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._layer is not None and self._history is not None:
             with contextlib.suppress(Exception):
-                for stream in list(self._joined):
-                    await self._layer.group_discard(self._history.group(stream), self._channel)
-                await close(self._layer)
+                async with asyncio.timeout(_PATIENCE):
+                    for stream in list(self._joined):
+                        await self._layer.group_discard(self._history.group(stream), self._channel)
+                    await close(self._layer)
         self._joined.clear()
+
+
+def _start(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    """Start a task of the hub's own, which has nothing of the context of whoever subscribed first."""
+    return asyncio.create_task(work, name=name, context=contextvars.Context())

@@ -4,12 +4,14 @@ The hub puts events into the inboxes of its consumers and goes on; a consumer th
 Channels, a consumer's handlers and actions run one after the other, for one task dispatches everything. Here another
 task calls the handlers, so both take turns: :meth:`Inbox.begin` and :meth:`Inbox.end`, which stand around the
 ``dispatch`` of the consumer's class too (:mod:`djcrf_pg.observer.consumers`). What a handler raises ends the consumer
-as it would there.
+as it would there. Handlers have the context variables of their consumer, its language or its tenant, whichever
+task puts the first event there.
 
 An inbox is bounded. One that overflows is *behind*: what is in it is dropped, and the subscriptions get a resync.
 """
 
 import asyncio
+import contextvars
 import dataclasses
 import math
 from collections import deque
@@ -173,6 +175,7 @@ class Inbox:
         self._waiter: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._consumer: asyncio.Task[Any] | None = None
+        self._context: contextvars.Context | None = None
 
     # What the hub does.
 
@@ -203,7 +206,7 @@ class Inbox:
         self._entries.append((subscription, group, line))
         self._bytes += len(line)
         if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="djcrf_pg inbox")
+            self._task = asyncio.create_task(self._run(), name="djcrf_pg inbox", context=self._context)
         elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -223,6 +226,16 @@ class Inbox:
     def attach(self) -> None:
         """Take the running task for that of the consumer: what a handler raises ends it."""
         self._consumer = asyncio.current_task()
+        self.share_context()
+
+    def share_context(self) -> None:
+        """Have handlers called with the context variables of the running task.
+
+        Before Python 3.12 no task gives its context away: they have those that were there when the consumer last ended
+        a turn of its own before the first event.
+        """
+        get_context = getattr(asyncio.current_task(), "get_context", contextvars.copy_context)
+        self._context = get_context()
 
     async def begin(self) -> bool:
         """Wait for the turn; whether it was not ours already."""
@@ -247,12 +260,14 @@ class Inbox:
         """End; the consumer has."""
         self._consumer = None
         self.leave()
-        if self._task is not None and self._task is not asyncio.current_task():
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        for subscription in self.subscriptions.values():
-            if subscription.timer is not None:
-                subscription.timer.cancel()
+        try:
+            if self._task is not None and self._task is not asyncio.current_task():
+                self._task.cancel()
+                await asyncio.gather(self._task, return_exceptions=True)
+        finally:
+            for subscription in self.subscriptions.values():
+                if subscription.timer is not None:
+                    subscription.timer.cancel()
 
     # Its own task.
 

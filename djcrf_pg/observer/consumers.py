@@ -116,6 +116,7 @@ def _dispatched(method: Any) -> Any:
         try:
             await method(self, message)
         finally:
+            inbox.share_context()
             inbox.end()
 
     return dispatch
@@ -132,11 +133,13 @@ def inbox_of(consumer: Any) -> Inbox:
 async def end(consumer: Any) -> None:
     """Leave nothing of a consumer that has ended, however it did: no lanes, no groups of its subscriptions."""
     inbox = inbox_of(consumer)
-    await inbox.close()
-    # No circle is to keep the consumer until the next garbage collection.
-    subscriptions, inbox.subscriptions = inbox.subscriptions, {}
-    for subscription in subscriptions.values():
-        subscription.observer.forget(subscription)
+    try:
+        await inbox.close()
+    finally:  # servers cancel again while a handler takes long to end
+        # No circle is to keep the consumer until the next garbage collection.
+        subscriptions, inbox.subscriptions = inbox.subscriptions, {}
+        for subscription in subscriptions.values():
+            subscription.observer.forget(subscription)
 
 
 def equip(consumer: Any, observer: str, *, replies: bool = False) -> None:

@@ -354,6 +354,31 @@ async def test_the_groups_that_an_ended_consumer_was_in_are_left_also_where_some
     await until(lambda: {name for name in names if name in site.layer.groups} == {"own3"})
 
 
+async def test_groups_that_cannot_be_left_hold_up_nobody(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connections of the layer are frozen, which says nothing and never ends."""
+    monkeypatch.setattr(module, "_LINGER", 0.02)
+    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    one, other = await site.subscribe("g"), await site.subscribe("g", ELSEWHERE)
+
+    async def group_discard(group: str, channel: str) -> None:
+        await asyncio.Event().wait()
+
+    site.layer.group_discard = group_discard
+    for _ in range(1_000):
+        site.hub.abandon(site.layer, "c", ["own"])
+    site.hub.forget(other)
+    await until(lambda: site.hub.streams == [stream_of(TASKS)])
+    site.layer.drops = True
+    await site.send((TASKS, "g", 1))
+    site.layer.drops = False
+    await site.beat()
+    await asyncio.sleep(2 * protocol.PATIENCE)
+    await site.beat()
+    await until(lambda: site.noted(one) == [RESYNC])
+    async with asyncio.timeout(1):
+        await site.subscribe("g", ELSEWHERE)
+
+
 # -- streams -------------------------------------------------------------------------------------------------
 
 
@@ -691,6 +716,18 @@ async def test_a_database_that_cannot_be_asked_ends_no_watch(
 
 
 # -- the end -------------------------------------------------------------------------------------------------
+
+
+async def test_the_end_comes_also_where_the_layer_says_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    await site.subscribe("g")
+
+    async def group_discard(group: str, channel: str) -> None:
+        await asyncio.Event().wait()
+
+    site.layer.group_discard = group_discard
+    async with asyncio.timeout(1):
+        await site.hub.close()
 
 
 async def test_the_end_leaves_the_groups_and_no_task(site: Site) -> None:

@@ -5,6 +5,7 @@ The consumers are real ones, called as a server calls them; the observer notes w
 
 import asyncio
 import contextlib
+import contextvars
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -472,6 +473,60 @@ async def test_nothing_of_it_runs_on_when_the_consumer_has_ended(serve: Any, obs
     assert timer is not None
     assert timer.cancelled()
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "djcrf_pg inbox"]
+
+
+async def test_a_server_that_cancels_again_while_a_handler_ends_leaves_no_subscription(
+    serve: Any, observer: Observer
+) -> None:
+    """As daphne does each second; a handler's query in a thread ends when it has its answer."""
+    served, asked = serve(), asyncio.Event()
+    one = await began(served, observer)
+
+    async def receive(subscription: Subscription, group: str, line: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            asked.set()
+            await observer.open.wait()
+            raise
+
+    observer.receive = receive  # type: ignore[method-assign]
+    observer.open.clear()
+    served.inbox.put(one, "g", "a")
+    one.settle_in(600)
+    await asyncio.sleep(0)
+    served.task.cancel()
+    await asked.wait()
+    served.task.cancel()
+    assert isinstance(await served.end(), asyncio.CancelledError)
+    observer.open.set()
+    assert observer.forgotten == [one]
+    assert one.timer is not None
+    assert one.timer.cancelled()
+
+
+async def test_a_handler_has_the_context_variables_of_its_consumer(serve: Any, observer: Observer) -> None:
+    """The language, or the tenant, as middleware and ``connect()`` have set it; not those of who subscribed first."""
+    users = contextvars.ContextVar[str]("user", default="nobody")
+    seen = []
+
+    async def receive(subscription: Subscription, group: str, line: str) -> None:
+        seen.append((line, users.get()))
+
+    async def connect(consumer: Consumer, user: str) -> None:
+        users.set(user)
+        consumer.log.append("connected")
+
+    observer.receive = receive  # type: ignore[method-assign]
+    for user in ("one", "other"):
+        served = serve()
+        served.consumer.websocket_connect = lambda message, served=served, user=user: connect(served.consumer, user)
+        served.send("websocket.connect")
+        await until(lambda served=served: served.consumer.log == ["connected"])
+        users.set("the hub's")
+        served.inbox.put(subscribe(served.inbox, observer), "g", user)
+    await until(lambda: len(seen) == 2)
+    assert seen == [("one", "one"), ("other", "other")]
 
 
 async def test_a_timer_is_one_and_brings_what_is_due(inbox: Inbox, observer: Observer) -> None:
