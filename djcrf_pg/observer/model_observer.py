@@ -402,6 +402,8 @@ class ModelObserver(DCRFModelObserver):
         subscription.waited(names)
         for group in names:
             subscription.since.setdefault(group, probe.moment)
+        if subscription.inbox.gone:
+            self.forget(subscription)  # it ended meanwhile, and nobody else will
         return names
 
     def _refuse_if_too_many(
