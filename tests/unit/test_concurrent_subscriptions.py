@@ -123,11 +123,9 @@ async def test_the_last_that_fails_leaves_nothing(consumer: BoardConsumer, answe
     assert embedded.runtime("default").hub._lanes == {}
 
 
-async def test_one_that_succeeds_after_the_consumer_has_ended_leaves_nothing(
-    consumer: BoardConsumer, answers: list[Any]
-):
-    tasks = await both(consumer, answers, lambda number: f"r{number}")
+async def test_one_that_is_made_when_the_consumer_has_ended_leaves_nothing(consumer: BoardConsumer, answers: list[Any]):
     await end(consumer)
+    tasks = await both(consumer, answers, lambda number: f"r{number}")
     for answer in answers:
         answer.set_result(moment(5))
     await asyncio.gather(*tasks)
