@@ -439,16 +439,19 @@ class ModelObserver(DCRFModelObserver):
     async def _leave_unused(self, subscription: Subscription, groups: Collection[str]) -> None:
         """Leave groups that no subscription has and none waits for."""
         consumer = subscription.consumer
-        requests = consumer._observer_group_to_request_id[self._stable_observer_id]
-        hub = embedded.hub_of(self.model_cls)
-        for group in groups:  # all of them before the layer, which may fail
-            if not subscription.holds(group):
-                requests.pop(group, None)
-                hub.leave(subscription, group)
+        self._leave_lanes(subscription, groups)  # all of them before the layer, which may fail
         for group in groups:
             async with subscription.changing:
                 if group in consumer.groups and not subscription.holds(group):
                     await consumer.remove_group(group)
+
+    def _leave_lanes(self, subscription: Subscription, groups: Iterable[str]) -> None:
+        requests = subscription.consumer._observer_group_to_request_id[self._stable_observer_id]
+        hub = embedded.hub_of(self.model_cls)
+        for group in groups:
+            if not subscription.holds(group):
+                requests.pop(group, None)
+                hub.leave(subscription, group)
 
     def forget(self, subscription: Subscription) -> None:
         """Leave nothing of a subscription whose consumer has ended; the layer's groups are left by the hub."""
@@ -478,10 +481,14 @@ class ModelObserver(DCRFModelObserver):
         requests = consumer._observer_group_to_request_id[self._stable_observer_id]
         async with subscription.changing:
             known = list(requests)
-            groups = list(await super().unsubscribe(consumer, *args, request_id=request_id, **kwargs))
-            for group in groups:
-                if request_id is None or (group in known and group not in requests):
-                    subscription.since.pop(group, None)
+            names = list(self.group_names_for_consumer(*args, consumer=consumer, **kwargs))
+            try:
+                groups = list(await super().unsubscribe(consumer, *args, request_id=request_id, **kwargs))
+            finally:  # also where the layer fails
+                for group in names:
+                    if request_id is None or (group in known and group not in requests):
+                        subscription.since.pop(group, None)
+                self._leave_lanes(subscription, names)
         await self._leave_unused(subscription, groups)
         return groups
 

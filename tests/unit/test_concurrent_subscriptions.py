@@ -217,3 +217,19 @@ async def test_a_group_that_another_call_takes_while_it_is_left_stays(answers: l
     assert len(groups) == 3
     assert all(is_in_the_hub(consumer, group) for group in groups)
     assert layer.groups == consumer.groups == groups
+
+
+async def test_a_layer_that_fails_while_it_is_left_leaves_no_events(consumer: BoardConsumer, answers: list[Any]):
+    (task,) = [asyncio.create_task(consumer.tasks.subscribe(request_id="r"))]
+    await until(lambda: answers)
+    answers[0].set_result(moment(5))
+    (group,) = await task
+    assert is_in_the_hub(consumer, group)
+
+    async def fail(group: str, channel: str) -> None:
+        raise ConnectionError("down")
+
+    consumer.channel_layer.group_discard = fail
+    with pytest.raises(ConnectionError):
+        await consumer.tasks.unsubscribe(request_id="r")
+    assert embedded.runtime("default").hub._lanes == {}
