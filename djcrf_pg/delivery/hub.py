@@ -185,6 +185,7 @@ class Hub:
 
     def enter(self, subscription: Subscription, group: str) -> None:
         """Put a subscription into a lane, if it is not there."""
+        subscription.hub = self
         address = subscription.observer.address
         groups = self._lanes.setdefault(address, {})
         for name in (group, EVERYBODY):
