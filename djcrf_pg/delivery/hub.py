@@ -68,6 +68,10 @@ _RENEW, _RETAIN = 2.0, 30.0
 #: Seconds between two resyncs while a leader leads that nothing readable comes from.
 _SILENT = 10.0
 
+#: Seconds between two channels that are made anew, at least at first and at most. channels_redis keeps each layer that
+#: it has made until the loop is closed, and closes one within the other.
+_ANEW, _LONGEST_ANEW = 2.5, 120.0
+
 #: Seconds that the layer has to put a channel into a group, or to take it out.
 _PATIENCE = 2.0
 
@@ -171,7 +175,8 @@ class Hub:
         self._reachable = True
         now = time.monotonic()
         self._heard_at = self._asked_at = self._rejoined_at = self._renewed_at = self._retained_at = now
-        self._tidied_at = self._silent_at = -math.inf
+        self._tidied_at = self._silent_at = self._anew_at = -math.inf
+        self._anew = Backoff(_ANEW, _LONGEST_ANEW)
         self._failures: list[Any] = []
         self._left: list[tuple[BaseChannelLayer, str, list[str]]] = []
         self._is_leaving = False
@@ -180,6 +185,7 @@ class Hub:
 
     def enter(self, subscription: Subscription, group: str) -> None:
         """Put a subscription into a lane, if it is not there."""
+        subscription.hub = self
         address = subscription.observer.address
         groups = self._lanes.setdefault(address, {})
         for name in (group, EVERYBODY):
@@ -301,6 +307,7 @@ class Hub:
         are frozen. Nothing that concerns the former one may be waited for.
         """
         self._deaf = False
+        self._anew_at = time.monotonic() + self._anew.delay()
         self._tasks[0].cancel()
         former, channel = self._layer, self._channel
         self._layer = receiving_layer(anew=True)
@@ -355,6 +362,7 @@ class Hub:
                 self._happen(self._inbound.take(message, time.monotonic()))
                 if self._inbound.beats != beats:
                     self._heard_at = time.monotonic()
+                    self._anew.reset()
                     self._see_who_is_unobserved(self._heard_at)
 
     def _see_who_is_unobserved(self, now: float) -> None:
@@ -512,7 +520,7 @@ class Hub:
             if doubt is self._doubt:
                 self._doubt = None
             if silent and answer.leader is not None:
-                self._deaf = self._rejoined_at > self._heard_at + SILENCE
+                self._deaf = self._rejoined_at > self._heard_at + SILENCE and now >= self._anew_at
                 if now - self._silent_at >= _SILENT:
                     self._silent_at = now
                     self._happen(self._inbound.silence())

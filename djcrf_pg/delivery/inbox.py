@@ -92,6 +92,7 @@ class Subscription:
         reminded: Whether an entry that has :meth:`Receiver.settle` called is in the inbox.
         timer: What puts it there later.
         changing: Held while groups are left.
+        hub: That whose lanes it is in, or was.
     """
 
     observer: Any
@@ -107,6 +108,7 @@ class Subscription:
     reminded: bool = False
     timer: asyncio.TimerHandle | None = None
     changing: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
+    hub: Any = None
 
     @property
     def groups(self) -> list[str]:
@@ -161,12 +163,13 @@ class Inbox:
     Attributes:
         subscriptions: By the observer's id.
         gone: Whether the client is: its socket is closed, or closing. Nothing more is handed over.
+        closed: Whether the consumer has ended.
         error: What a handler has raised to end the consumer.
     """
 
     def __init__(self) -> None:
         self.subscriptions: dict[str, Subscription] = {}
-        self.gone = False
+        self.gone = self.closed = False
         self.error: BaseException | None = None
         self._entries: deque[tuple[Subscription, str, str]] = deque()
         self._bytes = 0
@@ -258,6 +261,7 @@ class Inbox:
 
     async def close(self) -> None:
         """End; the consumer has."""
+        self.closed = True
         self._consumer = None
         self.leave()
         try:

@@ -377,6 +377,7 @@ class ModelObserver(DCRFModelObserver):
         except ConfigurationError as error:
             raise SubscribeError(str(error)) from error
         names = list(self.group_names_for_consumer(*args, consumer=consumer, **kwargs))
+        self._refuse_if_ended(consumer)
         subscription = self._subscription(consumer)
         requests = consumer._observer_group_to_request_id[self._stable_observer_id]
         self._refuse_if_too_many(consumer, names, request_id, settings.MAX_SUBSCRIPTIONS)
@@ -393,6 +394,7 @@ class ModelObserver(DCRFModelObserver):
                     async with subscription.changing:  # else another call may be leaving it
                         await consumer.add_group(group)
             probe = await embedded.ready(alias, self.tables, subscription, names)
+            self._refuse_if_ended(consumer)
         except BaseException:
             subscription.waited(names)
             for group in fresh:
@@ -402,9 +404,12 @@ class ModelObserver(DCRFModelObserver):
         subscription.waited(names)
         for group in names:
             subscription.since.setdefault(group, probe.moment)
-        if subscription.inbox.gone:
-            self.forget(subscription)  # it ended meanwhile, and nobody else will
         return names
+
+    def _refuse_if_ended(self, consumer: AsyncAPIConsumer) -> None:
+        """Nobody would take such a subscription out of the hub again."""
+        if inbox_of(consumer).closed:
+            raise SubscribeError(f"{type(consumer).__name__} subscribes to {self.label} and has ended already.")
 
     def _refuse_if_too_many(
         self, consumer: AsyncAPIConsumer, groups: Collection[str], request_id: Any, most: int
@@ -455,9 +460,10 @@ class ModelObserver(DCRFModelObserver):
 
     def forget(self, subscription: Subscription) -> None:
         """Leave nothing of a subscription whose consumer has ended; the layer's groups are left by the hub."""
-        hub = embedded.hub_of(self.model_cls)
+        hub, consumer = subscription.hub, subscription.consumer
+        if hub is None:
+            return
         hub.forget(subscription)
-        consumer = subscription.consumer
         if consumer.channel_layer is not None and (
             left := [each for each in subscription.groups if each in consumer.groups]
         ):

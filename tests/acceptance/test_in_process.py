@@ -14,6 +14,7 @@ from django.test import override_settings
 from djangochannelsrestframework.observer import model_observer
 
 from djcrf_pg.capture.install import install
+from djcrf_pg.exceptions import SubscribeError
 from djcrf_pg.listener import embedded, leadership
 from djcrf_pg.observations import ConnectionFailed, ListenerEnded, Observation, PruneFailed, add_sink
 from djcrf_pg.routing import router
@@ -61,6 +62,48 @@ async def test_it_ends_in_order_when_asked():
     await embedded.close_all()
     assert here.listener.session is None
     await talk("and begins again")
+
+
+class Kept(BoardConsumer):
+    """Can be had from outside."""
+
+    async def websocket_connect(self, message: Any) -> None:
+        kept.append(self)
+        await super().websocket_connect(message)
+
+
+kept: list[Kept] = []
+
+
+async def connected() -> tuple[WebsocketCommunicator, Kept]:
+    """A client, and its consumer."""
+    communicator = WebsocketCommunicator(Kept.as_asgi(), "/ws/board/")
+    await communicator.connect(timeout=10)
+    return communicator, kept.pop()
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_a_consumer_that_has_ended_is_refused_and_nothing_of_it_is_left(waits: bool):
+    """A task of its own may be about to subscribe it, or be waiting, when the client goes."""
+    await talk("first")
+    communicator, consumer = await connected()
+    subscribing = None
+    if waits:
+        subscribing = asyncio.create_task(consumer.tasks.subscribe(request_id="r"))
+        await asyncio.sleep(0)
+    await communicator.disconnect()
+    with pytest.raises(SubscribeError, match=r"Kept subscribes to .* and has ended already"):
+        await (subscribing or consumer.tasks.subscribe(request_id="r"))
+    assert embedded.runtime("default").hub._lanes == {}
+    assert not consumer.groups
+
+
+async def test_a_consumer_that_ends_after_the_listener_begins_nothing_anew():
+    communicator, consumer = await connected()
+    await consumer.tasks.subscribe(request_id="r")
+    await embedded.close_all()
+    await communicator.disconnect()
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("djcrf_pg")]
 
 
 def test_a_loop_for_each_call():

@@ -16,7 +16,7 @@ from djcrf_pg.exceptions import ListenerUnavailable
 from djcrf_pg.listener import embedded
 from djcrf_pg.listener.gate import Probe
 from djcrf_pg.observer import model_observer
-from djcrf_pg.observer.consumers import end, inbox_of
+from djcrf_pg.observer.consumers import inbox_of
 from tests.processes import until
 from tests.testapp.consumers import BoardConsumer
 from tests.testapp.models import Task
@@ -120,15 +120,6 @@ async def test_the_last_that_fails_leaves_nothing(consumer: BoardConsumer, answe
         answer.set_exception(ListenerUnavailable("gone"))
     assert all(isinstance(error, ListenerUnavailable) for error in await asyncio.gather(*tasks, return_exceptions=True))
     assert consumer.channel_layer.groups == consumer.groups == set()
-    assert embedded.runtime("default").hub._lanes == {}
-
-
-async def test_one_that_is_made_when_the_consumer_has_ended_leaves_nothing(consumer: BoardConsumer, answers: list[Any]):
-    await end(consumer)
-    tasks = await both(consumer, answers, lambda number: f"r{number}")
-    for answer in answers:
-        answer.set_result(moment(5))
-    await asyncio.gather(*tasks)
     assert embedded.runtime("default").hub._lanes == {}
 
 

@@ -559,6 +559,22 @@ async def test_a_channel_that_stays_deaf_while_somebody_leads_is_made_anew(
     assert len([task for task in asyncio.all_tasks() if task.get_name() == "djcrf_pg hub"]) == 1
 
 
+async def test_a_channel_that_stays_deaf_is_made_anew_less_and_less_often(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As beside a leader of 0.1.0: each layer of channels_redis stays in memory for as long as the loop."""
+    monkeypatch.setattr(module, "_ANEW", 0.03, raising=False)
+    hub = site.hub = module.Hub(site.gate, lambda *_: True)
+    await site.subscribe("g")
+    monkeypatch.setattr(module, "SILENCE", 0.03)
+    channels = set()
+    ends = asyncio.get_running_loop().time() + 3
+    while asyncio.get_running_loop().time() < ends:
+        channels.add(hub._channel)
+        await asyncio.sleep(0.005)
+    assert 3 <= len(channels) <= 12
+
+
 async def test_all_load_again_where_asked(site: Site) -> None:
     one, other = await site.subscribe("g"), await site.subscribe("g", ELSEWHERE)
     site.hub.lose_all("failed")
