@@ -46,6 +46,7 @@ class Session:
         self.confirmed = self.opened = time.monotonic()
         self._alias = alias
         self._turn = asyncio.Lock()
+        self._lost = ""
 
     @classmethod
     async def open(cls, alias: str, role: str = "listener") -> "Session":
@@ -79,6 +80,8 @@ class Session:
             ConnectionError: The answer is lost; the connection is closed.
         """
         async with self._turn:
+            if self._lost:
+                raise ConnectionError(self._lost)  # also for who asks after the one that noticed it
             answer = asyncio.ensure_future(work(self.connection))
             try:
                 came = await _comes(answer, PATIENCE + expected)
@@ -86,10 +89,11 @@ class Session:
                     came = await _comes(answer, PATIENCE)
                 # It may have come while we asked.
                 if not came and not await _comes(answer, _STEP):
+                    self._lost = "the server does not answer, and works on no question of ours"
                     self.connection.terminate()
                     # Nobody hears from it any more, and it may hold the leader's lock.
                     await self._ask_elsewhere("end")
-                    raise ConnectionError("the server does not answer, and works on no question of ours")
+                    raise ConnectionError(self._lost)
                 result = answer.result()
             finally:
                 if not answer.done():
