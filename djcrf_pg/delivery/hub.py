@@ -271,7 +271,8 @@ class Hub:
 
     async def _begin(self, history: History) -> None:
         if not self._tasks:
-            self._layer = receiving_layer()
+            if self._layer is None:  # else a former try could not join
+                self._layer = receiving_layer()
             self._channel = await self._layer.new_channel()
             self._history = history
             await self._add(_BEATS)

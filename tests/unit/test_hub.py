@@ -543,6 +543,27 @@ async def test_a_layer_that_cannot_be_joined_refuses_the_subscription_and_the_ne
     await until(lambda: site.noted(one) == [("g", 1)])
 
 
+async def test_a_layer_that_cannot_be_joined_again_and_again_is_made_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """channels_redis keeps each one that it has made until the loop is closed."""
+    made = []
+
+    def receiving_layer(**options: Any) -> Any:
+        made.append(site.layer)
+        return site.layer
+
+    monkeypatch.setattr(module, "receiving_layer", receiving_layer)
+    site.layer.refuses = True
+    for _ in range(3):
+        with pytest.raises(ConnectionError):
+            await site.hub.join(TASKS, HISTORY)
+    site.layer.refuses = False
+    await site.hub.join(TASKS, HISTORY)
+    assert len(made) == 1
+    assert site.hub.is_in(TASKS)
+
+
 async def test_a_channel_that_stays_deaf_while_somebody_leads_is_made_anew(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
