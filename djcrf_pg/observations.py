@@ -212,6 +212,15 @@ class LayerUnreachable(Observation):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class HubFailed(Observation):
+    """What looks after the subscriptions of this process failed in a way that nobody foresaw; it goes on."""
+
+    level = logging.ERROR
+    template = "looking after the subscriptions of this process failed, and is tried again: {error}"
+    error: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class MessagesUnreadable(Observation):
     """Messages of the channel layer cannot be read, and are missing; said once for each term of a leader."""
 

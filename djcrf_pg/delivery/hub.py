@@ -48,11 +48,13 @@ from djcrf_pg.delivery.protocol import (
 from djcrf_pg.exceptions import ConfigurationError
 from djcrf_pg.observations import (
     ForeignMessages,
+    HubFailed,
     LayerUnreachable,
     MessagesMissing,
     MessagesUnreadable,
     ObserversUnknown,
     emit,
+    text_of,
 )
 
 #: Seconds between looks.
@@ -445,8 +447,13 @@ class Hub:
                 await asyncio.sleep(backoff.delay())
             else:
                 backoff.reset()
-            with contextlib.suppress(*_DATABASE_ERRORS):
+            try:
                 await self._mind_the_database()
+            except _DATABASE_ERRORS:
+                pass  # asked again with the next look
+            except Exception as error:
+                emit(HubFailed(error=text_of(error)), error)
+                await asyncio.sleep(backoff.delay())
 
     async def _mind_the_layer(self) -> None:
         now = time.monotonic()
@@ -529,9 +536,7 @@ class Hub:
             count = len(failures)  # more may come meanwhile
             await self._gate.record(failures[:count])
             del failures[:count]
-        if not self._lanes:
-            return
-        if now - self._renewed_at >= _RENEW:
+        if self._lanes and now - self._renewed_at >= _RENEW:
             self._renewed_at = now
             if not await self._gate.renew():
                 self.lose_all(CHANNEL_LAYER)

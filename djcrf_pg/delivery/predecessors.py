@@ -100,8 +100,8 @@ class Predecessors:
     async def _send(self, changed: Collection[int], held: Collection[int]) -> None:
         if not held:
             return
-        to = {one.resync_group(): one for one in self._observers(changed) if key_of(one) in held}
         try:
+            to = {one.resync_group(): one for one in self._observers(changed) if key_of(one) in held}
             for group, observer in to.items():
                 async with asyncio.timeout(_PATIENCE):
                     await channel_layer().group_send(group, message_of(observer, self._term))

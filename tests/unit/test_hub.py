@@ -737,7 +737,11 @@ async def test_failures_that_wait_have_a_bound(site: Site, monkeypatch: pytest.M
     assert site.gate.recorded == ["a", "b", "a"]
 
 
-@pytest.mark.parametrize("error", [ConnectionError("away"), ConfigurationError("a pooler")], ids=["away", "pooler"])
+@pytest.mark.parametrize(
+    "error",
+    [ConnectionError("away"), ConfigurationError("a pooler"), ArithmeticError("unforeseen")],
+    ids=["away", "pooler", "unforeseen"],
+)
 async def test_a_database_that_cannot_be_asked_ends_no_watch(
     site: Site, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
