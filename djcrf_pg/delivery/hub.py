@@ -466,7 +466,7 @@ class Hub:
             self._reported.update(dict.fromkeys(due, now))
             # What was dropped up to here, in the streams or on the way into them, is the same cause.
             snapshot = None
-            with contextlib.suppress(*_DATABASE_ERRORS):
+            with contextlib.suppress(Exception):  # a resync too many, then
                 async with asyncio.timeout(_ASK):
                     snapshot = (await self._question()).moment.snapshot
             self._report([self._losses.pop(stream) for stream in due], snapshot)
