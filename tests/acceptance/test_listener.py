@@ -73,8 +73,8 @@ def test_an_embedded_leader_with_a_backlog_accepts_subscribers(
     board.subscribe("tasks")
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT pg_visible_in_snapshot((SELECT max(xid) FROM djcrf_pg_change WHERE op = 'I'), snapshot) "
-            "FROM djcrf_pg_cursor"
+            "SELECT pg_visible_in_snapshot(xid, snapshot) FROM djcrf_pg_cursor, djcrf_pg_change "
+            "WHERE op = 'I' ORDER BY xid DESC LIMIT 1"
         )
         assert cursor.fetchall() == [(False,)]
     # Nothing of the backlog is for it.
