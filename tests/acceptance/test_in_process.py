@@ -83,15 +83,29 @@ async def connected() -> tuple[WebsocketCommunicator, Kept]:
 
 
 @pytest.mark.parametrize("waits", [True, False])
-async def test_a_consumer_that_has_ended_is_refused_and_nothing_of_it_is_left(waits: bool):
+async def test_a_consumer_that_has_ended_is_refused_and_nothing_of_it_is_left(
+    waits: bool, monkeypatch: pytest.MonkeyPatch
+):
     """A task of its own may be about to subscribe it, or be waiting, when the client goes."""
     await talk("first")
     communicator, consumer = await connected()
     subscribing = None
     if waits:
+        asked, may_answer, ready = asyncio.Event(), asyncio.Event(), embedded.ready
+
+        async def late(*arguments: Any) -> Any:
+            answer = await ready(*arguments)
+            asked.set()
+            await may_answer.wait()
+            return answer
+
+        monkeypatch.setattr(embedded, "ready", late)
         subscribing = asyncio.create_task(consumer.tasks.subscribe(request_id="r"))
-        await asyncio.sleep(0)
-    await communicator.disconnect()
+        await asked.wait()
+        await communicator.disconnect()
+        may_answer.set()
+    else:
+        await communicator.disconnect()
     with pytest.raises(SubscribeError, match=r"Kept subscribes to .* and has ended already"):
         await (subscribing or consumer.tasks.subscribe(request_id="r"))
     assert embedded.runtime("default").hub._lanes == {}

@@ -201,7 +201,8 @@ async def test_an_in_memory_layer_that_was_flushed_is_a_resync(transactional_db,
     communicator = await subscribed()
     # As it does itself with a channel whose messages nobody read in time.
     get_channel_layer().groups.clear()
-    message = await communicator.receive_json_from(timeout=10)
+    await Task.objects.acreate(title="lost")
+    message = await communicator.receive_json_from(timeout=20)
     assert (message["action"], message["data"]["reason"]) == ("resync", "channel_layer")
     await hears_live(communicator)
     await communicator.disconnect()
