@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from asgiref.sync import SyncToAsync
 from django.db import connection, connections
 
 from tests import processes, servers
@@ -58,6 +59,16 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 # -- servers -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def no_connection_left_to_other_tests() -> Iterator[None]:
+    """Closes what a coroutine's queries have opened in asgiref's thread.
+
+    Channels looks at it before each handler, of whatever test; and a unit test may use no database.
+    """
+    yield
+    SyncToAsync.single_thread_executor.submit(connections.close_all).result(processes.TIMEOUT)
 
 
 @pytest.fixture(scope="session")
