@@ -159,6 +159,7 @@ async def evicted(server: RedisServer, pg: PgParams) -> None:
         assert client.delete(f"asgi:group:{group}") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "fault"),
     [(CORE, emptied), (CORE, evicted), (PUBSUB, emptied), (PUBSUB, restarted), (PUBSUB, disconnected)],
@@ -187,6 +188,7 @@ async def test_a_redis_that_forgets_is_one_resync_at_most_within_seconds(
         assert len(follower.resyncs) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"prefix": "site"}, {"symmetric_encryption_keys": ["secret"]}])
 async def test_two_hosts_that_are_emptied_one_after_the_other_lose_nothing_unnoticed(
     options: dict[str, Any],
