@@ -22,6 +22,15 @@ _KEYS = 50_000
 
 _CURSOR = "leader"
 
+#: What ends a connection, or keeps one from being made.
+CONNECTION_ERRORS = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what a session that was terminated in the middle of a query may end in
+)
+
 #: What comes back with each try for the same rows: text that has no equivalent in UTF-8 and other data exceptions, a
 #: temp_file_limit or memory that does not suffice, a value over a limit, and damage (PostgreSQL manual, appendix A).
 FAILS_AGAIN = (

@@ -21,11 +21,11 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
-import asyncpg
 from channels.db import aclose_old_connections
 from channels.layers import BaseChannelLayer
 
 from djcrf_pg.changelog.cursor import Snapshot
+from djcrf_pg.changelog.reader import CONNECTION_ERRORS
 from djcrf_pg.delivery.backoff import Backoff
 from djcrf_pg.delivery.envelope import CHANNEL_LAYER, UNOBSERVED, UNTOLD
 from djcrf_pg.delivery.inbox import Moment, Subscription
@@ -96,14 +96,8 @@ _PARALLEL = 8
 #: The group of the heartbeats among the streams.
 _BEATS = None
 
-_DATABASE_ERRORS = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    ConfigurationError,  # a pooler that was put in front
-)
+#: What is foreseen of the database: a pooler that was put in front is the last.
+_DATABASE_ERRORS = (*CONNECTION_ERRORS, ConfigurationError)
 
 
 class Answer(Protocol):
@@ -153,7 +147,6 @@ class Hub:
     def __init__(self, gate: Gate, is_ours: Callable[[History, int], bool]) -> None:
         self._gate = gate
         self._is_ours = is_ours
-        self._claim: tuple[History, int] | None = None
         #: Observers that the leader does not have, to when their subscriptions last had to load again.
         self._unobserved: dict[str, float] = {}
         #: Observer to group to who is there; all subscriptions of the observer are in :data:`EVERYBODY` as well.
@@ -241,7 +234,7 @@ class Hub:
 
     def knows(self, address: str) -> bool | None:
         """Whether the leader has an observer; None where it has not said so yet."""
-        if self._claim is not None and self._is_ours(*self._claim):
+        if self._standing is not None and self._is_ours(*self._standing[:2]):
             return True
         return self._inbound.knows(address)
 
@@ -330,7 +323,6 @@ class Hub:
             doubt: For what it was asked.
         """
         standing = Standing(answer.history, answer.term, answer.moment.snapshot)
-        self._claim = standing[:2]
         if self._history is not None and answer.history.group(_BEATS) != self._history.group(_BEATS):
             self._history = answer.history  # its groups have other names
             self._broken = True

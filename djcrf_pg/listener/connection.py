@@ -17,15 +17,6 @@ from djcrf_pg.exceptions import ConfigurationError
 from djcrf_pg.listener.parameters import asyncpg_arguments
 from djcrf_pg.listener.pooler import is_shared
 
-#: What ends a connection, or keeps one from being made.
-CONNECTION_ERRORS = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # what a session that was terminated in the middle of a query may end in
-)
-
 #: Seconds that a backend may take to say what it connects with, and that a server has to answer unless
 #: ``connect_timeout`` says otherwise.
 _PATIENCE = 10.0

@@ -19,7 +19,7 @@ from djcrf_pg.changelog.change import UNWRITABLE, Change
 from djcrf_pg.changelog.cursor import Position
 from djcrf_pg.changelog.decode import StaleRelation
 from djcrf_pg.changelog.net import UNREADABLE, RowChange
-from djcrf_pg.changelog.reader import FAILS_AGAIN, ChangeLog, Piece
+from djcrf_pg.changelog.reader import CONNECTION_ERRORS, FAILS_AGAIN, ChangeLog, Piece
 from djcrf_pg.delivery.backoff import Backoff
 from djcrf_pg.delivery.envelope import NEVER_SEEN
 from djcrf_pg.delivery.interest import EVERYTHING, Interest
@@ -27,7 +27,6 @@ from djcrf_pg.delivery.predecessors import Predecessors
 from djcrf_pg.delivery.protocol import Item, Point
 from djcrf_pg.delivery.streams import Streams
 from djcrf_pg.exceptions import LeadershipLost
-from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.failures import Asked, Failures, again
 from djcrf_pg.listener.gate import HOLDER_CLASS_ID
 from djcrf_pg.listener.session import Session

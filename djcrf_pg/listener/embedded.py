@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from django.db import router
 from django.db.models import Model
 
+from djcrf_pg.changelog.reader import CONNECTION_ERRORS
 from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.backoff import Backoff
 from djcrf_pg.delivery.envelope import LISTENER, UNTOLD
@@ -34,7 +35,6 @@ from djcrf_pg.exceptions import (
     SubscribeError,
     TriggersMissing,
 )
-from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.gate import Gate, Probe
 from djcrf_pg.listener.service import Listener
 from djcrf_pg.observations import ListenerEnded, emit

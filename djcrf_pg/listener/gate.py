@@ -17,12 +17,12 @@ from django.db import connections
 from djcrf_pg import sql
 from djcrf_pg.capture.plan import TRIGGERS
 from djcrf_pg.changelog.cursor import Snapshot
+from djcrf_pg.changelog.reader import CONNECTION_ERRORS
 from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.inbox import Moment
 from djcrf_pg.delivery.interest import CHUNK, Published
 from djcrf_pg.delivery.protocol import History
 from djcrf_pg.exceptions import ConfigurationError
-from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.election import HISTORY, HOLDER, PROJECT_CLASS_ID, key_of_project
 from djcrf_pg.listener.failures import record
 from djcrf_pg.listener.session import Session

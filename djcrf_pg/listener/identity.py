@@ -6,9 +6,9 @@ from typing import Any
 
 from djcrf_pg.capture.catalog import IDENTITY
 from djcrf_pg.capture.siblings import look_alike, may_be_siblings
-from djcrf_pg.changelog.reader import Asks
+from djcrf_pg.changelog.reader import CONNECTION_ERRORS, Asks
 from djcrf_pg.exceptions import ConfigurationError
-from djcrf_pg.listener.connection import CONNECTION_ERRORS, connect
+from djcrf_pg.listener.connection import connect
 
 Identity = tuple[Any, ...]
 

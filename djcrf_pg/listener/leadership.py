@@ -8,13 +8,12 @@ from contextlib import asynccontextmanager, suppress
 import asyncpg
 
 from djcrf_pg.changelog.cursor import Position
-from djcrf_pg.changelog.reader import ChangeLog, Piece, Taken
+from djcrf_pg.changelog.reader import CONNECTION_ERRORS, ChangeLog, Piece, Taken
 from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.predecessors import Predecessors
 from djcrf_pg.delivery.protocol import BEAT, History, Outbound
 from djcrf_pg.delivery.streams import Streams
 from djcrf_pg.exceptions import LeadershipLost
-from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.dispatch import PART, Dispatch, Host
 from djcrf_pg.listener.doorbell import BUSY, LINGER, LONGEST_REST, LOOK, REST, Bell, Doze
 from djcrf_pg.listener.election import LEASE

@@ -11,12 +11,11 @@ from typing import Any, TypeVar
 import psycopg
 from django.db import connections
 
-from djcrf_pg.changelog.reader import ChangeLog, Taken
+from djcrf_pg.changelog.reader import CONNECTION_ERRORS, ChangeLog, Taken
 from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.backoff import Backoff
 from djcrf_pg.delivery.protocol import History
 from djcrf_pg.exceptions import ChannelLayerError, ConfigurationError, LeadershipLost, NotMigrated
-from djcrf_pg.listener.connection import CONNECTION_ERRORS
 from djcrf_pg.listener.doorbell import Bell
 from djcrf_pg.listener.election import begin_term, claim, stand_by, try_lead
 from djcrf_pg.listener.leadership import Leadership, Obstacle

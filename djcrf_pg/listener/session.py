@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import asyncpg
 
 from djcrf_pg import sql
-from djcrf_pg.changelog.reader import Connection
-from djcrf_pg.listener.connection import CONNECTION_ERRORS, connect
+from djcrf_pg.changelog.reader import CONNECTION_ERRORS, Connection
+from djcrf_pg.listener.connection import connect
 from djcrf_pg.listener.pooler import server_process
 
 #: Seconds that an answer may take before it is asked after, and that this question may take.
@@ -34,7 +34,6 @@ class Session:
     Attributes:
         connection: The connection, for what is no question.
         pid: The server process.
-        opened: When it began, in seconds of ``time.monotonic()``.
         confirmed: When the server last answered, in seconds of ``time.monotonic()``.
     """
 
@@ -43,7 +42,7 @@ class Session:
         self.pid = pid
         self._name = self._named()
         self._sql = sql.queries("djcrf_pg.listener", "session.sql")
-        self.confirmed = self.opened = time.monotonic()
+        self.confirmed = time.monotonic()
         self._alias = alias
         self._turn = asyncio.Lock()
         self._lost = ""
