@@ -7,12 +7,16 @@ from channels.layers import InMemoryChannelLayer, channel_layers, get_channel_la
 from django.utils.module_loading import import_string
 
 from djcrf_pg.exceptions import ChannelLayerError
+from djcrf_pg.observations import LayerFailed, emit
 
 try:
     from channels_redis.core import RedisChannelLayer
     from channels_redis.pubsub import RedisPubSubChannelLayer
 except ImportError:  # an extra
     RedisChannelLayer = RedisPubSubChannelLayer = ()
+
+#: Seconds that it has for one message. One that it took all the same comes twice, with one number.
+PATIENCE = 4.0
 
 
 def channel_layer() -> Any:
@@ -56,6 +60,16 @@ def _place_of(host: Any) -> str:
         return ":".join(map(str, host))
     # Of a URL, the user's part and the query may have a password.
     return str(host).partition("?")[0].rpartition("@")[2].rpartition("://")[2]
+
+
+def report_failure(error: Exception, delay: float) -> None:
+    """Say that the default layer took no message.
+
+    Args:
+        error: What it raised.
+        delay: Seconds until it is tried again.
+    """
+    emit(LayerFailed(layer=describe(channel_layer()), error=repr(error), delay=delay))
 
 
 def receiving_layer(*, anew: bool = False) -> Any:

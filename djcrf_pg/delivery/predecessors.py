@@ -16,9 +16,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from djcrf_pg.delivery.envelope import NEVER_SEEN, RESYNC, Event
-from djcrf_pg.delivery.layer import channel_layer, describe
+from djcrf_pg.delivery.layer import PATIENCE, channel_layer, report_failure
 from djcrf_pg.delivery.protocol import KEY
-from djcrf_pg.observations import LayerFailed, emit
 from djcrf_pg.registry import Observed
 
 #: The first half of the keys of the locks; the second is :func:`key_of` an observer.
@@ -29,9 +28,6 @@ PAUSE = 5.0
 
 #: The version of the envelopes, and the reason of the resyncs.
 VERSION, REASON = 1, "unreadable"
-
-#: Seconds that the layer has for one message.
-_PATIENCE = 4.0
 
 
 def key_of(observer: Observed) -> int:
@@ -103,8 +99,8 @@ class Predecessors:
         try:
             to = {one.resync_group(): one for one in self._observers(changed) if key_of(one) in held}
             for group, observer in to.items():
-                async with asyncio.timeout(_PATIENCE):
+                async with asyncio.timeout(PATIENCE):
                     await channel_layer().group_send(group, message_of(observer, self._term))
         except Exception as error:
-            emit(LayerFailed(layer=describe(channel_layer()), error=repr(error), delay=PAUSE))
+            report_failure(error, PAUSE)
             self.note(changed)

@@ -12,13 +12,10 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from djcrf_pg.changelog.cursor import Position
 from djcrf_pg.delivery.backoff import Backoff
-from djcrf_pg.delivery.layer import channel_layer, describe
+from djcrf_pg.delivery.layer import PATIENCE, channel_layer, report_failure
 from djcrf_pg.delivery.protocol import BEAT, KEY, TYPE, History, Item, Message, Outbound
 from djcrf_pg.exceptions import LeadershipLost, ungrouped
-from djcrf_pg.observations import LayerFailed, LayerRefused, emit
-
-#: Seconds that the layer has for one message. One that it took all the same comes twice, with one number.
-PATIENCE = 4.0
+from djcrf_pg.observations import LayerRefused, emit
 
 #: Seconds that it has once the listener is asked to stop, which is to end in five.
 _GRACE = 1.0
@@ -118,7 +115,7 @@ class Streams:
                 raise
             except Exception as error:
                 delay = backoff.delay()
-                emit(LayerFailed(layer=describe(channel_layer()), error=repr(error), delay=delay))
+                report_failure(error, delay)
                 if await self._pause(delay):
                     raise LeadershipLost("it is asked to stop, and the channel layer takes nothing") from error
             else:
@@ -141,7 +138,7 @@ class Streams:
             try:
                 await self._put(self._history.group(None), heartbeat.text)
             except Exception as error:
-                emit(LayerFailed(layer=describe(channel_layer()), error=repr(error), delay=BEAT))
+                report_failure(error, BEAT)
                 return False
             self._outbound.told(heartbeat)
             self._begun.set()
