@@ -315,6 +315,12 @@ class Served:
         """What comes from the client."""
         self.messages.put_nowait({"type": type})
 
+    async def until(self, condition: Callable[[], Any]) -> None:
+        """Wait for that, or raise what it ended with meanwhile."""
+        await until(lambda: self.task.done() or condition())
+        if self.task.done():
+            self.task.result()
+
     async def end(self) -> BaseException | None:
         """Wait for its end; what it ended with."""
         await asyncio.wait([self.task], timeout=10)
@@ -349,7 +355,7 @@ async def serve() -> AsyncIterator[Callable[..., Served]]:
 async def began(served: Served, observer: Observer) -> Subscription:
     """Subscribe when the consumer runs."""
     served.send("websocket.inner")
-    await until(lambda: served.consumer.log == ["inner"])
+    await served.until(lambda: served.consumer.log == ["inner"])
     served.consumer.log.clear()
     return subscribe(served.inbox, observer)
 
@@ -358,29 +364,29 @@ async def test_an_action_and_a_handler_are_never_run_at_once(serve: Any, observe
     served = serve()
     one = await began(served, observer)
     served.send("websocket.slow")
-    await until(lambda: served.consumer.log == ["begins"])
+    await served.until(lambda: served.consumer.log == ["begins"])
     served.inbox.put(one, "g", "a")
     for _ in range(10):
         await asyncio.sleep(0)
     assert observer.calls == 0
     served.consumer.open.set()
-    await until(lambda: observer.noted == ["a"])
+    await served.until(lambda: observer.noted == ["a"])
     observer.open.clear()
     served.inbox.put(one, "g", "b")
-    await until(lambda: observer.busy)
+    await served.until(lambda: observer.busy)
     served.send("websocket.inner")
     for _ in range(10):
         await asyncio.sleep(0)
     assert served.consumer.log == ["begins", "ends"]
     observer.open.set()
-    await until(lambda: served.consumer.log == ["begins", "ends", "inner"])
+    await served.until(lambda: served.consumer.log == ["begins", "ends", "inner"])
 
 
 async def test_an_action_may_dispatch_another_one(serve: Any) -> None:
     served = serve()
     served.send("websocket.again")
     served.send("websocket.again")
-    await until(lambda: served.consumer.log == ["inner", "outer"] * 2)
+    await served.until(lambda: served.consumer.log == ["inner", "outer"] * 2)
 
 
 async def test_a_handler_that_stops_the_consumer_ends_it(serve: Any, observer: Observer) -> None:
@@ -522,7 +528,7 @@ async def test_a_handler_has_the_context_variables_of_its_consumer(serve: Any, o
         served = serve()
         served.consumer.websocket_connect = lambda message, served=served, user=user: connect(served.consumer, user)
         served.send("websocket.connect")
-        await until(lambda served=served: served.consumer.log == ["connected"])
+        await served.until(lambda served=served: served.consumer.log == ["connected"])
         users.set("the hub's")
         served.inbox.put(subscribe(served.inbox, observer), "g", user)
     await until(lambda: len(seen) == 2)
