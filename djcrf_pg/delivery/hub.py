@@ -523,7 +523,7 @@ class Hub:
                 self._deaf = self._rejoined_at > self._heard_at + SILENCE and now >= self._anew_at
                 if now - self._silent_at >= _SILENT:
                     self._silent_at = now
-                    self._happen(self._inbound.silence())
+                    self._happen(self._inbound.silence(now))
         if failures := self._failures:
             count = len(failures)  # more may come meanwhile
             await self._gate.record(failures[:count])

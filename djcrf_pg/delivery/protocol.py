@@ -58,10 +58,12 @@ It keeps two numbers and two points for each stream.
 - A term or a history that is not the database's, as far as known, is a :class:`Doubt`: the caller asks the database
   until it answers, and meanwhile such messages are held, :data:`HELD_BYTES` at most. The answer counts, whatever it
   is. The same term or a higher one goes on; a lower one or another history means that the database is not the one it
-  was (a failover, a restored backup), and all is lost up to the answer's snapshot.
+  was (a failover, a restored backup), and all is lost up to the answer's snapshot. Between what was heard last and the
+  answer there may have been leaders that nobody asked about. What they sent is followed too, in rising order: a term
+  that is neither below the last one that was followed nor above the answer.
 - After :data:`SILENCE` seconds without anything readable the caller joins its groups again, asks the database and,
   where somebody leads, calls :meth:`~Inbound.silence`. That alone is no loss: if messages were lost, the next heartbeat
-  says so.
+  says so, and a leader that the database has named for a shorter time may not have begun yet.
 
 It keeps, for each stream joined: a term, a number, two points, a position, and what the last heartbeats promised.
 
@@ -560,6 +562,8 @@ class Inbound:
         self._wants = wants
         self._streams: dict[int, _Stream] = {}
         self._standing: Standing | None = None
+        #: When the database first named the term, and the last term that was followed.
+        self._named_at, self._followed = 0.0, 0
         self._hears = self._garbled = self._complained = False
         self._observers: frozenset[str] | None = None
         self._held: list[tuple[_Batch | _Beat, int]] = []
@@ -593,11 +597,15 @@ class Inbound:
         """
         happened: list[Happening] = []
         before, self._standing = self._standing, standing
-        if before is not None and (before.history != standing.history or before.term > standing.term):
+        if before is None:
+            self._followed = standing.term
+        elif before.history != standing.history or before.term > standing.term:
             # Numbers and positions are those of another course of events.
             happened += [Loss(stream, None, None) for stream, state in self._streams.items() if state.known is not None]
             self._streams = {stream: _Stream() for stream in self._streams}
+            self._followed = standing.term
         if before is None or before[:2] != standing[:2]:
+            self._named_at = now
             self._hears = self._garbled = self._complained = False
             self._observers = None
         for stream in streams:
@@ -616,7 +624,7 @@ class Inbound:
     def _refute(self, doubt: Doubt) -> list[Happening]:
         assert self._standing is not None
         history, term = claim = doubt.history, doubt.term
-        if claim == self._standing[:2]:
+        if self._is_followed(*claim):
             return []
         self._refuted[claim] = None
         if len(self._refuted) > _REFUTED:
@@ -631,13 +639,16 @@ class Inbound:
         """Whether the leader has an observer; None where no heartbeat of its term has come yet."""
         return None if self._observers is None else digits_of(observer) in self._observers
 
-    def silence(self) -> list[Loss]:
-        """Note that somebody leads, and nothing readable has come since the database said so, or for :data:`SILENCE`.
+    def silence(self, now: float) -> list[Loss]:
+        """Note that somebody leads, and nothing readable has come for :data:`SILENCE`.
+
+        Args:
+            now: Seconds of some clock.
 
         Returns:
-            What may be lost: the leader is of another version. Nothing where it is only silent.
+            What may be lost: the leader is of another version. Nothing where it is only silent, or has just begun.
         """
-        if self._standing is None or (self._hears and not self._garbled):
+        if self._standing is None or (self._hears and not self._garbled) or now - self._named_at < SILENCE:
             return []
         return [loss for stream in self._streams for loss in self._lose(stream, None)]
 
@@ -665,12 +676,18 @@ class Inbound:
 
     def _heed(self, read: _Batch | _Beat, size: int, now: float) -> list[Happening]:
         claim = (read.history, read.term)
-        if self._standing is None or claim != self._standing[:2]:
+        if self._standing is None or not self._is_followed(*claim):
             return self._hold(read, size, claim)
-        self._hears = True
+        self._followed = read.term
+        self._hears |= claim == self._standing[:2]
         if isinstance(read, _Beat):
             return self._compare(read, now)
         return self._follow(read)
+
+    def _is_followed(self, history: History, term: int) -> bool:
+        """Whether messages are those of the leader, or of one before it that nobody asked about."""
+        standing = self._standing
+        return standing is not None and history == standing.history and self._followed <= term <= standing.term
 
     def _hold(self, read: _Batch | _Beat, size: int, claim: tuple[History, int]) -> list[Happening]:
         if claim in self._refuted:
@@ -713,8 +730,9 @@ class Inbound:
     def _compare(self, beat: _Beat, now: float) -> list[Happening]:
         """A heartbeat."""
         self.beats += 1
-        self._garbled = False
-        self._observers = beat.observers
+        if self._standing is not None and beat.term == self._standing.term:
+            self._garbled = False
+            self._observers = beat.observers
         happened: list[Happening] = []
         for stream, state in self._streams.items():
             if state.known is not None:

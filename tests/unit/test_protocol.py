@@ -23,6 +23,7 @@ from djcrf_pg.delivery.protocol import (
     EVERYBODY,
     KEY,
     PATIENCE,
+    SILENCE,
     STREAMS,
     TYPE,
     Arrival,
@@ -210,7 +211,7 @@ class Wire(RuleBasedStateMachine):
     @rule()
     def lead(self) -> None:
         if not self.lossy:
-            self.flush()  # a new leader takes longer than a message
+            self.receive_all()  # a new leader takes longer than a message, if not than an answer of the database
         self.db.term += 1
         self.position = self.db.cursor
         self.out = Outbound(OURS, self.db.term, self.position, max_events=2, max_bytes=10_000)
@@ -318,6 +319,13 @@ class Wire(RuleBasedStateMachine):
         self.save()
         self.kill()
 
+    @rule(lane=st.sampled_from(LANES))
+    def fail_over(self, lane: str) -> None:
+        """A leader that has sent little when the next one comes."""
+        self.kill()
+        self.lead()
+        self.change_and_send([lane], ["arrives"])
+
     # The process.
 
     @rule(stream=st.sampled_from(USED))
@@ -362,11 +370,15 @@ class Wire(RuleBasedStateMachine):
             self.flush()
         self.now += PATIENCE
 
-    def flush(self) -> None:
+    def receive_all(self) -> None:
         """Receive all that is on its way."""
         for texts in self.lanes.values():
             while texts:
                 self.heed(self.inbound.take(wire(texts.popleft()), self.now))
+
+    def flush(self) -> None:
+        """Receive all that is on its way, and have the database answer."""
+        self.receive_all()
         if self.doubt is not None:
             self.ask()
 
@@ -650,6 +662,21 @@ def test_messages_of_a_new_leader_are_held_until_the_database_has_confirmed_it()
     assert len(held) == 2
 
 
+def test_leaders_that_came_and_went_before_the_database_answered_are_followed_in_order() -> None:
+    end = inbound()
+    first, second, third = [
+        Outbound(OURS, term, Position(Snapshot(10, 10)), max_events=9, max_bytes=9) for term in (4, 5, 6)
+    ]
+    (doubt,) = end.take(wire(one(first, body="first")), 0.0)
+    assert isinstance(doubt, Doubt)
+    assert [end.take(wire(one(out, body="held")), 0.0) for out in (second, first)] == [[], []]
+    found = end.learn(Standing(OURS, 6, Snapshot(40, 40)), USED, 0.0, doubt)
+    assert [one.events[0].body for one in found if isinstance(one, Arrival)] == ["first", "held"]
+    assert isinstance(found[2], Doubt), "the first is not followed any more when the second was"
+    (arrival,) = end.take(wire(one(third)), 0.0)
+    assert isinstance(arrival, Arrival)
+
+
 def test_what_is_held_has_bounds_and_what_is_over_them_is_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "HELD", 2)
     end, out = inbound(), Outbound(OURS, 4, Position(Snapshot(10, 10)), max_events=9, max_bytes=9)
@@ -678,17 +705,18 @@ def test_a_leader_of_another_version_is_one_report_and_a_loss_for_each_stream_as
     other = wire(text.replace('"v":2', '"v":3'))
     found = [happening for _ in range(5) for happening in end.take(other, 0.0)]
     assert found == [Unreadable("ValueError: its version is 3, and here is 2")]
-    assert {loss.stream for loss in end.silence()} == set(USED)
-    assert end.take(other, 0.0) == []
-    assert {loss.stream for loss in end.silence()} == set(USED)
+    assert {loss.stream for loss in end.silence(SILENCE)} == set(USED)
+    assert end.take(other, SILENCE) == []
+    assert {loss.stream for loss in end.silence(SILENCE)} == set(USED)
 
 
 def test_a_leader_of_which_nothing_comes_is_a_loss_and_one_that_falls_silent_is_none() -> None:
     end, out = inbound(), outbound()
     end.take(wire(out.heartbeat().text), 0.0)
-    assert end.silence() == []
+    assert end.silence(SILENCE) == []
     end.learn(Standing(OURS, 4, Snapshot(10, 10)), USED, 1.0)
-    assert len(end.silence()) == len(USED), "an old leader took over"
+    assert end.silence(SILENCE) == [], "it has just begun"
+    assert len(end.silence(1.0 + SILENCE)) == len(USED), "an old leader took over"
 
 
 # One step at a time, where the machine above comes seldom.
