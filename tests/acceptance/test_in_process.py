@@ -21,7 +21,7 @@ from djcrf_pg.routing import router
 from tests.processes import until
 from tests.servers import PgParams
 from tests.testapp.consumers import BoardConsumer
-from tests.testapp.models import Task
+from tests.testapp.models import Project, Task
 
 pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
 
@@ -354,11 +354,12 @@ async def test_a_listener_that_ends_for_good_says_so_and_starts_again():
     forget = add_sink(lambda observation, error: said.append(observation))
     try:
         with override_settings(DJCRF_PG={"BATCHSIZE": 1}):
+            await Project.objects.acreate(name="has it read")  # nobody here is told
+            ended = await until(lambda: [each for each in said if isinstance(each, ListenerEnded)])
+            assert "'BATCHSIZE'" in ended[0].error
             task = await Task.objects.acreate(title="meanwhile")
             told = await communicator.receive_json_from(timeout=10)
             assert (told["action"], told["data"]["reason"]) == ("resync", "listener"), told
-            ended = [each for each in said if isinstance(each, ListenerEnded)]
-            assert "'BATCHSIZE'" in ended[0].error
         # Nobody asks for it.
         event = await communicator.receive_json_from(timeout=10)
         assert (event["action"], event["body"]) == ("create", {"pk": task.pk})
