@@ -34,8 +34,8 @@ Redis is gone; with its `pubsub` they live on, and have to be told what they mis
 
 Other clients come and vanish beside it, in the same process, $most at a time at most. They subscribe to everything, or
 to a group of their own. Some read slowly and some nothing, until their sockets are full, and then their inboxes, which
-hold $inbox events here. None of them sends a close frame: they reset the connection or just end it, and some do so while
-they subscribe.
+hold $inbox events here. None of them sends a close frame: they reset the connection or just end it, and some do so
+while they subscribe.
 
 The channel layer loses messages. `core` has a capacity of $capacity (its default is 100), and receives more than that
 while the process of the clients is stopped. The *lossy* layers drop $share % of all messages to groups, heartbeats
@@ -83,9 +83,9 @@ a cursor that is saved before the sends, resyncs that overtake rows, nor a doorb
 "awake" (that one only when told to try): the window in which these do harm is narrow, and others have tests of their
 own, or [a model checker](doorbell.md#checked-by-a-model-checker).
 
-It did find faults that nobody had thought of. A leader that was stopped in the middle of sending a question looked busy,
-and no standby took over. And a leader that was behind sent old events to clients that had just loaded newer rows after
-a loss; when a lossy layer dropped the last of them, the clients kept an old row.
+It did find faults that nobody had thought of. A leader that was stopped in the middle of sending a question looked
+busy, and no standby took over. And a leader that was behind sent old events to clients that had just loaded newer rows
+after a loss; when a lossy layer dropped the last of them, the clients kept an old row.
 
 ## Run it
 
