@@ -24,7 +24,6 @@ from typing import Any, Protocol
 from channels.db import aclose_old_connections
 from channels.layers import BaseChannelLayer
 
-from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.changelog.reader import CONNECTION_ERRORS
 from djcrf_pg.delivery.backoff import Backoff
 from djcrf_pg.delivery.envelope import CHANNEL_LAYER, UNOBSERVED, UNTOLD
@@ -457,11 +456,11 @@ class Hub:
         if due:
             self._reported.update(dict.fromkeys(due, now))
             # What was dropped up to here, in the streams or on the way into them, is the same cause.
-            snapshot = None
+            moment = None
             with contextlib.suppress(Exception):  # a resync too many, then
                 async with asyncio.timeout(_ASK):
-                    snapshot = (await self._question()).moment.snapshot
-            self._report([self._losses.pop(stream) for stream in due], snapshot)
+                    moment = (await self._question()).moment
+            self._report([self._losses.pop(stream) for stream in due], moment)
         used = set(map(stream_of, self._lanes))
         for stream in [stream for stream in self.streams if stream not in used]:
             if now - self._unused.setdefault(stream, now) >= _LINGER:
@@ -498,13 +497,13 @@ class Hub:
                 async with asyncio.timeout(_PATIENCE):  # whoever subscribes waits meanwhile
                     await self._layer.group_discard(self._history.group(stream), self._channel)
 
-    def _report(self, losses: Sequence[Loss], snapshot: Snapshot | None) -> None:
+    def _report(self, losses: Sequence[Loss], moment: Moment | None) -> None:
         """Have those load again whom losses concern, and with that what had been committed."""
         observers: dict[str, int] = {}
         for subscription in self.subscriptions({loss.stream for loss in losses}):
             stream = stream_of(subscription.observer.address)
             if any(subscription.is_concerned(loss) for loss in losses if loss.stream == stream):
-                subscription.lose(CHANNEL_LAYER, snapshot)
+                subscription.lose(CHANNEL_LAYER, moment)
                 label = subscription.observer.label
                 observers[label] = observers.get(label, 0) + 1
         for label, count in observers.items():

@@ -84,7 +84,8 @@ class Subscription:
         inbox: Where its events wait.
         since: Group to when it was joined: what had been committed by then is not for it, however late it arrives.
         waiting: Group to the number of calls of ``subscribe`` that wait for a listener.
-        loaded: What it has by the last resync, or will have: what of it is lost besides is no other cause.
+        loaded: When it last had to load again. What had been committed by then is not for it any more, as if it had
+            begun then: if of that more is lost, it is no other cause.
         lost: The body of a resync that the consumer has not handled yet.
         tries: How often it has failed.
         failed: What the handler failed on since the consumer last got a resync for it, by group.
@@ -100,7 +101,7 @@ class Subscription:
     inbox: "Inbox"
     since: dict[str, Moment] = dataclasses.field(default_factory=dict)
     waiting: dict[str, int] = dataclasses.field(default_factory=dict)
-    loaded: Snapshot | None = None
+    loaded: Moment | None = None
     lost: dict[str, Any] | None = None
     tries: int = 0
     failed: dict[str, list[Any]] | None = None
@@ -133,18 +134,22 @@ class Subscription:
 
     def is_concerned(self, loss: Loss) -> bool:
         """Whether it may have lost something that it has not been told to load since."""
-        if self.loaded is not None and not loss.concerns(self.loaded):
+        if self.loaded is not None and not loss.concerns(self.loaded.snapshot):
             return False
         return bool(self.waiting) or any(loss.concerns(moment.snapshot) for moment in self.since.values())
 
-    def lose(self, reason: str, snapshot: Snapshot | None = None) -> None:
+    def has_loaded(self, xid: int, written: str) -> bool:
+        """Whether a change is in what the consumer loads, or has loaded, after the last resync; see `Moment.sees`."""
+        return self.loaded is not None and self.loaded.sees(xid, written)
+
+    def lose(self, reason: str, moment: Moment | None = None) -> None:
         """Have the consumer load again: events may be lost, and those that come from now on are not.
 
         Args:
             reason: Of the resync.
-            snapshot: What had been committed before now, so that the consumer loads it.
+            moment: What had been committed before now, so that the consumer loads it.
         """
-        self.loaded = snapshot
+        self.loaded = moment
         if self.lost is None:
             self.lost = {"reason": reason, "model": self.observer.model_cls._meta.label}
         self.tries = 0

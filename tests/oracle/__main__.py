@@ -18,7 +18,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.oracle.report import page
 from tests.oracle.tally import Tally
-from tests.oracle.world import LAYERS, World
+from tests.oracle.world import CAPACITY, LAYERS, SHARE, World
 
 
 def main() -> None:
@@ -28,8 +28,12 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=20, help="runs for each seed")
     parser.add_argument("--steps", type=int, default=80, help="steps of a run at most")
     parser.add_argument("--faults", type=int, default=3, help="faults of a run at most")
-    help_ = "of channels_redis; may be given again: the seeds take turns (default: both)"
+    help_ = "of channels_redis; may be given again: the seeds take turns (default: all)"
     parser.add_argument("--layer", action="append", choices=LAYERS, help=help_)
+    help_ = "messages that the layer `core` holds for a process (default: %(default)s)"
+    parser.add_argument("--capacity", type=int, default=CAPACITY, help=help_)
+    help_ = "the part of all messages that lossy layers drop (default: %(default)s)"
+    parser.add_argument("--share", type=float, default=SHARE, help=help_)
     parser.add_argument("--slow", action="store_true", help="also faults of more than ten seconds")
     # More than a standby takes to end a frozen leader, and more than a listener waits between two tries to connect.
     help_ = "seconds after which a copy that is not right will not become right by itself"
@@ -39,7 +43,7 @@ def main() -> None:
     parser.add_argument("--shrink", action="store_true", help="look for a shorter story of a mismatch")
     options = parser.parse_args()
     seeds = [random.getrandbits(32) if text == "random" else int(text) for text in options.seed]
-    with World() as world:
+    with World(options.capacity, options.share) as world:
         _Run(world, options).run(seeds)
 
 
@@ -71,7 +75,7 @@ class _Run:
                 layers = self.options.layer or LAYERS
                 layer = layers[self.seeds % len(layers)]
                 print(f"{self.seconds:.0f} s, seed {number}, layer {layer}; {self.tally.line()}", flush=True)
-                self.world.use(layer)
+                self.world.use(layer, number)
                 self.tally.add("seeds", layer)
                 self.seeds += 1
                 run_state_machine_as_test(seed(number)(Oracle), settings=self._settings())
@@ -100,8 +104,9 @@ class _Run:
         )
 
     def _report(self) -> None:
+        self.tally.set("messages dropped", self.world.drops())
         if self.options.report is not None:
-            text = page(self.tally, self.seconds, self.world.version)
+            text = page(self.tally, self.seconds, self.world)
             self.options.report.write_text(text, encoding="utf-8")
         print(f"{self.seconds:.0f} s; {self.tally.line()}", flush=True)
 

@@ -7,6 +7,7 @@ from djangochannelsrestframework.generics import GenericAsyncAPIConsumer
 from djangochannelsrestframework.observer import model_observer
 from rest_framework.serializers import ModelSerializer
 
+from tests.oracle.tables import OWN
 from tests.testapp.consumers import TaskSerializer
 from tests.testapp.models import Project, Task
 
@@ -52,8 +53,21 @@ class OracleConsumer(GenericAsyncAPIConsumer):
         yield f"status__{instance.status}"
 
     @lane.groups_for_consumer
-    def lane(self, status: str = "", **kwargs: Any):
-        yield f"status__{status}"
+    def lane(self, group: str = "", **kwargs: Any):
+        yield f"status__{group}"
+
+    @model_observer(Task, serializer_class=TaskSerializer)
+    async def own(self, message: Any, **kwargs: Any) -> None:
+        """Each client has a group of its own."""
+        await self.tell(message, **kwargs)
+
+    @own.groups_for_signal
+    def own(self, instance: Task, **kwargs: Any):
+        yield f"own__{instance.pk % len(OWN)}"
+
+    @own.groups_for_consumer
+    def own(self, group: str = "", **kwargs: Any):
+        yield f"own__{group}"
 
     @model_observer(Task, serializer_class=LabelledSerializer, many_to_many=True)
     async def labelled(self, message: Any, **kwargs: Any) -> None:

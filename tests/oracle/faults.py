@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from tests.oracle.world import BACK, World
+from tests.oracle.world import BACK, SETTINGS, World
+from tests.processes import wait_until
 
-_UNREAD = itertools.count(2_000_001)
+_UNREAD, _FLOODS = itertools.count(2_000_001), itertools.count(3_000_001, 1_000)
 
 
 class Faults:
@@ -106,6 +107,23 @@ class Faults:
         self._mend.append(self._world.redis.start)
         return "done"
 
+    def _stop_server(self) -> str:
+        """Stop the clients' process, while more is sent to it than a layer with a capacity holds."""
+        asgi, before = self._world.asgi, self._world.drops()
+        asgi.send_signal(signal.SIGSTOP)
+        self._mend.append(lambda: asgi.send_signal(signal.SIGCONT))
+        rows = (self._world.capacity + 5) * SETTINGS["ENVELOPE_EVENTS"]
+        first = next(_FLOODS)
+        self._world.ask(
+            "INSERT INTO testapp_project (id, name) SELECT id, 'flood' FROM generate_series(%s::int, %s::int) AS id",
+            first,
+            first + rows - 1,
+        )
+        with suppress(AssertionError):
+            # It is not for long where nothing is dropped: the layer has no capacity, or nobody leads.
+            wait_until(lambda: self._world.drops() != before, 1.0)
+        return f"{(self._world.drops() - before).total()} messages dropped"
+
 
 #: What can break, by name.
 KINDS: dict[str, Callable[[Faults], str]] = {
@@ -117,6 +135,7 @@ KINDS: dict[str, Callable[[Faults], str]] = {
     "PostgreSQL restarted (fast)": lambda faults: faults._restart(signal.SIGINT),
     "PostgreSQL restarted (immediate)": lambda faults: faults._restart(signal.SIGQUIT),
     "postmaster killed": lambda faults: faults._restart(signal.SIGKILL),
+    "the clients' ASGI process stopped for a while": Faults._stop_server,
     "Redis killed, and back at once, empty": Faults._empty_redis,
     "Redis gone for a while, then back, empty": Faults._lose_redis,
 }

@@ -13,8 +13,9 @@ from djcrf_pg.listener.doorbell import LINGER
 from tests.oracle.faults import KINDS, SLOW, Faults
 from tests.oracle.operations import OPERATIONS
 from tests.oracle.replica import Replica
-from tests.oracle.tables import KEYS, LABELS, LANES, QUERIES
+from tests.oracle.tables import KEYS, LABELS, LANES, OWN, QUERIES, STEADY
 from tests.oracle.tally import Tally
+from tests.oracle.visitors import DEAF, END, READS, READS_SLOWLY, RESET, WANTS, Visit, Visitors
 from tests.oracle.world import World
 from tests.oracle.writer import Step, Writer
 
@@ -32,6 +33,8 @@ _keys = st.lists(st.sampled_from(KEYS), min_size=1, max_size=6, unique=True)
 # Each costs seconds, while a write takes a millisecond.
 _faults = st.sampled_from(["none"] * 5 * len(KINDS) + list(KINDS) + list(SLOW))
 _isolations = st.sampled_from(["", "", "REPEATABLE READ", "SERIALIZABLE"])
+_manners = st.sampled_from([READS, READS, READS_SLOWLY, DEAF])
+_visits = st.builds(Visit, st.sampled_from(WANTS), _manners, st.sampled_from([RESET, END]), st.booleans())
 
 #: The row that each writer's bursts write to, and the seconds that one may last.
 _BURSTS, _BURST = (41, 42, 43), 0.6
@@ -39,7 +42,7 @@ _BURSTS, _BURST = (41, 42, 43), 0.6
 #: Seconds after which a leader has saved its cursor, and looks no more.
 _SAVED = 2.0
 
-_FENCES = itertools.count(1_000_001)
+_FENCES, _OWN_FENCES = itertools.count(1_000_001), itertools.count(10_000_000 + STEADY, len(OWN))
 _NUMBERS = itertools.count(1)
 
 
@@ -65,6 +68,7 @@ class Oracle(RuleBasedStateMachine):
         self.tally.add("runs", "runs")
         self._empty()
         self.replica = Replica(self.world.url, self.world.load, self.tally)
+        self.visitors = Visitors(self.world.url, self.tally)
         self.replica.open()
 
     def _empty(self) -> None:
@@ -192,6 +196,18 @@ class Oracle(RuleBasedStateMachine):
             self.story.append(Step("all goes on", ""))
             self.faults.mend()
 
+    @rule(visits=st.lists(_visits, min_size=1, max_size=5))
+    def come(self, visits: list[Visit]) -> None:
+        """Other clients come, whatever goes on."""
+        self.story += [Step(f"a client comes: {visit}", "") for visit in visits]
+        self.visitors.come(visits)
+
+    @rule(number=st.integers(1, 8))
+    def vanish(self, number: int) -> None:
+        """Others vanish, whatever goes on."""
+        self.story.append(Step(f"{number} clients vanish, if so many are there", ""))
+        self.visitors.vanish(number)
+
     # What must hold.
 
     def teardown(self) -> None:
@@ -207,6 +223,7 @@ class Oracle(RuleBasedStateMachine):
             self._settle()
         finally:
             self.faults.mend()
+            self.visitors.close()
             self.replica.close()
 
     def _differences(self) -> list[str]:
@@ -237,8 +254,9 @@ class Oracle(RuleBasedStateMachine):
         deadline = time.monotonic() + timeout
         while True:
             differences = self._differences()
-            if self.replica.error:
-                return [f"the client: {self.replica.error}"]
+            for name, client in (("the client", self.replica), ("another client", self.visitors)):
+                if client.error:
+                    return [f"{name}: {client.error}"]
             if not differences or time.monotonic() > deadline:
                 return differences
             time.sleep(0.01)
@@ -246,13 +264,14 @@ class Oracle(RuleBasedStateMachine):
     def _fence(self, wait: bool = True) -> None:
         """Write a row for each group, and wait until it is there: what was on its way has then arrived."""
         keys = {lane: next(_FENCES) for lane in LANES}
-        for lane, key in keys.items():
+        own = next(_OWN_FENCES)
+        for lane, key in [*keys.items(), (LANES[0], own)]:
             insert = "INSERT INTO testapp_task (id, title, status, points, body) VALUES (%s, %s, %s, 0, '')"
             self.world.ask(insert, key, f"fence {key}", lane)
         project = next(_FENCES)
         self.world.ask("INSERT INTO testapp_project (id, name) VALUES (%s, 'fence')", project)
         expected = {name: key for lane, key in keys.items() for name in ("all_tasks", "labelled", f"lane {lane}")}
-        expected["all_projects"] = project
+        expected |= {"all_projects": project, f"own {STEADY}": own}
         deadline = time.monotonic() + self.patience
         while wait and not all(key in self.replica.rows(name) for name, key in expected.items()):
             if time.monotonic() > deadline:

@@ -9,7 +9,7 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.oracle.tables import QUERIES, Rows
+from tests.oracle.tables import QUERIES, Rows, subscription
 from tests.oracle.tally import Tally
 
 Load = Callable[[str], Rows]
@@ -90,10 +90,7 @@ class Replica:
     def _subscribe(self) -> None:
         self._loaded.clear()
         for name in self.mirrors:
-            observer, _, lane = name.partition(" ")
-            arguments = {"status": lane} if lane else {}
-            message = {"action": "subscribe", "request_id": name, "observer": observer, **arguments}
-            self._connection.send(json.dumps(message))
+            self._connection.send(json.dumps({**subscription(name), "request_id": name}))
 
     def _reload(self, name: str) -> None:
         rows = self._load(QUERIES[name])  # which may have to wait for a transaction that has TRUNCATEd

@@ -5,8 +5,13 @@ from importlib.metadata import version
 from string import Template
 
 from tests.oracle.tally import Tally
+from tests.oracle.visitors import MOST
+from tests.oracle.world import SETTINGS, World
 
 _PACKAGES = ("Django", "channels", "channels_redis", "djangochannelsrestframework", "asyncpg", "psycopg", "hypothesis")
+
+#: What breaks, is in the way, or is lost: headings of the tally.
+_FAULTS = ("faults", "visits", "messages dropped")
 
 _PAGE = Template("""\
 # The oracle
@@ -19,13 +24,22 @@ Tests of single cases show that what somebody thought of works. The oracle looks
 Three writers, each with a connection of its own, are told step by step what to do: write through the ORM, in bulk, in
 raw SQL, to join tables; begin a transaction and leave it open while others go on, set savepoints, roll back to them or
 altogether. They write to the same ten rows, so they wait for each other's locks, run into each other's keys, and fail.
-In between, something breaks: the leader's session, its process, its network, the server, Redis.
+In between, something breaks: the leader's session, its process, its network, the server, Redis, the clients' process.
 
 A client that is subscribed over a WebSocket folds the events into a copy: all rows of a table; the rows of each of
-three groups, which rows enter and leave; the labels of each row, from the join table; the parents. It knows nothing
-else. Where it gets a *resync*, it loads its copy again. Where its connection ends, it connects, subscribes and loads
-again, as a page in a browser does: with channels_redis's `core`, consumers end when Redis is gone; with its `pubsub`
-they live on, and have to be told what they missed. The seeds take turns between the two.
+three groups, which rows enter and leave; those of a group of its own; the labels of each row, from the join table; the
+parents. It knows nothing else. Where it gets a *resync*, it loads its copy again. Where its connection ends, it
+connects, subscribes and loads again, as a page in a browser does: with channels_redis's `core`, consumers end when
+Redis is gone; with its `pubsub` they live on, and have to be told what they missed.
+
+Other clients come and vanish beside it, in the same process, $most at a time at most. They subscribe to everything, or
+to a group of their own. Some read slowly and some nothing, until their sockets are full, and then their inboxes, which
+hold $inbox events here. None of them sends a close frame: they reset the connection or just end it, and some do so
+while they subscribe.
+
+The channel layer loses messages. `core` has a capacity of $capacity (its default is 100), and receives more than that
+while the process of the clients is stopped. The *lossy* layers drop $share % of all messages to groups, heartbeats
+included, and the leader does not notice. The seeds take turns between the layers.
 
 At rest, each copy must equal a fresh SELECT, exactly.
 
@@ -67,8 +81,11 @@ What holds twice, it does not find: with the watch on the channel layer taken ou
 did not take, the numbers of the messages still tell, and the other way round. In a minute or so each it did *not* find
 a cursor that is saved before the sends, resyncs that overtake rows, nor a doorbell that does not wait for who read
 "awake" (that one only when told to try): the window in which these do harm is narrow, and others have tests of their
-own, or [a model checker](doorbell.md#checked-by-a-model-checker). It did find a fault that nobody had thought of: a
-leader that was stopped in the middle of sending a question looked busy, and no standby took over.
+own, or [a model checker](doorbell.md#checked-by-a-model-checker).
+
+It did find faults that nobody had thought of. A leader that was stopped in the middle of sending a question looked
+busy, and no standby took over. And a leader that was behind sent old events to clients that had just loaded newer rows
+after a loss; when a lossy layer dropped the last of them, the clients kept an old row.
 
 ## Run it
 
@@ -79,18 +96,17 @@ looks for a shorter one.
 """)
 
 
-def page(tally: Tally, seconds: float, postgres: str) -> str:
+def page(tally: Tally, seconds: float, world: World) -> str:
     """Write the page.
 
     Args:
         tally: What the run did.
         seconds: How long it took.
-        postgres: The server's version.
+        world: What it ran in.
     """
-    from tests.oracle.world import SETTINGS
-
     mismatches = tally.of("mismatches").total()
     transactions = tally.of("transactions")
+    ended, others = tally.of("connections that ended"), tally.of("resyncs of others")
     versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     figures = {
         "duration": f"{seconds / 60:.0f} min",
@@ -103,14 +119,20 @@ def page(tally: Tally, seconds: float, postgres: str) -> str:
         "savepoints": transactions["savepoints"],
         "… rolled back to": transactions["savepoints rolled back"],
         "faults": tally.of("faults").total(),
+        "clients that came and vanished": tally.of("visits").total(),
+        "messages that a layer dropped": tally.of("messages dropped").total(),
         "events": tally.of("events").total(),
         "… that came again": tally.of("events that came again").total(),
         "resyncs": tally.of("resyncs").total(),
         **{f"… with the reason `{reason}`": count for reason, count in tally.of("resyncs").most_common()},
-        "connections of the client that ended": tally.of("connections that ended").total(),
+        "connections of the client that ended": ended["of the client"],
+        "events of the clients that vanished": tally.of("events of others").total(),
+        "resyncs of theirs": others.total(),
+        **{f"… with the reason `{reason}` for them": count for reason, count in others.most_common()},
+        "connections of theirs that ended before": ended["of others"],
         "comparisons of all copies": tally.of("comparisons").total() + mismatches,
         "**mismatches**": f"**{mismatches}**",
-        "versions": f"PostgreSQL {postgres}, Python {platform.python_version()}, {versions}",
+        "versions": f"PostgreSQL {world.version}, Python {platform.python_version()}, {versions}",
     }
     result = "The run below found no mismatch." if not mismatches else "The run below found a mismatch."
     kinds = tally.of("failures of operations")
@@ -119,7 +141,11 @@ def page(tally: Tally, seconds: float, postgres: str) -> str:
         envelope=SETTINGS["ENVELOPE_EVENTS"],
         result=result,
         figures=_rows(figures),
-        faults=_rows(dict(tally.of("faults").most_common())),
+        most=MOST,
+        inbox=SETTINGS["INBOX_EVENTS"],
+        capacity=world.capacity,
+        share=f"{world.share * 100:g}",
+        faults=_rows({what: n for kind in _FAULTS for what, n in tally.of(kind).most_common()}),
         operations=_rows(dict(sorted(tally.of("operations").items()))),
         failures=f"{kinds.total():,}",
         failed=", ".join(f"`{name}` {count:,}" for name, count in kinds.most_common(8)),

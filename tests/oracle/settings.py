@@ -7,4 +7,6 @@ INSTALLED_APPS = [*INSTALLED_APPS, "tests.oracle"]
 ASGI_APPLICATION = "tests.oracle.asgi.application"
 
 # A line for each batch would be gigabytes in an hour.
-LOGGING = {**LOGGING, "loggers": {"djcrf_pg": {"level": "INFO"}}}
+# What a layer drops is counted by these lines; see `tests.oracle.world.DROPS`.
+_INFO = ("djcrf_pg", "channels_redis.core", "tests.testapp.layers")
+LOGGING = {**LOGGING, "loggers": {name: {"level": "INFO"} for name in _INFO}}

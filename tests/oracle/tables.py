@@ -7,6 +7,10 @@ KEYS = range(1, 11)
 LABELS = range(1, 5)
 PROJECTS = range(1, 4)
 
+#: Groups that are one client's each, by the last digit of the key; and that of the client that is compared.
+OWN = range(10)
+STEADY = 3
+
 Rows = dict[int, dict[str, Any]]
 
 _TASKS = "SELECT id, project_id AS project, title, status, points, body FROM testapp_task"
@@ -15,9 +19,16 @@ _TASKS = "SELECT id, project_id AS project, title, status, points, body FROM tes
 QUERIES = {
     "all_tasks": _TASKS,
     **{f"lane {lane}": f"{_TASKS} WHERE status = '{lane}'" for lane in LANES},
+    f"own {STEADY}": f"{_TASKS} WHERE id % {len(OWN)} = {STEADY}",
     "labelled": (
         "SELECT id, ARRAY(SELECT label_id FROM testapp_task_labels WHERE task_id = task.id ORDER BY label_id) AS labels"
         " FROM testapp_task AS task"
     ),
     "all_projects": "SELECT id, name FROM testapp_project",
 }
+
+
+def subscription(name: str) -> dict[str, str]:
+    """What the consumer's action `subscribe` is told for one of these names."""
+    observer, _, group = name.partition(" ")
+    return {"action": "subscribe", "observer": observer, **({"group": group} if group else {})}

@@ -20,6 +20,11 @@ class Tally:
         with self._lock:
             self.counts.setdefault(heading, Counter())[what] += number
 
+    def set(self, heading: str, counter: Counter[str]) -> None:
+        """Have these counts below a heading, which were counted elsewhere."""
+        with self._lock:
+            self.counts[heading] = counter
+
     def of(self, heading: str) -> Counter[str]:
         """The counts below a heading."""
         return self.counts.get(heading, Counter())

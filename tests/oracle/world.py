@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Self, TypeVar
@@ -24,16 +25,32 @@ SETTINGS: dict[str, Any] = {
     # Windows are read in pieces, and events travel in several messages.
     "BATCH_SIZE": 40,
     "ENVELOPE_EVENTS": 10,
+    # A client that does not read is to be behind within a run.
+    "INBOX_EVENTS": 300,
     "RETENTION": 60.0,
 }
 
-#: The channel layers of channels_redis, which lose messages and memberships in ways of their own.
-LAYERS = ("core", "pubsub")
+#: Messages that `core` holds for a process, unless told otherwise: a tenth of its default.
+CAPACITY = 10
 
-_BACKENDS: dict[str, dict[str, Any]] = {
-    # What a full channel drops is the layer's affair.
-    "core": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"capacity": 100_000}},
-    "pubsub": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {}},
+#: The part of all messages to groups that a lossy layer drops.
+SHARE = 0.05
+
+_BACKENDS: dict[str, str] = {
+    "core": "channels_redis.core.RedisChannelLayer",
+    "pubsub": "channels_redis.pubsub.RedisPubSubChannelLayer",
+    "core-lossy": "tests.testapp.layers.LossyLayer",
+    "pubsub-lossy": "tests.testapp.layers.LossyPubSubLayer",
+}
+
+#: The channel layers of channels_redis, which lose messages and memberships in ways of their own, and those that drop
+#: messages besides.
+LAYERS = tuple(_BACKENDS)
+
+#: What is dropped by a layer, and the line of a log that says so.
+DROPS = {
+    "message over the capacity of the layer dropped": " channels over capacity in group ",
+    "message dropped by a lossy layer": "lost on purpose",
 }
 
 _DBNAME = "oracle"
@@ -46,14 +63,23 @@ T = TypeVar("T")
 
 
 class World:
-    """Everything but the writers and the client; a context manager."""
+    """Everything but the writers and the clients; a context manager.
 
-    def __init__(self) -> None:
+    Args:
+        capacity: Messages that `core` holds for a process.
+        share: The part of all messages that lossy layers drop.
+    """
+
+    def __init__(self, capacity: int = CAPACITY, share: float = SHARE) -> None:
+        self.capacity = capacity
+        self.share = share
         self.server = EmbeddedPostgres(settings={"deadlock_timeout": "200ms"})
         self.redis = RedisServer()
         self.listeners: list[ManagePy] = []
         self.proxies: list[Proxy] = []
         self.layer = ""
+        self._seed = 0
+        self._dropped: Counter[str] = Counter()
         self.version = ""
         self._stack = ExitStack()
         self._ours = ExitStack()
@@ -79,19 +105,39 @@ class World:
     def __exit__(self, *exception: object) -> None:
         self._stack.__exit__(*exception)
 
-    def use(self, layer: str) -> None:
-        """Have listeners and the ASGI server go through a channel layer, one of `LAYERS`."""
-        if layer == self.layer:
+    def use(self, layer: str, seed: int) -> None:
+        """Have listeners and the ASGI server go through a channel layer.
+
+        Args:
+            layer: One of `LAYERS`.
+            seed: Says what a lossy one drops.
+        """
+        if layer == self.layer and not self._is_lossy:
             return
+        self._dropped = self.drops()
+        self.listeners = []
         self._ours.close()
-        self.layer = layer
+        self.layer, self._seed = layer, seed
         self.asgi = AsgiServer(self._env(), application=_APP)
         self.listeners = [self._ours.enter_context(self._listener(proxy)) for proxy in self.proxies]
         self._ours.enter_context(self.asgi)
 
+    @property
+    def _is_lossy(self) -> bool:
+        return self.layer.endswith("-lossy")
+
+    def drops(self) -> Counter[str]:
+        """What the layers have dropped so far; see `DROPS`."""
+        said = "".join(listener.output for listener in self.listeners)
+        return self._dropped + Counter({what: said.count(line) for what, line in DROPS.items()})
+
     def _env(self, **env: str) -> dict[str, str | None]:
-        backend = _BACKENDS[self.layer]
-        layer = {**backend, "CONFIG": {**backend["CONFIG"], "hosts": [self.redis.url]}}
+        config: dict[str, Any] = {"hosts": [self.redis.url]}
+        if self.layer.startswith("core"):
+            config["capacity"] = self.capacity
+        if self._is_lossy:
+            config |= {"share": self.share, "seed": self._seed}
+        layer = {"BACKEND": _BACKENDS[self.layer], "CONFIG": config}
         names = {"DJANGO_SETTINGS_MODULE": "tests.oracle.settings", **env}
         return app_env(dbname=_DBNAME, layers={"default": layer}, settings=SETTINGS, env=names)
 

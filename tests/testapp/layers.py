@@ -1,26 +1,50 @@
 """Channel layers that lose messages, as any may."""
 
+import logging
 import random
 from typing import Any
 
 from channels_redis.core import RedisChannelLayer
+from channels_redis.pubsub import RedisPubSubChannelLayer
 
 from djcrf_pg.delivery.protocol import KEY
 
+_log = logging.getLogger(__name__)
 
-class LossyLayer(RedisChannelLayer):  # type: ignore[misc]
-    """Loses what has "lose me" in it, and a part of all that is sent to groups, without a word.
+
+class _Losing:
+    """Loses what has "lose me" in it, and a part of all that is sent to groups, without a word to the sender.
 
     Args:
         share: The part, of 1.
+        seed: Says which.
     """
 
-    def __init__(self, *args: Any, share: float = 0.0, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, share: float = 0.0, seed: int = 14, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._share = share
-        self._random = random.Random(14)
+        self._random = random.Random(seed)
+
+    def _loses(self, group: str, message: dict[str, Any]) -> bool:
+        if "lose me" not in str(message.get(KEY)) and self._random.random() >= self._share:
+            return False
+        _log.info("lost on purpose: a message to %s", group)
+        return True
+
+
+class LossyLayer(_Losing, RedisChannelLayer):  # type: ignore[misc]
+    """`core`, and it loses messages."""
 
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
         """As every layer's."""
-        if "lose me" not in str(message.get(KEY)) and self._random.random() >= self._share:
+        if not self._loses(group, message):
             await super().group_send(group, message)
+
+
+class LossyPubSubLayer(_Losing, RedisPubSubChannelLayer):  # type: ignore[misc]
+    """`pubsub`, and it loses messages."""
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        """As every layer's."""
+        if not self._loses(group, message):
+            await self._get_layer().group_send(group, message)

@@ -476,6 +476,9 @@ async def test_a_loss_is_one_resync_for_those_that_are_older(site: Site, observe
     assert site.noted(beside) == [RESYNC], "who shares the stream may have lost something too"
     assert site.noted(late) == [("g", "next")]
     assert site.noted(unconcerned) == []
+    assert early.has_loaded(19, NOON.isoformat()), "what comes of that is not for it any more"
+    assert not early.has_loaded(20, NOON.isoformat())
+    assert not late.has_loaded(19, NOON.isoformat())
     assert sorted((one.observer, one.consumers) for one in of(MessagesMissing, observed)) == sorted(
         [(TASKS, 1), (BESIDE, 1)]
     )

@@ -17,8 +17,10 @@ from django.test import override_settings
 
 from djcrf_pg.changelog.cursor import Position, Snapshot
 from djcrf_pg.delivery import inbox as module
+from djcrf_pg.delivery.envelope import CHANNEL_LAYER, Event
 from djcrf_pg.delivery.inbox import BEHIND, Inbox, Moment, Subscription
 from djcrf_pg.delivery.protocol import Loss, Point
+from djcrf_pg.observer import handling
 from djcrf_pg.observer.consumers import attach, inbox_of
 from tests.processes import until
 from tests.testapp.models import Task
@@ -581,6 +583,34 @@ def test_a_loss_concerns_who_is_older_than_what_was_lost_or_not_begun_yet() -> N
     assert one.is_concerned(loss)
     one.waited(["g"])
     assert not one.is_concerned(loss)
+
+
+async def test_what_a_consumer_loads_after_a_loss_does_not_come_once_more(
+    observer: Observer, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several old events the last may be lost, and then the others would stay over the newer row that was loaded."""
+
+    async def note(observer: Observer, subscription: Subscription, group: str, event: Event) -> None:
+        observer.noted.append(event.body)
+
+    async def receive(*xids: int) -> list[Any]:
+        observer.noted.clear()
+        for xid in xids:
+            event = Event("update", xid, 1, xid, "2026-01-01T11:00:00+00:00")
+            await handling.receive(observer, one, "g", event.encode())
+        return observer.noted
+
+    monkeypatch.setattr(handling, "_call", note)
+    one = subscribe(inbox, observer)
+    one.since["g"] = moment(5)
+    assert await receive(4, 5, 9, 10) == [5, 9, 10]
+    one.lose(CHANNEL_LAYER, moment(10))
+    assert not one.is_concerned(Loss(0, None, Point(10)))
+    assert await receive(4, 5, 9, 10) == [10]
+    # It is not known what the consumer will load: so a loss of anything since it began concerns it.
+    one.lose(CHANNEL_LAYER)
+    assert one.is_concerned(Loss(0, None, Point(10)))
+    assert await receive(4, 5, 9, 10) == [5, 9, 10]
 
 
 def test_a_group_that_several_calls_wait_for_is_held_until_the_last() -> None:
