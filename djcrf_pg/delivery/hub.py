@@ -352,12 +352,20 @@ class Hub:
                 await asyncio.sleep(backoff.delay())
             else:
                 backoff.reset()
-                beats = self._inbound.beats
-                self._happen(self._inbound.take(message, time.monotonic()))
-                if self._inbound.beats != beats:
-                    self._heard_at = time.monotonic()
-                    self._anew.reset()
-                    self._see_who_is_unobserved(self._heard_at)
+                try:
+                    self._take(message)
+                except Exception as error:
+                    # A fault of ours. Without this task everybody would be deaf, and who misses what is not known.
+                    emit(HubFailed(error=text_of(error)), error)
+                    self.lose_all(CHANNEL_LAYER)
+
+    def _take(self, message: Any) -> None:
+        beats = self._inbound.beats
+        self._happen(self._inbound.take(message, time.monotonic()))
+        if self._inbound.beats != beats:
+            self._heard_at = time.monotonic()
+            self._anew.reset()
+            self._see_who_is_unobserved(self._heard_at)
 
     def _see_who_is_unobserved(self, now: float) -> None:
         """Have those load again, now and then, whose observer the leader does not have; and once when one has it.

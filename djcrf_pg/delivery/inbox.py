@@ -176,6 +176,7 @@ class Inbox:
         self.subscriptions: dict[str, Subscription] = {}
         self.gone = self.closed = False
         self.error: BaseException | None = None
+        self._most_events = self._most_bytes = 0
         self._entries: deque[tuple[Subscription, str, str]] = deque()
         self._bytes = 0
         self._turns = asyncio.Lock()
@@ -184,6 +185,24 @@ class Inbox:
         self._task: asyncio.Task[None] | None = None
         self._consumer: asyncio.Task[Any] | None = None
         self._context: contextvars.Context | None = None
+
+    def subscribe(self, key: str, observer: Receiver, consumer: Any) -> Subscription:
+        """What the consumer has of an observer; made when there is nothing yet.
+
+        Args:
+            key: The observer's id.
+            observer: The observer.
+            consumer: The consumer.
+
+        Raises:
+            ConfigurationError: A setting is wrong. Later nobody could be told.
+        """
+        found = self.subscriptions.get(key)
+        if found is None:
+            settings = get_settings()
+            self._most_events, self._most_bytes = settings.INBOX_EVENTS, settings.INBOX_BYTES
+            found = self.subscriptions[key] = Subscription(observer, consumer, self)
+        return found
 
     # What the hub does.
 
@@ -195,9 +214,8 @@ class Inbox:
             group: The group that it came through.
             line: The event.
         """
-        settings = get_settings()
         waiting, size = len(self._entries), self._bytes + len(line)
-        if waiting and (waiting >= settings.INBOX_EVENTS or size > settings.INBOX_BYTES):
+        if waiting and (waiting >= self._most_events or size > self._most_bytes):
             self._overflow()
         else:
             self._append(subscription, group, line)

@@ -499,11 +499,7 @@ class ModelObserver(DCRFModelObserver):
         return groups
 
     def _subscription(self, consumer: AsyncAPIConsumer) -> Subscription:
-        inbox = inbox_of(consumer)
-        found = inbox.subscriptions.get(self._stable_observer_id)
-        if found is None:
-            found = inbox.subscriptions[self._stable_observer_id] = Subscription(self, consumer, inbox)
-        return found
+        return inbox_of(consumer).subscribe(self._stable_observer_id, self, consumer)
 
     async def __call__(self, message: dict[str, Any], consumer: AsyncAPIConsumer | None = None, **kwargs: Any) -> Any:
         """Call the handler with a message of DCRF's form, as an application may send it.

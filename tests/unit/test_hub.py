@@ -26,6 +26,7 @@ from djcrf_pg.delivery.protocol import EVERYBODY, KEY, TYPE, History, Item, Outb
 from djcrf_pg.exceptions import ConfigurationError
 from djcrf_pg.observations import (
     ForeignMessages,
+    HubFailed,
     LayerUnreachable,
     MessagesMissing,
     MessagesUnreadable,
@@ -185,7 +186,7 @@ class Site:
     async def subscribe(self, group: str, address: str = TASKS, inbox: Inbox | None = None) -> Subscription:
         """As ``subscribe()`` does."""
         inbox = inbox or self.inbox()
-        subscription = inbox.subscriptions.setdefault(address, Subscription(self.observers[address], [], inbox))
+        subscription = inbox.subscribe(address, self.observers[address], [])
         subscription.wait([group])
         self.hub.enter(subscription, group)
         if not self.hub.is_in(address):
@@ -456,6 +457,19 @@ async def test_groups_are_joined_again_before_they_expire(site: Site, expiry: An
 
 
 # -- losses --------------------------------------------------------------------------------------------------
+
+
+async def test_a_fault_of_ours_deafens_nobody(
+    site: Site, observed: list[Observation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await site.subscribe("g")
+    with monkeypatch.context() as patch:
+        patch.setattr(Inbox, "put", lambda *_: 1 / 0)
+        await site.send((TASKS, "g", "lost"))
+        await until(lambda: site.noted(one) == [RESYNC])
+    assert [each.error for each in of(HubFailed, observed)] == ["ZeroDivisionError('division by zero')"]
+    await site.send((TASKS, "g", "next"))
+    await until(lambda: site.noted(one) == [RESYNC, ("g", "next")])
 
 
 async def test_a_loss_is_one_resync_for_those_that_are_older(site: Site, observed: list[Observation]) -> None:

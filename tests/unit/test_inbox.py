@@ -82,9 +82,7 @@ class Observer:
 
 def subscribe(inbox: Inbox, observer: Observer) -> Subscription:
     """What ``subscribe()`` makes."""
-    made = Subscription(observer, None, inbox)
-    inbox.subscriptions[observer.address] = made
-    return made
+    return inbox.subscribe(observer.address, observer, None)
 
 
 @pytest.fixture(autouse=True)
