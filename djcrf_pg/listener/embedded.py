@@ -168,8 +168,8 @@ def runtime(alias: str) -> Runtime:
     if alias not in found:
         _end_with_the_process()
         found[alias] = Runtime(alias)
-        for loop in [loop for loop in _runtimes if loop.is_closed()]:
-            for former in _runtimes.pop(loop).values():
+        for loop in [loop for loop in list(_runtimes) if loop.is_closed()]:
+            for former in _runtimes.pop(loop, {}).values():
                 if former.alias == alias:
                     found[alias].inherit(former)
     return found[alias]

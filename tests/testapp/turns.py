@@ -1,6 +1,7 @@
 """A consumer that says whether anything of it ran beside anything else, and does what the titles of rows tell it to."""
 
 import asyncio
+import os
 from collections import Counter
 from typing import Any
 
@@ -76,6 +77,11 @@ class TurnsConsumer(Turns, BoardConsumer):
     async def called(self, **kwargs: Any) -> tuple[dict[str, int], int]:
         """What handlers of this process were called with."""
         return dict(calls), 200
+
+    @action()
+    async def process(self, **kwargs: Any) -> tuple[int, int]:
+        """Which one serves this client."""
+        return os.getpid(), 200
 
     @action()
     async def say(self, text: str, **kwargs: Any) -> None:
