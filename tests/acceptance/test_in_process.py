@@ -4,7 +4,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
@@ -18,6 +18,7 @@ from djcrf_pg.capture.install import install
 from djcrf_pg.exceptions import ObserverError, SubscribeError
 from djcrf_pg.listener import embedded, leadership
 from djcrf_pg.observations import ConnectionFailed, ListenerEnded, Observation, PruneFailed, add_sink
+from djcrf_pg.observer import handling
 from djcrf_pg.routing import router
 from tests.processes import until
 from tests.servers import PgParams
@@ -421,3 +422,51 @@ async def test_an_observer_that_is_added_to_a_class_later_is_refused_with_what_t
         await communicator.receive_json_from(timeout=10)
     observer.__set_name__(bare, "late")
     await talk("later", bare, "late")
+
+
+class Reloading(BoardConsumer):
+    """Fails to load again, twice."""
+
+    tries: ClassVar[list[str]] = []
+
+    @model_observer(Task)
+    async def reloaded(self, message: Any, action: str, **kwargs: Any) -> None:
+        await self.send_json({"action": action, "body": message})
+
+    @reloaded.resync
+    async def on_resync(self, reason: str, subscribing_request_ids: list[Any], **kwargs: Any) -> None:
+        self.tries.append(reason)
+        if len(self.tries) < 3:
+            raise RuntimeError("the database is full")
+        await self.send_json({"resync": reason, "requests": subscribing_request_ids})
+
+
+def truncate() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE testapp_task CASCADE")
+
+
+@pytest.mark.parametrize("reason", ["truncate", "channel_layer"])
+async def test_a_resync_whose_handler_raised_comes_again(reason: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(handling, "_AGAIN", 0.1)  # 10 s in production
+    Reloading.tries.clear()
+    communicator = WebsocketCommunicator(Reloading.as_asgi(), "/ws/board/")
+    await communicator.connect()
+    await communicator.send_json_to({"action": "subscribe", "name": "reloaded", "request_id": "r"})
+    assert (await communicator.receive_json_from(timeout=10))["response_status"] == 201
+    if reason == "truncate":
+        await sync_to_async(truncate)()
+    else:
+        embedded.hub_of(Task).lose_all(reason)
+    await until(lambda: Reloading.tries)
+    # Events do not wait for it.
+    task = await Task.objects.acreate(title="meanwhile")
+    told = [await communicator.receive_json_from(timeout=10) for _ in range(2)]
+    assert {"action": "create", "body": {"pk": task.pk}} in told
+    assert {"resync": reason, "requests": ["r"]} in told
+    # And it counts then.
+    (subscription,) = embedded.hub_of(Task).subscriptions()
+    assert subscription.lost is None
+    assert Reloading.tries == [reason] * 3
+    await communicator.disconnect()
+    await sync_to_async(connections.close_all)()
