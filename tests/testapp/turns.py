@@ -1,15 +1,19 @@
 """A consumer that says whether anything of it ran beside anything else, and does what the titles of rows tell it to."""
 
 import asyncio
+import gc
 import os
-from collections import Counter
+from collections import Counter, deque
 from typing import Any
 
+from channels.consumer import AsyncConsumer
 from channels.exceptions import StopConsumer
 from django.db import connection
 from djangochannelsrestframework.decorators import action
 from djangochannelsrestframework.observer import model_observer
 
+from djcrf_pg.delivery.inbox import Inbox, Subscription
+from djcrf_pg.listener import embedded
 from tests.testapp.consumers import BoardConsumer
 from tests.testapp.models import Task
 
@@ -82,6 +86,25 @@ class TurnsConsumer(Turns, BoardConsumer):
     async def process(self, **kwargs: Any) -> tuple[int, int]:
         """Which one serves this client."""
         return os.getpid(), 200
+
+    @action()
+    async def boom(self, **kwargs: Any) -> None:
+        """End the consumer as a fault in an action does."""
+        raise ArithmeticError("boom")
+
+    @action()
+    async def left(self, **kwargs: Any) -> tuple[dict[str, int], int]:
+        """What this process has of its consumers, this one among them."""
+        gc.collect()
+        objects = gc.get_objects()
+        kinds = (AsyncConsumer, Subscription, Inbox, asyncio.Task)
+        counts = {kind.__name__: sum(issubclass(type(each), kind) for each in objects) for kind in kinds}
+        buffers = getattr(self.channel_layer, "receive_buffer", ())
+        hubs = [here.hub for runtimes in embedded._runtimes.values() for here in runtimes.values()]
+        entered = sum(len(hub.subscriptions()) for hub in hubs)
+        items = sum(len(each) for each in objects if type(each) in (dict, list, set, deque))
+        sizes = {"entered": entered, "buffers": len(buffers), "objects": len(objects), "items": items}
+        return {**counts, **sizes}, 200
 
     @action()
     async def say(self, text: str, **kwargs: Any) -> None:
