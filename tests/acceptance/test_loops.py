@@ -88,6 +88,25 @@ def test_two_loops_of_a_process_have_a_hub_each_for_each_database(redis_url: str
     assert len({id(hub) for loop in loops for hub in loop.hubs}) == 4
 
 
+async def subscription() -> Any:
+    """The reply to a client that subscribes."""
+    communicator = WebsocketCommunicator(BoardConsumer.as_asgi(), "/ws/board/")
+    assert (await communicator.connect(timeout=20))[0]
+    await communicator.send_json_to({"action": "subscribe", "name": "tasks", "request_id": "tasks"})
+    return await communicator.receive_json_from(timeout=20)
+
+
+def test_a_loop_that_a_layer_in_memory_does_not_reach_is_refused_and_says_so() -> None:
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        assert first.run(subscription())["response_status"] == 201
+        with override_settings(DJCRF_PG={"SUBSCRIBE_TIMEOUT": 0.5}):
+            refused = second.run(subscription())
+        assert refused["response_status"] == 503
+        assert "the listener of another loop of this process leads" in str(refused["errors"])
+        for runner in (second, first):
+            runner.run(embedded.close_all())
+
+
 @pytest.mark.parametrize("parent", ["closed loop", pytest.param("open loop", marks=pytest.mark.slow)])
 def test_processes_that_are_forked_after_a_subscription_have_their_own(
     parent: str, redis_url: str, start_asgi_server: Callable[..., AsgiServer], open_board: Callable[..., Board]
