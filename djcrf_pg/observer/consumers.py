@@ -121,20 +121,20 @@ def _called(method: Any) -> Any:
 
 def _dispatched(method: Any) -> Any:
     async def dispatch(self: Any, message: Any) -> None:
-        outermost = type(self).dispatch
-        if outermost is not dispatch and _is_ours(outermost):
-            # It is called by one that a class further down has, which has the turn: maybe of another task.
-            await method(self, message)
-            return
         inbox = inbox_of(self)
         if message["type"] == "websocket.disconnect":
             inbox.leave()
-        if not await inbox.begin():
+        outermost = type(self).dispatch
+        is_inner = outermost is not dispatch and _is_ours(outermost)
+        # One that a class further down has calls this, and has the turn: maybe of another task.
+        if (is_inner and inbox.dispatching) or not await inbox.begin():
             await method(self, message)
             return
+        inbox.dispatching = not is_inner
         try:
             await method(self, message)
         finally:
+            inbox.dispatching = False
             inbox.share_context()
             inbox.end()
 

@@ -42,7 +42,7 @@ def titles(board: Board, count: int) -> list[str]:
     return [event["title"] for event in board.events(count)]
 
 
-@pytest.mark.parametrize("consumer", ["turns", "behind", "timed", "own"])
+@pytest.mark.parametrize("consumer", ["turns", "behind", "timed", "own", "detached"])
 def test_handlers_and_actions_are_never_two_at_once(
     server: AsgiServer, consumer: str, open_board: Callable[..., Board]
 ) -> None:

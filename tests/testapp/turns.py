@@ -166,4 +166,22 @@ class OwnConsumer(Timed, BoardConsumer):
         assert alone, "two at once"
 
 
-CONSUMERS = {"turns": TurnsConsumer, "behind": BehindConsumer, "timed": TimedConsumer, "own": OwnConsumer}
+class DetachedConsumer(TurnsConsumer):
+    """Waits for nothing that it dispatches."""
+
+    async def dispatch(self, message: dict[str, Any]) -> None:
+        """In a task that goes on when this has returned."""
+        task = asyncio.create_task(super().dispatch(message))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+
+tasks: set[asyncio.Task[None]] = set()
+
+CONSUMERS = {
+    "turns": TurnsConsumer,
+    "behind": BehindConsumer,
+    "timed": TimedConsumer,
+    "own": OwnConsumer,
+    "detached": DetachedConsumer,
+}
