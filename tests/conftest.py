@@ -189,12 +189,12 @@ def processes_stack() -> Iterator[ExitStack]:
 def start_asgi_server(test_pg: PgParams, processes_stack: ExitStack) -> Callable[..., AsgiServer]:
     """Starts another ASGI server: ``start_asgi_server("daphne", redis=redis_url, settings={...})``.
 
-    The keyword arguments are those of `tests.servers.app_env`.
+    The keyword arguments are those of `tests.servers.app_env`, and ``application`` that of `AsgiServer`.
     """
 
-    def start(server: str = "uvicorn", **options: Any) -> AsgiServer:
+    def start(server: str = "uvicorn", application: str | None = None, **options: Any) -> AsgiServer:
         env = app_env(**{"dbname": test_pg.dbname, **options})
-        return processes_stack.enter_context(AsgiServer(env, server))
+        return processes_stack.enter_context(AsgiServer(env, server, application=application))
 
     return start
 

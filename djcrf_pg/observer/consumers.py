@@ -69,10 +69,24 @@ def _wrap(consumer_class: Any) -> None:
         return
     for name, wrapper in (("__call__", _called), ("dispatch", _dispatched)):
         method = getattr(consumer_class, name)
-        if not getattr(method, _INBOX, False):
+        if not _is_ours(method):
             wrapped = functools.wraps(method)(wrapper(method))
-            setattr(wrapped, _INBOX, True)
+            setattr(wrapped, _INBOX, wrapped)
             setattr(consumer_class, name, wrapped)
+
+
+def _is_ours(method: Any) -> bool:
+    """Whether a method knows of the inbox itself; ``functools.wraps`` copies the mark to others, with whose it is."""
+    return method is not None and getattr(method, _INBOX, None) is method
+
+
+def _has_turns(consumer: Any) -> bool:
+    """Whether handlers of a consumer would take turns with what it dispatches.
+
+    Code that replaces a method of the class later, as instrumentation does, calls ours all the same.
+    """
+    classes = type(consumer).__mro__
+    return _INBOX in vars(consumer) or any(_is_ours(vars(each).get("dispatch")) for each in classes)
 
 
 def _called(method: Any) -> Any:
@@ -110,12 +124,17 @@ def _dispatched(method: Any) -> Any:
         inbox = inbox_of(self)
         if message["type"] == "websocket.disconnect":
             inbox.leave()
-        if not await inbox.begin():
+        outermost = type(self).dispatch
+        is_inner = outermost is not dispatch and _is_ours(outermost)
+        # One that a class further down has calls this, and has the turn: maybe of another task.
+        if (is_inner and inbox.dispatching) or not await inbox.begin():
             await method(self, message)
             return
+        inbox.dispatching = not is_inner
         try:
             await method(self, message)
         finally:
+            inbox.dispatching = False
             inbox.share_context()
             inbox.end()
 
@@ -153,12 +172,16 @@ def equip(consumer: Any, observer: str, *, replies: bool = False) -> None:
         replies: Whether resyncs are to be sent to a request id, as :func:`reply` does.
 
     Raises:
-        ObserverError: It is synchronous, or has no ``send_json`` to reply with.
+        ObserverError: It is synchronous, or has no ``send_json`` to reply with,
+            or its class had no observer when it was made.
     """
-    if not getattr(type(consumer).dispatch, _INBOX, False) and not isinstance(consumer, SyncConsumer):
+    if not _has_turns(consumer) and not isinstance(consumer, SyncConsumer):
+        name = type(consumer).__name__
         raise ObserverError(
-            f"{observer} was made an observer of {type(consumer).__name__} when that class was there already. Decorate "
-            f"it in the body of the class, or of one that it inherits from."
+            f"{observer} became an observer of {name} after that class was made, so its handlers would run beside "
+            f"other code of the consumer. Decorate the handler in the body of the class, or of one that it inherits "
+            f"from. Code that adds an observer later with setattr({name}, attribute, observer), as a class decorator "
+            f"does, calls observer.__set_name__({name}, attribute) after that."
         )
     if isinstance(consumer, AsyncAPIConsumer):
         return

@@ -4,19 +4,21 @@ import asyncio
 import gc
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.db import connection, connections
 from django.test import override_settings
+from djangochannelsrestframework.generics import GenericAsyncAPIConsumer
 from djangochannelsrestframework.observer import model_observer
 
 from djcrf_pg.capture.install import install
-from djcrf_pg.exceptions import SubscribeError
+from djcrf_pg.exceptions import ObserverError, SubscribeError
 from djcrf_pg.listener import embedded, leadership
 from djcrf_pg.observations import ConnectionFailed, ListenerEnded, Observation, PruneFailed, add_sink
+from djcrf_pg.observer import handling
 from djcrf_pg.routing import router
 from tests.processes import until
 from tests.servers import PgParams
@@ -33,12 +35,12 @@ def close_connections():
     async_to_sync(sync_to_async(connections.close_all))()
 
 
-async def talk(title: str) -> None:
+async def talk(title: str, consumer_class: Any = BoardConsumer, name: str = "tasks") -> None:
     """Subscribe, write, and hear of it."""
-    communicator = WebsocketCommunicator(BoardConsumer.as_asgi(), "/ws/board/")
+    communicator = WebsocketCommunicator(consumer_class.as_asgi(), "/ws/board/")
     connected, _ = await communicator.connect()
     assert connected
-    await communicator.send_json_to({"action": "subscribe", "name": "tasks", "request_id": "r"})
+    await communicator.send_json_to({"action": "subscribe", "name": name, "request_id": "r"})
     reply = await communicator.receive_json_from(timeout=10)
     assert reply["response_status"] == 201, reply
     task = await Task.objects.acreate(title=title)
@@ -366,3 +368,106 @@ async def test_a_listener_that_ends_for_good_says_so_and_starts_again():
     finally:
         forget()
     await communicator.disconnect()
+
+
+def replace_dispatch(consumer_class: Any) -> list[str]:
+    """Replace a method as instrumentation does, and return the types of the messages that it dispatches."""
+    seen: list[str] = []
+    former = consumer_class.dispatch
+
+    async def dispatch(self: Any, message: dict[str, Any]) -> None:
+        seen.append(message["type"])
+        await former(self, message)
+
+    consumer_class.dispatch = dispatch
+    return seen
+
+
+async def test_a_class_whose_dispatch_is_replaced_later_has_its_events():
+    class Replaced(BoardConsumer):
+        pass
+
+    seen = replace_dispatch(Replaced)
+    await talk("there", Replaced)
+    assert seen == ["websocket.connect", "websocket.receive", "websocket.disconnect"]
+
+    class Owner(BoardConsumer):
+        @model_observer(Task)
+        async def own(self, message: Any, action: str, **kwargs: Any) -> None:
+            await self.send_json({"action": action, "body": message})
+
+    replace_dispatch(Owner)
+    await talk("there too", Owner, "own")
+
+
+def added_later(name: str) -> tuple[Any, Any]:
+    """A class to which an observer was added after it was made."""
+
+    class Bare(GenericAsyncAPIConsumer):
+        subscribe = BoardConsumer.subscribe
+
+    async def handler(self: Any, message: Any, action: str, **kwargs: Any) -> None:
+        await self.send_json({"action": action, "body": message})
+
+    observer = model_observer(Task)(handler)
+    setattr(Bare, name, observer)
+    return Bare, observer
+
+
+async def test_an_observer_that_is_added_to_a_class_later_is_refused_with_what_to_do():
+    bare, observer = added_later("late")
+    communicator = WebsocketCommunicator(bare.as_asgi(), "/ws/")
+    await communicator.connect()
+    await communicator.send_json_to({"action": "subscribe", "name": "late", "request_id": "r"})
+    with pytest.raises(ObserverError, match=r"handler became an observer of Bare after .*observer\.__set_name__\(Bare"):
+        await communicator.receive_json_from(timeout=10)
+    observer.__set_name__(bare, "late")
+    await talk("later", bare, "late")
+
+
+class Reloading(BoardConsumer):
+    """Fails to load again, twice."""
+
+    tries: ClassVar[list[str]] = []
+
+    @model_observer(Task)
+    async def reloaded(self, message: Any, action: str, **kwargs: Any) -> None:
+        await self.send_json({"action": action, "body": message})
+
+    @reloaded.resync
+    async def on_resync(self, reason: str, subscribing_request_ids: list[Any], **kwargs: Any) -> None:
+        self.tries.append(reason)
+        if len(self.tries) < 3:
+            raise RuntimeError("the database is full")
+        await self.send_json({"resync": reason, "requests": subscribing_request_ids})
+
+
+def truncate() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE testapp_task CASCADE")
+
+
+@pytest.mark.parametrize("reason", ["truncate", "channel_layer"])
+async def test_a_resync_whose_handler_raised_comes_again(reason: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(handling, "_AGAIN", 0.1)  # 10 s in production
+    Reloading.tries.clear()
+    communicator = WebsocketCommunicator(Reloading.as_asgi(), "/ws/board/")
+    await communicator.connect()
+    await communicator.send_json_to({"action": "subscribe", "name": "reloaded", "request_id": "r"})
+    assert (await communicator.receive_json_from(timeout=10))["response_status"] == 201
+    if reason == "truncate":
+        await sync_to_async(truncate)()
+    else:
+        embedded.hub_of(Task).lose_all(reason)
+    await until(lambda: Reloading.tries)
+    # Events do not wait for it.
+    task = await Task.objects.acreate(title="meanwhile")
+    told = [await communicator.receive_json_from(timeout=10) for _ in range(2)]
+    assert {"action": "create", "body": {"pk": task.pk}} in told
+    assert {"resync": reason, "requests": ["r"]} in told
+    # And it counts then.
+    (subscription,) = embedded.hub_of(Task).subscriptions()
+    assert subscription.lost is None
+    assert Reloading.tries == [reason] * 3
+    await communicator.disconnect()
+    await sync_to_async(connections.close_all)()

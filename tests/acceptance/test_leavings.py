@@ -1,6 +1,7 @@
 """What subscriptions take, and that nothing of them is left: limits, groups of the layer, clients that vanish."""
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from socket import SO_LINGER, SOL_SOCKET
 from struct import pack
@@ -12,6 +13,7 @@ from redis import Redis
 
 from djcrf_pg.listener import embedded
 from tests.acceptance.board import Board
+from tests.client import Client
 from tests.processes import wait_until
 from tests.servers import AsgiServer
 from tests.testapp.consumers import BoardConsumer
@@ -66,9 +68,7 @@ def test_a_client_that_vanishes_leaves_no_group(
         for number in range(20):
             leaving.subscribe("by_status", status=f"s{number}", request_id=number)
         assert len(group_keys(redis)) == len(before) + 20
-        transport = leaving.client.connection.transport
-        transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, pack("ii", 1, 0))  # a reset
-        transport.abort()
+        reset(leaving.client)
         leaving.runner.run(leaving.client.connection.wait_closed())
         wait_until(lambda: group_keys(redis) == before, message=lambda: f"left: {group_keys(redis) ^ before}")
 
@@ -134,3 +134,74 @@ async def test_nothing_of_consumers_that_were_cancelled_stays_in_the_process() -
     await asyncio.gather(*(communicator.future for communicator in communicators), return_exceptions=True)
     assert hub.subscriptions() == []
     await embedded.close_all()
+
+
+#: Clients of a round, and those of them that are there at the same time.
+CROWD, TOGETHER = 1000, 100
+
+numbers = itertools.count()
+
+
+async def vanish(server: AsgiServer, number: int) -> None:
+    """Connect, subscribe, and end in one of the ways in which clients and consumers end."""
+    client = await Client.open(server.consumer_url("turns"))
+    await client.call("subscribe", name="by_status", status=f"s{number}", request_id=number)
+    match number % 4:
+        case 0:
+            await client.call("subscribe", name="turns", request_id=number)
+            await client.close()
+        case 1:
+            reset(client)
+        case 2:
+            await client.cast("boom")
+        case 3:
+            await client.cast("subscribe", name="turns", request_id=number)
+            reset(client)  # in the middle of it
+    await client.connection.wait_closed()
+
+
+def reset(client: Client) -> None:
+    """Go without a word."""
+    transport = client.connection.transport
+    transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, pack("ii", 1, 0))
+    transport.abort()
+
+
+async def crowd(server: AsgiServer) -> None:
+    """A thousand clients come and vanish, and rows are written for them."""
+    for start in range(0, CROWD, TOGETHER):
+        await asyncio.gather(*(vanish(server, number) for number in range(start, start + TOGETHER)))
+        await Task.objects.acreate(title=f"row {next(numbers)}", status=f"s{start}")
+
+
+@pytest.mark.slow
+def test_crowds_that_come_and_vanish_leave_nothing_in_the_process(
+    redis_url: str, start_asgi_server: Callable[..., AsgiServer], open_board: Callable[..., Board]
+) -> None:
+    asgi = start_asgi_server(redis=redis_url)
+    steady = open_board(asgi, "turns")
+    steady.subscribe("by_status", status="steady")
+
+    def left() -> dict[str, int]:
+        counts: dict[str, int] = steady.call("left")["data"]
+        return counts
+
+    with Redis.from_url(redis_url) as redis:
+        groups, sizes = group_keys(redis), []
+        kinds = ("AsyncConsumer", "Subscription", "Inbox", "entered")
+        assert [count for kind, count in left().items() if kind in kinds] == [1] * 4
+        for _ in range(4):
+            steady.runner.run(crowd(asgi))
+            wait_until(lambda: group_keys(redis) == groups, message=lambda: f"left: {group_keys(redis) ^ groups}")
+            wait_until(
+                lambda: [count for kind, count in left().items() if kind in kinds] == [1] * 4,
+                message=lambda: f"left: {left()}",
+            )
+            sizes.append(left())
+    # The first rounds fill caches. Clients that each leave a single object behind, or a text in a set, are a thousand.
+    for measure in ("objects", "items"):
+        assert sizes[-1][measure] - sizes[-2][measure] < CROWD / 2, sizes
+    assert sizes[-1]["Task"] - sizes[0]["Task"] < 10, sizes
+    assert sizes[-1]["buffers"] - sizes[0]["buffers"] < 10, sizes
+    Task.objects.create(title="last", status="steady")
+    assert steady.events(1)[0]["body"]["status"] == "steady"

@@ -19,7 +19,7 @@ from tests.client import Client
 from tests.processes import meanwhile, until
 from tests.project import create_database, drop_database
 from tests.proxy import Proxy
-from tests.servers import AsgiServer, ManagePy, PgParams, RedisServer, app_env
+from tests.servers import AsgiServer, ManagePy, PgParams, RedisSentinel, RedisServer, app_env
 from tests.testapp.consumers import BoardConsumer
 from tests.testapp.models import Task
 
@@ -54,6 +54,7 @@ class Follower:
         self.written = written
         self.delays: dict[int, float] = {}
         self.resyncs: list[float] = []
+        self.task: asyncio.Task[None]
 
     async def run(self) -> None:
         """Follow, until cancelled."""
@@ -67,6 +68,22 @@ class Follower:
             elif (pk := message["body"]["pk"]) not in self.delays:
                 self.delays[pk] = now - self.written.get(pk, now)
 
+    async def follow_anew(self, connect: Callable[[], Awaitable[Client]]) -> None:
+        """Connect, subscribe and load again, as a client does whose socket was closed."""
+        await until(lambda: self.task.done())
+        assert "ConnectionClosed" in str(self.task.exception())
+        self.client = await connect()
+        await self.subscribe()
+        loaded = time.monotonic()
+        for pk, at in list(self.written.items()):
+            self.delays.setdefault(pk, loaded - at)
+
+    async def subscribe(self) -> None:
+        """Subscribe, and follow."""
+        reply = await self.client.call("subscribe", name="tasks", request_id="tasks")
+        assert reply["response_status"] == 201
+        self.task = asyncio.create_task(self.run())
+
     async def has(self, rows: list[int]) -> None:
         """Wait until it has these rows."""
         await until(lambda: self.delays.keys() >= set(rows))
@@ -75,14 +92,13 @@ class Follower:
 @asynccontextmanager
 async def following(client: Client, written: dict[int, float]) -> AsyncIterator[Follower]:
     """Subscribe, and follow during the block."""
-    await client.call("subscribe", name="tasks", request_id="tasks")
     follower = Follower(client, written)
-    task = asyncio.create_task(follower.run())
+    await follower.subscribe()
     try:
         yield follower
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        follower.task.cancel()
+        await asyncio.gather(follower.task, return_exceptions=True)
 
 
 @contextmanager
@@ -237,6 +253,37 @@ async def test_connections_to_redis_that_freeze_are_replaced(
                 await follower.has(await more(written, 100))
             assert max(follower.delays.values()) < LONGEST
             assert 1 <= len(follower.resyncs) <= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", [CORE, PUBSUB])
+async def test_a_master_that_sentinel_replaces_leaves_nobody_with_an_old_row(
+    backend: str,
+    transactional_db: None,
+    start_redis: Callable[[], RedisServer],
+    processes_stack: ExitStack,
+    start_asgi_server: Callable[..., AsgiServer],
+    connect: Connect,
+    test_pg: PgParams,
+) -> None:
+    master = start_redis()
+    processes_stack.enter_context(RedisServer(of=master))
+    sentinel = processes_stack.enter_context(RedisSentinel(master))
+    config = {"hosts": [sentinel.host], "capacity": 10_000}
+    server = start_asgi_server(layers={"default": {"BACKEND": backend, "CONFIG": config}})
+    written: dict[int, float] = {}
+    async with following(await connect(server, "board"), written) as follower:
+        with writing(test_pg, written, 0.01):
+            await follower.has(await more(written, 20))
+            assert not follower.resyncs
+            master.kill()
+            await sentinel.until(r"\+switch-master")
+            if backend == CORE:  # Channels ends the consumers of a layer whose connection ends
+                await follower.follow_anew(lambda: connect(server, "board"))
+            await follower.has(await more(written, 20))
+            await follower.has(await more(written, 300))
+        assert max(follower.delays.values()) < LONGEST
+        assert len(follower.resyncs) <= 2
 
 
 async def test_leaving_and_rejoining_a_busy_group_is_no_resync(

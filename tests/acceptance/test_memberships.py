@@ -218,3 +218,20 @@ async def test_a_consumer_that_disconnects_is_forgotten(transactional_db, close_
     await until(lambda: not hub.subscriptions())
     await hears_live(third := await subscribed())
     await third.disconnect()
+
+
+@pytest.mark.parametrize("expiry", [0, -1, None])
+async def test_a_layer_whose_memberships_do_not_expire_is_joined_once(
+    transactional_db: None, close_connections: None, expiry: int | None
+) -> None:
+    lasting = {"BACKEND": "tests.testapp.layers.LastingLayer", "CONFIG": {"group_expiry": expiry}}
+    with override_settings(CHANNEL_LAYERS={"default": lasting}):
+        communicator = await subscribed()
+        hub, layer = embedded.hub_of(Task), get_channel_layer()
+        added = list(layer.added)
+        assert len(added) == len(set(added))
+        beats = hub._inbound.beats
+        await until(lambda: hub._inbound.beats > beats + 1)  # the hub has looked several times meanwhile
+        await hears_live(communicator)  # and there was no resync before that
+        assert layer.added == added
+        await communicator.disconnect()

@@ -42,30 +42,44 @@ def titles(board: Board, count: int) -> list[str]:
     return [event["title"] for event in board.events(count)]
 
 
-@pytest.mark.parametrize("consumer", ["turns", "behind"])
+@pytest.mark.parametrize("consumer", ["turns", "behind", "timed", "own", "detached"])
 def test_handlers_and_actions_are_never_two_at_once(
     server: AsgiServer, consumer: str, open_board: Callable[..., Board]
 ) -> None:
-    board = open_board(server, consumer)
+    take_turns(open_board(server, consumer))
+
+
+@pytest.mark.parametrize("consumer", ["turns", "own"])
+def test_handlers_and_actions_take_turns_where_requests_are_transactions(
+    consumer: str, start_asgi_server: Callable[..., AsgiServer], open_board: Callable[..., Board]
+) -> None:
+    server = start_asgi_server(env={"DJANGO_SETTINGS_MODULE": "tests.testapp.settings_atomic"})
+    assert take_turns(open_board(server, consumer), "atomic")["atomic"] is True
+
+
+def take_turns(board: Board, action: str = "ping") -> dict[str, Any]:
+    """Write and call at the same time, and see that nothing of the consumer ran beside anything else."""
     board.subscribe("turns")
     wanted = [f"row {number}" for number in range(60)]
 
     async def both() -> list[Any]:
         for number in range(30):
-            await board.client.cast("ping", number=number)
+            await board.client.cast(action, number=number)
         await asyncio.to_thread(make_and_close, *wanted)
         for number in range(30, 60):
-            await board.client.cast("ping", number=number)
+            await board.client.cast(action, number=number)
         return [await board.client.until(lambda m: m.get("observer") == "turns") for _ in wanted]
 
     events = board.runner.run(both())
-    replies = [message["data"] for message in board.client.received if message.get("action") == "ping"]
+    replies = [message["data"] for message in board.client.received if message.get("action") == action]
     while len(replies) < 60:
-        board.runner.run(board.client.call("ping", number=-1))
-        replies = [message["data"] for message in board.client.received if message.get("action") == "ping"]
+        board.runner.run(board.client.call(action, number=-1))
+        replies = [message["data"] for message in board.client.received if message.get("action") == action]
     assert [event["title"] for event in events] == wanted
     assert all(event["alone"] for event in events)
     assert all(reply["alone"] for reply in replies)
+    last: dict[str, Any] = replies[-1]
+    return last
 
 
 def test_a_handler_that_unsubscribes_is_called_no_more(server: AsgiServer, open_board: Callable[..., Board]) -> None:

@@ -1,9 +1,10 @@
-"""Channel layers that lose messages, as any may."""
+"""Channel layers that lose messages, as any may, and one whose memberships last."""
 
 import logging
 import random
 from typing import Any
 
+from channels.layers import InMemoryChannelLayer
 from channels_redis.core import RedisChannelLayer
 from channels_redis.pubsub import RedisPubSubChannelLayer
 
@@ -48,3 +49,24 @@ class LossyPubSubLayer(_Losing, RedisPubSubChannelLayer):  # type: ignore[misc]
         """As every layer's."""
         if not self._loses(group, message):
             await self._get_layer().group_send(group, message)
+
+
+class LastingLayer(InMemoryChannelLayer):  # type: ignore[misc]
+    """Keeps memberships for ever where ``group_expiry`` is no positive number, as channels_postgres does.
+
+    Attributes:
+        added: The groups of each call of ``group_add``.
+    """
+
+    def __init__(self, *args: Any, group_expiry: int | None = 0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.group_expiry = group_expiry
+        self.added: list[str] = []
+
+    async def group_add(self, group: str, channel: str) -> None:
+        """As every layer's."""
+        self.added.append(group)
+        await super().group_add(group, channel)
+
+    def _clean_expired(self) -> None:
+        """Nothing expires."""
