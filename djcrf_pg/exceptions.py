@@ -77,6 +77,22 @@ class TooManySubscriptions(SubscribeError):
     default_code = "too_many_subscriptions"
 
 
+class InvalidCursor(DjcrfPgError, ValidationError, ValueError):
+    """A cursor that is none, or none of this database's. A DCRF consumer answers with ``response_status`` 400."""
+
+    default_code = "invalid_cursor"
+
+
+class CursorExpired(DjcrfPgError, APIException):
+    """What a cursor has not seen is not to be had any more: load again, and subscribe without it.
+
+    A DCRF consumer answers with ``response_status`` 410.
+    """
+
+    status_code = 410
+    default_code = "cursor_expired"
+
+
 class MalformedRequestId(DjcrfPgError, ValidationError, ValueError):
     """A ``request_id`` that cannot name a request: neither text nor a number, or too long."""
 

@@ -73,6 +73,10 @@ class Observed(Protocol):
         """Whether the handler takes the instance as it was before."""
 
     @property
+    def serializes_cursor(self) -> bool:
+        """Whether the serializer takes a cursor."""
+
+    @property
     def needs_old(self) -> bool:
         """Whether groups, serializer or handler are given the instance as it was before."""
 

@@ -7,7 +7,7 @@ and Snapshot Information Functions").
 
 import dataclasses
 import re
-from typing import Self
+from typing import NamedTuple, Self
 
 _SNAPSHOT = re.compile(r"(\d+):(\d+):((?:\d+(?:,\d+)*)?)")
 
@@ -66,3 +66,39 @@ class Position:
     last: Snapshot
     target: Snapshot | None = None
     after_id: int | None = None
+
+
+class Span(NamedTuple):
+    """A part of the log whose events are made together.
+
+    Attributes:
+        last: What of the log is not in it: everything in this snapshot.
+        target: What is: everything else in this one. None for nothing at all.
+        start: And whose id is greater than this one.
+        end: And not greater than this one, unless it is None.
+        netted: Whether all of it is one transaction to those who are told; else each of its transactions is one.
+    """
+
+    last: Snapshot
+    target: Snapshot | None = None
+    start: int = 0
+    end: int | None = None
+    netted: bool = False
+
+    @classmethod
+    def between(cls, begin: Position, end: Position) -> Self:
+        """That of a read.
+
+        Args:
+            begin: Where it went on.
+            end: Where the next one goes on.
+        """
+        if end.target is None:
+            return cls(begin.last, end.last, begin.after_id or 0)
+        return cls(end.last, end.target, begin.after_id or 0, end.after_id)
+
+    @classmethod
+    def before(cls, position: Position) -> Self:
+        """An empty one, behind everything that is before a position."""
+        after = position.after_id or 0
+        return cls(position.last, position.target, after, after)

@@ -87,6 +87,7 @@ class Event(NamedTuple):
         changed: Names of the fields that differ.
         context: What the writer said of itself.
         old: The instance as it was, see :func:`dump`; for handlers that take it.
+        row: What tells it from other events of the change, see :class:`djcrf_pg.delivery.resume.Mark`.
     """
 
     action: str
@@ -97,6 +98,7 @@ class Event(NamedTuple):
     changed: Sequence[str] = ()
     context: Any = None
     old: dict[str, Any] | None = None
+    row: int = 0
 
     def encode(self, *, decimals_as_text: bool = True) -> str:
         """The event as JSON text; what JSON does not know becomes what DRF's renderer makes of it.
@@ -118,7 +120,7 @@ def parse(line: str) -> Event:
         ValueError, TypeError, AttributeError, RecursionError: It is damaged.
     """
     event = Event(*json.loads(line))
-    for value, limit in ((event.change_id, 2**63), (event.xid, 2**64)):
+    for value, limit in ((event.change_id, 2**63), (event.xid, 2**64), (event.row, 2**32)):
         if type(value) is not int or not 0 <= value < limit:  # True is an int
             raise ValueError(f"an event has {value!r:.50} where it must have a number below {limit}")
     for field, kind in ((event.action, str), (event.changed, list), (event.old, dict | None)):

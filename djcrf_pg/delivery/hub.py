@@ -40,6 +40,7 @@ from djcrf_pg.delivery.protocol import (
     History,
     Inbound,
     Loss,
+    Origin,
     Standing,
     Unreadable,
     stream_of,
@@ -415,15 +416,15 @@ class Hub:
         if len(lanes) == 1:
             ((lane, places),) = lanes
             for place in places:
-                self._put(lane, arrival.lines[place])
+                self._put(lane, arrival.lines[place], arrival.origin)
         else:  # who is in several lanes receives in the order of the lines
             for place, lane in sorted((place, lane) for lane, places in lanes for place in places):
-                self._put(lane, arrival.lines[place])
+                self._put(lane, arrival.lines[place], arrival.origin)
 
-    def _put(self, lane: tuple[str, str], line: str) -> None:
+    def _put(self, lane: tuple[str, str], line: str, origin: Origin) -> None:
         observer, group = lane
         for subscription in list(self._lanes.get(observer, {}).get(group, ())):
-            subscription.inbox.put(subscription, group, line)
+            subscription.inbox.put(subscription, group, line, origin)
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.conf import get_settings
-from djcrf_pg.delivery.protocol import Loss
+from djcrf_pg.delivery.protocol import Loss, Origin
 
 #: Entries that are handed over before the consumer's actions and the other tasks of the loop have a turn.
 _TURN = 100
@@ -67,7 +67,7 @@ class Receiver(Protocol):
     def label(self) -> str:
         """Where it is defined."""
 
-    async def receive(self, subscription: "Subscription", group: str, line: str) -> None:
+    async def receive(self, subscription: "Subscription", group: str, line: str, origin: Origin) -> None:
         """Have the consumer handle an event."""
 
     async def settle(self, subscription: "Subscription") -> None:
@@ -178,7 +178,7 @@ class Inbox:
         self.gone = self.closed = self.dispatching = False
         self.error: BaseException | None = None
         self._most_events = self._most_bytes = 0
-        self._entries: deque[tuple[Subscription, str, str]] = deque()
+        self._entries: deque[tuple[Subscription, str, str, Origin | None]] = deque()
         self._bytes = 0
         self._turns = asyncio.Lock()
         self._holder: asyncio.Task[Any] | None = None
@@ -207,30 +207,31 @@ class Inbox:
 
     # What the hub does.
 
-    def put(self, subscription: Subscription, group: str, line: str) -> None:
+    def put(self, subscription: Subscription, group: str, line: str, origin: Origin) -> None:
         """Have an event handled. One that is larger than the limit waits alone.
 
         Args:
             subscription: Whose it is.
             group: The group that it came through.
             line: The event.
+            origin: What it is made of.
         """
         waiting, size = len(self._entries), self._bytes + len(line)
         if waiting and (waiting >= self._most_events or size > self._most_bytes):
             self._overflow()
         else:
-            self._append(subscription, group, line)
+            self._append(subscription, group, line, origin)
 
     def remind(self, subscription: Subscription) -> None:
         """Have an observer look, in its turn, at what is due for a subscription: a resync, or one after failures."""
         if not subscription.reminded:
             subscription.reminded = True
-            self._append(subscription, "", "")
+            self._append(subscription, "", "", None)
 
-    def _append(self, subscription: Subscription, group: str, line: str) -> None:
+    def _append(self, subscription: Subscription, group: str, line: str, origin: Origin | None) -> None:
         if self.gone:
             return
-        self._entries.append((subscription, group, line))
+        self._entries.append((subscription, group, line, origin))
         self._bytes += len(line)
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="djcrf_pg inbox", context=self._context)
@@ -325,10 +326,10 @@ class Inbox:
         for _ in range(_TURN):
             if not self._entries or self.gone:
                 return
-            subscription, group, line = self._entries.popleft()
-            if line:
+            subscription, group, line, origin = self._entries.popleft()
+            if origin is not None:
                 self._bytes -= len(line)
-                await subscription.observer.receive(subscription, group, line)
+                await subscription.observer.receive(subscription, group, line, origin)
             else:
                 subscription.reminded = False
                 await subscription.observer.settle(subscription)

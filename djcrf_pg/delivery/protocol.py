@@ -81,6 +81,7 @@ term      both         of the leadership; terms come from the database, and rise
 stream    events       where it goes
 number    events       from 1
 reach     events       a point: of what was sent in the stream before
+span      events       ``[last, target, start, end]``: the part of the log that they are made of
 to        events       ``{observer: {group: [line, …]}}``; the group :data:`EVERYBODY` is all subscribers
 beat      heartbeat    from 1
 position  heartbeat    ``[last, target, id]``: all of the log up to it was sent
@@ -113,7 +114,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
-from djcrf_pg.changelog.cursor import Position, Snapshot
+from djcrf_pg.changelog.cursor import Position, Snapshot, Span
 from djcrf_pg.delivery.envelope import Event, parse
 
 #: The version of these messages; it rises with each change that an older reader cannot take.
@@ -163,6 +164,18 @@ class History(NamedTuple):
         """The channel-layer group of a stream; of the heartbeats where it is None."""
         name = "beat" if stream is None else str(stream)
         return f"djcrf_pg.{self.system:x}.{self.database:x}.{self.log:x}.{name}"
+
+
+class Origin(NamedTuple):
+    """What events are made of.
+
+    Attributes:
+        history: The log.
+        span: The part of it.
+    """
+
+    history: History
+    span: Span
 
 
 def digits_of(observer: str) -> str:
@@ -284,12 +297,18 @@ class Outbound:
         self._taken = list(self._made)
         self._beat = 0
 
-    def deliver(self, items: Iterable[Item], reach: Position) -> dict[int, list[Message]]:
+    @property
+    def beside(self) -> Span:
+        """The span of what is no read: behind all that was sent."""
+        return Span.before(self._position)
+
+    def deliver(self, items: Iterable[Item], reach: Position, span: Span | None = None) -> dict[int, list[Message]]:
         """Make the messages of a delivery.
 
         Args:
             items: The events, in order.
             reach: Up to where in the log what they say may lie: of a read, its end.
+            span: The part of the log that they are made of; None where they are beside what is read.
 
         Returns:
             By stream. Those of a stream are sent in this order.
@@ -298,7 +317,10 @@ class Outbound:
         for item in items:
             streams.setdefault(stream_of(item.observer), ([], []))[item.group == EVERYBODY].append(item)
         return {
-            stream: [self._message(stream, part, Point.of(reach)) for part in self._cut([*events, *resyncs])]
+            stream: [
+                self._message(stream, part, Point.of(reach), span or self.beside)
+                for part in self._cut([*events, *resyncs])
+            ]
             for stream, (events, resyncs) in streams.items()
         }
 
@@ -316,7 +338,7 @@ class Outbound:
         if part:
             yield part
 
-    def _message(self, stream: int, items: Iterable[Item], reach: Point) -> Message:
+    def _message(self, stream: int, items: Iterable[Item], reach: Point, span: Span) -> Message:
         number, before = self._made[stream]
         lines: list[str] = []
         to: dict[str, dict[str, list[int]]] = {}
@@ -324,7 +346,8 @@ class Outbound:
             if not lines or lines[-1] is not line:  # one event often goes to several groups
                 lines.append(line)
             to.setdefault(observer, {}).setdefault(group, []).append(len(lines) - 1)
-        head = {**self._head, "stream": stream, "number": number + 1, "reach": before, "to": to}
+        place = [str(span.last), span.target and str(span.target), span.start, span.end]
+        head = {**self._head, "stream": stream, "number": number + 1, "reach": before, "span": place, "to": to}
         message = Message(
             stream, number + 1, reach if reach.covers(before) else before, "\n".join([_json(head), *lines])
         )
@@ -395,6 +418,7 @@ class Arrival:
 
     Attributes:
         stream: Its stream.
+        origin: What its events are made of.
         to: Observer and group to places in ``lines``, in order; for whoever is in several lanes, the places say the
             order between them.
         lines: The events as text.
@@ -402,6 +426,7 @@ class Arrival:
     """
 
     stream: int
+    origin: Origin
     to: Mapping[tuple[str, str], Sequence[int]]
     lines: Sequence[str]
     events: Mapping[int, Event]
@@ -471,6 +496,7 @@ class _Batch:
     stream: int
     number: int
     reach: Point
+    span: Span
     to: dict[tuple[str, str], list[int]]
     lines: list[str]
     events: dict[int, Event]
@@ -724,7 +750,8 @@ class Inbound:
         while state.promises and state.promises[0].number <= state.last:
             state.reach(state.promises.pop(0).position)
         if batch.to:
-            happened.append(Arrival(batch.stream, batch.to, batch.lines, batch.events))
+            origin = Origin(batch.history, batch.span)
+            happened.append(Arrival(batch.stream, origin, batch.to, batch.lines, batch.events))
         return happened
 
     def _compare(self, beat: _Beat, now: float) -> list[Happening]:
@@ -801,7 +828,8 @@ def _read(message: Any, wants: Callable[[str, str], bool]) -> _Batch | _Beat:
         if wants(observer, group)
     }
     events = {place: parse(lines[place]) for places in to.values() for place in places}
-    return _Batch(history, term, stream, _int(head["number"]), _point(head["reach"]), to, lines, events)
+    number, reach, span = _int(head["number"]), _point(head["reach"]), _span(*head["span"])
+    return _Batch(history, term, stream, number, reach, span, to, lines, events)
 
 
 def _int(value: Any, limit: int = _INT) -> int:
@@ -818,6 +846,15 @@ def _point(fields: Any) -> Point:
 def _position(last: str, target: str | None, after_id: int | None) -> Position:
     return Position(
         _snapshot(last), None if target is None else _snapshot(target), None if after_id is None else _int(after_id)
+    )
+
+
+def _span(last: str, target: str | None, start: int, end: int | None) -> Span:
+    return Span(
+        _snapshot(last),
+        None if target is None else _snapshot(target),
+        _int(start),
+        None if end is None else _int(end),
     )
 
 

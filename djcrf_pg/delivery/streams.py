@@ -10,10 +10,10 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 
-from djcrf_pg.changelog.cursor import Position
+from djcrf_pg.changelog.cursor import Position, Span
 from djcrf_pg.delivery.backoff import Backoff
 from djcrf_pg.delivery.layer import PATIENCE, channel_layer, report_failure
-from djcrf_pg.delivery.protocol import BEAT, KEY, TYPE, History, Item, Message, Outbound
+from djcrf_pg.delivery.protocol import BEAT, KEY, TYPE, History, Item, Message, Origin, Outbound
 from djcrf_pg.exceptions import LeadershipLost, ungrouped
 from djcrf_pg.observations import LayerRefused, emit
 
@@ -66,6 +66,15 @@ class Streams:
         return min(self._took, _LONGEST_REST) if self._took > _FAR else 0.0
 
     @property
+    def beside(self) -> Span:
+        """The span of what is no read."""
+        return self._outbound.beside
+
+    def origin(self, span: Span) -> Origin:
+        """What events of a span are made of."""
+        return Origin(self._history, span)
+
+    @property
     def savable(self) -> Position:
         """The position that the cursor may be saved at."""
         return self._outbound.savable
@@ -74,12 +83,13 @@ class Streams:
         """Wait for the first heartbeat that the layer takes."""
         await self._begun.wait()
 
-    async def deliver(self, items: Iterable[Item], reach: Position) -> None:
+    async def deliver(self, items: Iterable[Item], reach: Position, span: Span | None = None) -> None:
         """Send events, and return when the layer has them all.
 
         Args:
             items: The events, in order.
             reach: Up to where in the log what they say may lie.
+            span: The part of the log that they are made of; None where they are beside what is read.
 
         Raises:
             LeadershipLost: The lead ended meanwhile, or the listener is asked to stop and the layer fails; the rest is
@@ -87,7 +97,7 @@ class Streams:
         """
         with ungrouped(LeadershipLost):
             async with asyncio.TaskGroup() as tasks:
-                for messages in self._outbound.deliver(items, reach).values():
+                for messages in self._outbound.deliver(items, reach, span).values():
                     tasks.create_task(self._send_in_order(messages))
 
     def advance(self, position: Position) -> None:

@@ -16,7 +16,7 @@ import asyncpg
 from django.db import InterfaceError, OperationalError
 
 from djcrf_pg.changelog.change import UNWRITABLE, Change
-from djcrf_pg.changelog.cursor import Position
+from djcrf_pg.changelog.cursor import Position, Span
 from djcrf_pg.changelog.decode import StaleRelation
 from djcrf_pg.changelog.net import UNREADABLE, RowChange
 from djcrf_pg.changelog.reader import CONNECTION_ERRORS, FAILS_AGAIN, ChangeLog, Piece
@@ -117,28 +117,33 @@ class Dispatch:
         await self._failures.begin()
         await self.retry()
 
-    async def deliver(self, piece: Piece, *, cut: bool) -> None:
+    async def deliver(self, begin: Position, piece: Piece, *, cut: bool) -> None:
         """Make events of changes and send them; when this returns, the channel layer has them.
 
         Args:
+            begin: Where the read went on.
             piece: What was read.
             cut: It is a piece of a window that is larger than a read.
         """
         async with self._alive():
             interest = await self._interest(piece)
-            await self._send(await self._occurrences(piece.changes, interest, cut), piece.position, interest)
+            told = await self._occurrences(piece.changes, interest, cut)
+            await self._send(told, piece.position, interest, Span.between(begin, piece.position))
         self._predecessors.note({change.relation for change in piece.changes})
 
-    async def _send(self, told: list[Occurrence], reach: Position, interest: Interest = EVERYTHING) -> None:
-        """Make events and send them; ``reach`` is up to where in the log what they say may lie."""
+    async def _send(
+        self, told: list[Occurrence], reach: Position, interest: Interest = EVERYTHING, span: Span | None = None
+    ) -> None:
+        """Make events and send them; see :meth:`Streams.deliver` for ``reach`` and ``span``."""
+        span = span or self._streams.beside
         sending: asyncio.Task[None] | None = None
         try:
             for start in range(0, len(told), PART):
-                items, failed = await self._events(told[start : start + PART], interest)
+                items, failed = await self._events(told[start : start + PART], interest, span)
                 await self._failures.take(failed)
                 if sending is not None:
                     await sending
-                sending = asyncio.create_task(self._streams.deliver(items, reach))
+                sending = asyncio.create_task(self._streams.deliver(items, reach, span))
             if sending is not None:
                 await sending
         finally:
@@ -279,8 +284,8 @@ class Dispatch:
             self._unsettled.remove((reach, work))
             await work()
 
-    async def _events(self, told: list[Occurrence], interest: Interest) -> tuple[list[Item], list[Failed]]:
-        make = partial(events, told, interest)
+    async def _events(self, told: list[Occurrence], interest: Interest, span: Span) -> tuple[list[Item], list[Failed]]:
+        make = partial(events, told, interest, self._streams.origin(span))
         return await self._with_database(make, partial(make, forgiving=True))
 
     async def _with_database(self, work: Callable[[], T], last: Callable[[], T]) -> T:

@@ -212,7 +212,7 @@ class Leadership:
         self._ahead = None if piece.position.target is None else asyncio.create_task(self._read(piece.position))
         if piece.changes:
             cut = self._position.target is not None or piece.position.target is not None
-            await self._dispatch.deliver(piece, cut=cut)
+            await self._dispatch.deliver(self._position, piece, cut=cut)
             self._unsaved = True
         self._position = piece.position
         self._streams.advance(piece.position)

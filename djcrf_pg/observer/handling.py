@@ -18,6 +18,8 @@ from django.db.models import Model
 
 from djcrf_pg.delivery.envelope import RESYNC, Event
 from djcrf_pg.delivery.inbox import Subscription
+from djcrf_pg.delivery.protocol import Origin
+from djcrf_pg.delivery.resume import Cursor, Mark
 from djcrf_pg.instances import runs_code
 from djcrf_pg.listener import embedded
 from djcrf_pg.listener.failures import PAUSE
@@ -28,6 +30,9 @@ from djcrf_pg.routing.failed import HANDLER, Failure, resync_event
 #: What DCRF does not pass to handlers and serializers: it goes to those that name it or take ``**kwargs``.
 HANDLER_EXTRAS = ("change_id", "committed_at", "changed", "context")
 
+#: What costs too much for those who only take ``**kwargs``.
+NAMED_EXTRAS = ("old_instance", "cursor")
+
 #: Failures that a consumer keeps for one group until they are recorded.
 _MOST = 100
 
@@ -35,7 +40,7 @@ _MOST = 100
 _AGAIN, _DOUBLINGS = 10.0, 6
 
 
-async def receive(observer: Any, subscription: Subscription, group: str, line: str) -> None:
+async def receive(observer: Any, subscription: Subscription, group: str, line: str, origin: Origin) -> None:
     """Have the consumer handle an event that is news to it.
 
     Args:
@@ -43,6 +48,7 @@ async def receive(observer: Any, subscription: Subscription, group: str, line: s
         subscription: What the consumer has of it.
         group: The group that the event came through; empty for what is for everybody.
         line: The event.
+        origin: What it is made of.
     """
     # It was read once when it came off the layer. This makes objects that only this consumer has.
     event = Event(*json.loads(line))
@@ -65,7 +71,7 @@ async def receive(observer: Any, subscription: Subscription, group: str, line: s
             _again(subscription, event.body)
         return
     try:
-        await _call(observer, subscription, group, event)
+        await _call(observer, subscription, group, event, origin)
     except StopConsumer:
         raise
     except Exception:
@@ -74,7 +80,7 @@ async def receive(observer: Any, subscription: Subscription, group: str, line: s
     else:
         return
     # Made anew: the handler may have changed the one that it was given.
-    await _call_again(observer, subscription, group, Event(*json.loads(line)))
+    await _call_again(observer, subscription, group, Event(*json.loads(line)), origin)
 
 
 async def settle(observer: Any, subscription: Subscription) -> None:
@@ -114,7 +120,7 @@ async def _settle_failures(observer: Any, subscription: Subscription) -> None:
             embedded.hub_of(observer.model_cls).record(failures)
 
 
-async def _call(observer: Any, subscription: Subscription, group: str, event: Event) -> None:
+async def _call(observer: Any, subscription: Subscription, group: str, event: Event, origin: Origin) -> None:
     await observer.func(
         subscription.consumer,
         event.body,
@@ -123,8 +129,17 @@ async def _call(observer: Any, subscription: Subscription, group: str, event: Ev
         group=group,
         subscribing_request_ids=list(_requests(observer, subscription).get(group, ())),
         action=event.action,
+        **_cursor_of(observer, group, event, origin),
         **await _extras_of(observer, event),
     )
+
+
+def _cursor_of(observer: Any, group: str, event: Event, origin: Origin) -> dict[str, str]:
+    """The cursor behind an event, for a handler that named it."""
+    if not observer.takes_cursor:
+        return {}
+    mark = Mark.of(event.change_id, event.row, event.action, group)
+    return {"cursor": Cursor(*origin, mark).encode()}
 
 
 async def _extras_of(observer: Any, event: Event) -> dict[str, Any]:
@@ -135,11 +150,11 @@ async def _extras_of(observer: Any, event: Event) -> dict[str, Any]:
     return dict(observer.extras_of(event))
 
 
-async def _call_again(observer: Any, subscription: Subscription, group: str, event: Event) -> None:
+async def _call_again(observer: Any, subscription: Subscription, group: str, event: Event, origin: Origin) -> None:
     """Call the handler once more, and take down what it fails on."""
     key = _key_in(observer.model_cls, event.body)
     try:
-        await _call(observer, subscription, group, event)
+        await _call(observer, subscription, group, event, origin)
     except StopConsumer:
         raise
     except Exception as error:

@@ -19,7 +19,7 @@ from rest_framework.settings import api_settings
 from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.envelope import Event, load
 from djcrf_pg.delivery.inbox import Subscription
-from djcrf_pg.delivery.protocol import KEY
+from djcrf_pg.delivery.protocol import KEY, Origin
 from djcrf_pg.exceptions import (
     ConfigurationError,
     MalformedRequestId,
@@ -32,7 +32,7 @@ from djcrf_pg.listener import embedded
 from djcrf_pg.observer import by_hand, handling
 from djcrf_pg.observer.consumers import attach, equip, inbox_of, refuse_synchronous
 from djcrf_pg.observer.dcrf import DCRFModelObserver
-from djcrf_pg.observer.handling import HANDLER_EXTRAS
+from djcrf_pg.observer.handling import HANDLER_EXTRAS, NAMED_EXTRAS
 from djcrf_pg.observer.serializing import represent
 from djcrf_pg.registry import (
     Relationship,
@@ -47,7 +47,7 @@ from djcrf_pg.registry import (
 #: Characters of a request id: each event repeats it.
 MAX_REQUEST_ID = 255
 
-_SERIALIZER_EXTRAS = (*HANDLER_EXTRAS, "old_instance")
+_SERIALIZER_EXTRAS = (*HANDLER_EXTRAS, *NAMED_EXTRAS)
 
 
 class ModelObserver(DCRFModelObserver):
@@ -66,8 +66,8 @@ class ModelObserver(DCRFModelObserver):
 
     Handlers and serializers may take, by keyword: ``changed`` (names of the fields that differ), ``context`` (what
     the writer said of itself), ``committed_at`` (a datetime for serializers, ISO 8601 for handlers), ``change_id``
-    (the id in the change log) and ``old_instance`` (the instance before; it has to be named, ``**kwargs`` is not
-    given it).
+    (the id in the change log), ``old_instance`` (the instance before) and ``cursor`` (text: where a subscription goes
+    on behind this event, see :meth:`subscribe`). The last two have to be named, ``**kwargs`` is not given them.
 
     Args:
         func: The handler.
@@ -115,7 +115,8 @@ class ModelObserver(DCRFModelObserver):
         self._resync: Any = None
         self._serializer_extras: tuple[str, ...] = ()
         self._extras = _accepted(func, HANDLER_EXTRAS)
-        self.wants_old = "old_instance" in inspect.signature(func).parameters
+        named = inspect.signature(func).parameters
+        self.wants_old, self.takes_cursor = "old_instance" in named, "cursor" in named
         self._partition = partition
         super().__init__(func, model_cls, partition, serializer_class, many_to_many)
 
@@ -248,6 +249,11 @@ class ModelObserver(DCRFModelObserver):
         if self._fields is not None and self._fields.isdisjoint(changed):
             return False
         return bool(changed) or not self._skip_unchanged
+
+    @property
+    def serializes_cursor(self) -> bool:
+        """Whether the serializer takes a cursor."""
+        return "cursor" in self._serializer_extras
 
     @property
     def needs_old(self) -> bool:
@@ -510,9 +516,9 @@ class ModelObserver(DCRFModelObserver):
             return None
         return await super().__call__(message, consumer=consumer, **kwargs)
 
-    async def receive(self, subscription: Subscription, group: str, line: str) -> None:
+    async def receive(self, subscription: Subscription, group: str, line: str, origin: Origin) -> None:
         """Have the consumer handle an event; see :mod:`djcrf_pg.observer.handling`."""
-        await handling.receive(self, subscription, group, line)
+        await handling.receive(self, subscription, group, line, origin)
 
     async def settle(self, subscription: Subscription) -> None:
         """Have the consumer load again where that is due."""
@@ -537,7 +543,7 @@ def _accepted(func: Any, names: Iterable[str]) -> tuple[str, ...]:
     parameters = inspect.signature(func).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     # The instance before is half of what an update costs, and ``**kwargs`` is in every example of DCRF's.
-    return tuple(name for name in names if name in parameters or (takes_all and name != "old_instance"))
+    return tuple(name for name in names if name in parameters or (takes_all and name not in NAMED_EXTRAS))
 
 
 def _text_of(function: Any) -> Any:

@@ -16,7 +16,8 @@ from djangochannelsrestframework.observer.model_observer import Action
 
 from djcrf_pg.delivery.envelope import RESYNC, Event, dump
 from djcrf_pg.delivery.interest import Interest
-from djcrf_pg.delivery.protocol import EVERYBODY, Item
+from djcrf_pg.delivery.protocol import EVERYBODY, Item, Origin
+from djcrf_pg.delivery.resume import Cursor, Mark, digest
 from djcrf_pg.observations import ObserverFailed, emit, text_of
 from djcrf_pg.registry import BATCH, Observed
 from djcrf_pg.routing.failed import GROUPS, SERIALIZER, Failed, Failure, key_text
@@ -36,13 +37,14 @@ class _BodyFailed(Exception):
 
 
 def events(
-    occurrences: Iterable[Occurrence], interest: Interest, *, forgiving: bool = False
+    occurrences: Iterable[Occurrence], interest: Interest, origin: Origin, *, forgiving: bool = False
 ) -> tuple[list[Item], list[Failed]]:
     """Have groups and serializers of the observers make events.
 
     Args:
         occurrences: What there is to tell, in order.
         interest: Which groups somebody has; nothing is made for others.
+        origin: The part of the log that they are made of.
         forgiving: Take user code's database errors as failures of that observer, instead of raising.
 
     Returns:
@@ -58,7 +60,7 @@ def events(
         for occurrence in occurrences:
             try:
                 # In a context of its own: a language or a time zone that it activates is not for the rest.
-                made = copy_context().run(_tried_twice, occurrence, interest, forgiving)
+                made = copy_context().run(_tried_twice, occurrence, interest, origin, forgiving)
             except BaseException as error:
                 if _is_of_the_database(error):
                     connections.close_all()
@@ -72,10 +74,10 @@ def events(
     return items, failed
 
 
-def _tried_twice(occurrence: Occurrence, interest: Interest, forgiving: bool) -> list[Item]:
+def _tried_twice(occurrence: Occurrence, interest: Interest, origin: Origin, forgiving: bool) -> list[Item]:
     """Make the events of an occurrence, all or none; the second time without what the batch shares."""
     try:
-        return list(_events(occurrence, interest))
+        return list(_events(occurrence, interest, origin))
     except BaseException as error:
         if _is_of_the_database(error) and not forgiving:
             raise
@@ -88,7 +90,7 @@ def _tried_twice(occurrence: Occurrence, interest: Interest, forgiving: bool) ->
         if is_missing:
             rescue(occurrence.old)
             rescue(occurrence.new)
-        return list(_events(occurrence, interest))
+        return list(_events(occurrence, interest, origin))
     finally:
         BATCH.reset(token)
 
@@ -103,7 +105,7 @@ def _is_of_the_database(error: BaseException) -> bool:
     return isinstance(_cause(error), OperationalError | InterfaceError)
 
 
-def _events(occurrence: Occurrence, interest: Interest) -> Iterable[Item]:
+def _events(occurrence: Occurrence, interest: Interest, origin: Origin) -> Iterable[Item]:
     """Groups by old and new row: only the old one has it, delete; both, update; only the new one, create.
 
     A group that a row leaves is told of the row as it was: what it became is not for that group to know.
@@ -136,8 +138,9 @@ def _events(occurrence: Occurrence, interest: Interest) -> Iterable[Item]:
     ]
     for action, instance, groups in parts:
         if groups and instance is not None:
+            groups = sorted(groups, key=digest)
             try:
-                event = _encode(occurrence, action.value, _body(occurrence, instance, action))
+                event = _encode(occurrence, action.value, _body(occurrence, instance, action, groups, origin))
             except BaseException as error:
                 raise _BodyFailed([group for _, _, concerned in parts for group in concerned]) from error
             for group in groups:
@@ -148,8 +151,13 @@ def _groups(observer: Observed, instance: Model | None) -> dict[str, None]:
     return {} if instance is None else dict.fromkeys(observer.group_names_for_signal(instance=instance))
 
 
-def _body(occurrence: Occurrence, instance: Model, action: Action) -> Any:
+def _body(occurrence: Occurrence, instance: Model, action: Action, groups: Sequence[str], origin: Origin) -> Any:
     change = occurrence.change
+    extras = {}
+    if occurrence.observer.serializes_cursor:
+        # One body for all groups: who has it by one of several has not had it by the others yet.
+        mark = Mark.of(change.id, occurrence.row, action.value, groups[0] if len(groups) == 1 else None)
+        extras["cursor"] = Cursor(*origin, mark).encode()
     message = occurrence.observer.serialize(
         instance,
         action,
@@ -158,6 +166,7 @@ def _body(occurrence: Occurrence, instance: Model, action: Action) -> Any:
         context=_context(change.context),
         committed_at=change.at,
         change_id=change.id,
+        **extras,
     )
     return message["body"]
 
@@ -173,6 +182,7 @@ def _encode(occurrence: Occurrence, action: str, body: Any) -> str:
         changed=occurrence.changed,
         context=_context(change.context),
         old=None if old is None or not occurrence.observer.wants_old else dump(old),
+        row=occurrence.row,
     ).encode(decimals_as_text=occurrence.observer.decimals_as_text)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from django.db import InterfaceError, OperationalError, connections
@@ -129,8 +130,7 @@ class Router:
         with self._assembled(changes, silent):
             found = self._find([row for change in changes if (row := self._row(change)) is not None])
             found += self._resync_lost(changes)
-        found.sort(key=lambda occurrence: occurrence.change.id)
-        return found
+        return in_order(found)
 
     @contextmanager
     def _assembled(self, changes: Iterable[Change], silent: Collection[Observed] = ()) -> Iterator[None]:
@@ -473,6 +473,18 @@ class Router:
             alias = alias_of(model, self._aliases)
             self._hydrators[place] = Hydrator(model, self._relations[row.relation], alias)
         return self._hydrators[place]
+
+
+def in_order(occurrences: list[Occurrence]) -> list[Occurrence]:
+    """Sort occurrences as :class:`~djcrf_pg.delivery.resume.Mark` does, for each observer."""
+    occurrences.sort(key=lambda occurrence: occurrence.change.id)
+    found: list[Occurrence] = []
+    for _, same in groupby(occurrences, lambda occurrence: occurrence.change.id):
+        run = list(same)
+        if len(run) > 1 and len({occurrence.observer for occurrence in run}) < len(run):
+            run.sort(key=lambda occurrence: (occurrence.row, occurrence.new is not None))
+        found += run
+    return found
 
 
 def _changed(names: Mapping[str, str], row: RowChange) -> list[str]:

@@ -10,6 +10,7 @@ from django.core.exceptions import ValidationError
 from django.db.models import Model
 
 from djcrf_pg.changelog.net import Image, Key, RowChange
+from djcrf_pg.delivery.resume import digest
 from djcrf_pg.registry import Observed, Relationship, own_columns, registry
 
 
@@ -34,6 +35,12 @@ class Occurrence:
     changed: list[str] = dataclasses.field(default_factory=list)
     resync: str | None = None
     again: bool = False
+
+    @property
+    def row(self) -> int:
+        """What tells it from others of the same observer and change."""
+        instance = self.old if self.new is None else self.new
+        return 0 if instance is None else digest(str(instance.pk))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

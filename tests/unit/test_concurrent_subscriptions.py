@@ -20,6 +20,7 @@ from djcrf_pg.observer.consumers import inbox_of
 from tests.processes import until
 from tests.testapp.consumers import BoardConsumer
 from tests.testapp.models import Task
+from tests.unit.origin import ORIGIN
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -98,7 +99,7 @@ def is_in_the_hub(consumer: BoardConsumer, group: str) -> bool:
 async def handle(consumer: BoardConsumer, group: str, line: str) -> None:
     """Have it handle an event."""
     subscription = subscription_of(consumer)
-    await subscription.observer.receive(subscription, group, line)
+    await subscription.observer.receive(subscription, group, line, ORIGIN)
 
 
 @pytest.mark.parametrize("same", [True, False])

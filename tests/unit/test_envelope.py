@@ -36,6 +36,7 @@ def events(actions: list[str], bodies: st.SearchStrategy[Any]) -> st.SearchStrat
         changed=st.lists(TEXT, max_size=3),
         context=BODIES,
         old=st.none() | st.dictionaries(TEXT, BODIES, max_size=3),
+        row=st.integers(0, 2**32 - 1),
     )
 
 

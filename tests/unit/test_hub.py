@@ -22,7 +22,7 @@ from djcrf_pg.delivery.hub import Hub
 from djcrf_pg.delivery.inbox import Inbox, Moment, Subscription
 from djcrf_pg.delivery.interest import bit_of
 from djcrf_pg.delivery.layer import channel_layer
-from djcrf_pg.delivery.protocol import EVERYBODY, KEY, TYPE, History, Item, Outbound, stream_of
+from djcrf_pg.delivery.protocol import EVERYBODY, KEY, TYPE, History, Item, Origin, Outbound, stream_of
 from djcrf_pg.exceptions import ConfigurationError
 from djcrf_pg.observations import (
     ForeignMessages,
@@ -150,7 +150,7 @@ class Observer:
         self.address = self.label = address
         self.noted: defaultdict[Subscription, list[Any]] = defaultdict(list)
 
-    async def receive(self, subscription: Subscription, group: str, line: str) -> None:
+    async def receive(self, subscription: Subscription, group: str, line: str, origin: Origin) -> None:
         """An event."""
         self.noted[subscription].append((group, parse(line).body))
         subscription.consumer.append(parse(line).body)

@@ -19,11 +19,12 @@ from djcrf_pg.changelog.cursor import Position, Snapshot
 from djcrf_pg.delivery import inbox as module
 from djcrf_pg.delivery.envelope import CHANNEL_LAYER, Event
 from djcrf_pg.delivery.inbox import BEHIND, Inbox, Moment, Subscription
-from djcrf_pg.delivery.protocol import Loss, Point
+from djcrf_pg.delivery.protocol import Loss, Origin, Point
 from djcrf_pg.observer import handling
 from djcrf_pg.observer.consumers import attach, inbox_of
 from tests.processes import until
 from tests.testapp.models import Task
+from tests.unit.origin import ORIGIN
 
 EVENTS, BYTES = 3, 20
 
@@ -52,7 +53,7 @@ class Observer:
         self.error: BaseException | None = None
         self.forgotten: list[Subscription] = []
 
-    async def receive(self, subscription: Subscription, group: str, line: str) -> None:
+    async def receive(self, subscription: Subscription, group: str, line: str, origin: Origin) -> None:
         """An event."""
         await self._note(line)
 
@@ -109,17 +110,17 @@ async def inbox() -> AsyncIterator[Inbox]:
 async def test_events_are_handed_over_in_order(inbox: Inbox, observer: Observer) -> None:
     one = subscribe(inbox, observer)
     for line in "abc":
-        inbox.put(one, "g", line)
+        inbox.put(one, "g", line, ORIGIN)
     await until(lambda: observer.noted == ["a", "b", "c"])
 
 
 async def fill(inbox: Inbox, observer: Observer, one: Subscription, *lines: str) -> None:
     """Have a handler stuck in an event, and these wait behind it."""
     observer.open.clear()
-    inbox.put(one, "g", "first")
+    inbox.put(one, "g", "first", ORIGIN)
     await until(lambda: observer.busy)
     for line in lines:
-        inbox.put(one, "g", line)
+        inbox.put(one, "g", line, ORIGIN)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +153,7 @@ async def test_what_is_over_a_limit_drops_what_waits_and_is_one_resync_for_each_
 ) -> None:
     one, other = subscribe(inbox, observer), subscribe(inbox, Observer("labels"))
     await fill(inbox, observer, one, *lines)
-    inbox.put(one, "g", "last")
+    inbox.put(one, "g", "last", ORIGIN)
     observer.open.set()
     await until(lambda: observer.noted[-1:] == ["last"])
     assert observer.noted == ["first", ("tasks", BEHIND), "last"], "what comes after the resync was not lost"
@@ -171,10 +172,10 @@ async def test_an_inbox_that_overflows_again_and_again_has_one_resync(inbox: Inb
 async def test_bytes_that_were_handed_over_make_room(inbox: Inbox, observer: Observer) -> None:
     one = subscribe(inbox, observer)
     for number in range(5):
-        inbox.put(one, "g", "x" * BYTES)
+        inbox.put(one, "g", "x" * BYTES, ORIGIN)
         await until(lambda number=number: len(observer.noted) == number + 1)
-    inbox.put(one, "g", "x" * (BYTES - 1))
-    inbox.put(one, "g", "y")
+    inbox.put(one, "g", "x" * (BYTES - 1), ORIGIN)
+    inbox.put(one, "g", "y", ORIGIN)
     await until(lambda: observer.noted[-1:] == ["y"])
 
 
@@ -191,7 +192,7 @@ async def test_a_resync_that_waits_is_not_a_second_one_and_keeps_its_reason(inbo
     one.lose("channel_layer")
     one.lose("other")
     for line in ("a", "b", "c", "d"):  # and over the limit, with the resync dropped
-        inbox.put(one, "g", line)
+        inbox.put(one, "g", line, ORIGIN)
     observer.open.set()
     await until(lambda: len(observer.noted) >= 2)
     assert observer.noted[:2] == ["first", ("tasks", "channel_layer")]
@@ -203,7 +204,7 @@ async def test_a_resync_is_behind_what_came_before_the_loss(inbox: Inbox, observ
     await fill(inbox, observer, one, "before")
     one.lose("channel_layer")
     one.lose("channel_layer")
-    inbox.put(one, "g", "after")
+    inbox.put(one, "g", "after", ORIGIN)
     observer.open.set()
     await until(lambda: observer.noted == ["first", "before", ("tasks", "channel_layer"), "after"])
     assert observer.looks == 1
@@ -230,7 +231,7 @@ async def test_a_turn_is_had_by_one_task_and_the_same_one_may_ask_again(inbox: I
 async def test_a_handler_waits_for_the_consumer_s_own_turn(inbox: Inbox, observer: Observer) -> None:
     one = subscribe(inbox, observer)
     await inbox.begin()
-    inbox.put(one, "g", "a")
+    inbox.put(one, "g", "a", ORIGIN)
     for _ in range(10):
         await asyncio.sleep(0)
     assert observer.calls == 0
@@ -365,14 +366,14 @@ async def test_an_action_and_a_handler_are_never_run_at_once(serve: Any, observe
     one = await began(served, observer)
     served.send("websocket.slow")
     await served.until(lambda: served.consumer.log == ["begins"])
-    served.inbox.put(one, "g", "a")
+    served.inbox.put(one, "g", "a", ORIGIN)
     for _ in range(10):
         await asyncio.sleep(0)
     assert observer.calls == 0
     served.consumer.open.set()
     await served.until(lambda: observer.noted == ["a"])
     observer.open.clear()
-    served.inbox.put(one, "g", "b")
+    served.inbox.put(one, "g", "b", ORIGIN)
     await served.until(lambda: observer.busy)
     served.send("websocket.inner")
     for _ in range(10):
@@ -394,7 +395,7 @@ async def test_a_handler_that_stops_the_consumer_ends_it(serve: Any, observer: O
     one = await began(served, observer)
     observer.error = StopConsumer()
     for line in "ab":
-        served.inbox.put(one, "g", line)
+        served.inbox.put(one, "g", line, ORIGIN)
     assert await served.end() is None
     assert observer.calls == 1
     assert observer.forgotten == [one]
@@ -407,7 +408,7 @@ async def test_what_a_handler_raises_ends_the_consumer(serve: Any, observer: Obs
     one = await began(served, observer)
     observer.error = error
     for line in "ab":
-        served.inbox.put(one, "g", line)
+        served.inbox.put(one, "g", line, ORIGIN)
     assert type(await served.end()) is type(error)
     assert observer.calls == 1
     assert observer.forgotten == [one]
@@ -419,12 +420,12 @@ async def test_a_server_that_cancels_the_consumer_is_not_given_a_handler_s_error
     served = serve()
     one = await began(served, observer)
 
-    async def receive(subscription: Subscription, group: str, line: str) -> None:
+    async def receive(subscription: Subscription, group: str, line: str, origin: Origin) -> None:
         served.task.cancel()
         raise KeyError("broken")
 
     observer.receive = receive  # type: ignore[method-assign]
-    served.inbox.put(one, "g", "a")
+    served.inbox.put(one, "g", "a", ORIGIN)
     assert isinstance(await served.end(), asyncio.CancelledError)
     assert observer.forgotten == [one]
 
@@ -459,7 +460,7 @@ async def test_a_client_that_is_gone_is_given_nothing_more(
     observer.open.set()
     await until(lambda: inbox.gone)
     count = observer.calls
-    inbox.put(one, "g", "late")
+    inbox.put(one, "g", "late", ORIGIN)
     one.lose("channel_layer")
     for _ in range(10):
         await asyncio.sleep(0)
@@ -488,7 +489,7 @@ async def test_a_server_that_cancels_again_while_a_handler_ends_leaves_no_subscr
     served, asked = serve(), asyncio.Event()
     one = await began(served, observer)
 
-    async def receive(subscription: Subscription, group: str, line: str) -> None:
+    async def receive(subscription: Subscription, group: str, line: str, origin: Origin) -> None:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -498,7 +499,7 @@ async def test_a_server_that_cancels_again_while_a_handler_ends_leaves_no_subscr
 
     observer.receive = receive  # type: ignore[method-assign]
     observer.open.clear()
-    served.inbox.put(one, "g", "a")
+    served.inbox.put(one, "g", "a", ORIGIN)
     one.settle_in(600)
     await asyncio.sleep(0)
     served.task.cancel()
@@ -516,7 +517,7 @@ async def test_a_handler_has_the_context_variables_of_its_consumer(serve: Any, o
     users = contextvars.ContextVar[str]("user", default="nobody")
     seen = []
 
-    async def receive(subscription: Subscription, group: str, line: str) -> None:
+    async def receive(subscription: Subscription, group: str, line: str, origin: Origin) -> None:
         seen.append((line, users.get()))
 
     async def connect(consumer: Consumer, user: str) -> None:
@@ -530,7 +531,7 @@ async def test_a_handler_has_the_context_variables_of_its_consumer(serve: Any, o
         served.send("websocket.connect")
         await served.until(lambda served=served: served.consumer.log == ["connected"])
         users.set("the hub's")
-        served.inbox.put(subscribe(served.inbox, observer), "g", user)
+        served.inbox.put(subscribe(served.inbox, observer), "g", user, ORIGIN)
     await until(lambda: len(seen) == 2)
     assert seen == [("one", "one"), ("other", "other")]
 
@@ -588,14 +589,14 @@ async def test_what_a_consumer_loads_after_a_loss_does_not_come_once_more(
 ) -> None:
     """Of several old events the last may be lost, and then the others would stay over the newer row that was loaded."""
 
-    async def note(observer: Observer, subscription: Subscription, group: str, event: Event) -> None:
+    async def note(observer: Observer, subscription: Subscription, group: str, event: Event, origin: Origin) -> None:
         observer.noted.append(event.body)
 
     async def receive(*xids: int) -> list[Any]:
         observer.noted.clear()
         for xid in xids:
             event = Event("update", xid, 1, xid, "2026-01-01T11:00:00+00:00")
-            await handling.receive(observer, one, "g", event.encode())
+            await handling.receive(observer, one, "g", event.encode(), ORIGIN)
         return observer.noted
 
     monkeypatch.setattr(handling, "_call", note)

@@ -31,6 +31,7 @@ from djcrf_pg.registry import BATCH, registry
 from djcrf_pg.routing.routes import Routes
 from tests.testapp.consumers import BoardConsumer
 from tests.testapp.models import Document, Label, Task
+from tests.unit.origin import ORIGIN
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -350,7 +351,7 @@ async def take(subscription: Subscription, *bodies: Any, group: str = "DCRF-x", 
     """Have a consumer handle events."""
     for number, body in enumerate(bodies, 1):
         line = Event("update", body, number, xid, NOON.isoformat()).encode()
-        await subscription.observer.receive(subscription, group, line)
+        await subscription.observer.receive(subscription, group, line, ORIGIN)
 
 
 @pytest.fixture
@@ -461,7 +462,7 @@ async def test_what_is_for_everybody_is_not_for_whoever_has_left_all_groups() ->
     subscription = subscribed(observer)
     subscription.since.clear()
     line = Event("resync", {"reason": "truncate"}, 1, 9, NOON.isoformat()).encode()
-    await observer.receive(subscription, "", line)
+    await observer.receive(subscription, "", line, ORIGIN)
     subscription.lose("channel_layer")
     await observer.settle(subscription)
     assert subscription.consumer.replies == []
@@ -583,7 +584,7 @@ async def test_a_resync_of_the_leader_that_was_not_handled_is_delivered_again() 
     observer = with_resync([KeyError("first"), reasons.append])
     subscription = subscribed(observer)
     line = Event("resync", {"reason": "truncate", "model": "testapp.Task"}, 1, 9, NOON.isoformat()).encode()
-    await observer.receive(subscription, "", line)
+    await observer.receive(subscription, "", line, ORIGIN)
     assert subscription.timer is not None
     subscription.timer.cancel()
     await observer.settle(subscription)
