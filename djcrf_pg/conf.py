@@ -37,7 +37,8 @@ class Settings:
             ``"never"`` where ``max_prepared_transactions`` of the server is above 0, else ``"elide"``.
         SUBSCRIBE_TIMEOUT: Seconds that ``subscribe()`` waits for a listener.
         LOCK_TIMEOUT: Seconds that an install waits for the lock on a table.
-        RETENTION: Seconds that delivered changes stay in the log.
+        RETENTION: Seconds that delivered changes stay in the log, so long may a client be away that resumes.
+        REPLAY_LIMIT: Rows that a subscription which resumes is told of at most.
         LOG_MAX_AGE: Seconds that changes stay in the log at most, delivered or not.
         LOG_MAX_ROWS: Changes in the log at most, delivered or not; about, as the log is not counted.
         LOG_MAX_BYTES: Bytes of the log at most; estimated.
@@ -67,6 +68,7 @@ class Settings:
     SUBSCRIBE_TIMEOUT: float = 10.0
     LOCK_TIMEOUT: float = 5.0
     RETENTION: float = 86_400.0
+    REPLAY_LIMIT: int = 10_000
     LOG_MAX_AGE: float = 604_800.0
     LOG_MAX_ROWS: int = 10_000_000
     LOG_MAX_BYTES: int = 4_294_967_296
@@ -102,6 +104,7 @@ _POSITIVE = (
     "SUBSCRIBE_TIMEOUT",
     "LOCK_TIMEOUT",
     "RETENTION",
+    "REPLAY_LIMIT",
     "LOG_MAX_AGE",
     "LOG_MAX_ROWS",
     "LOG_MAX_BYTES",

@@ -10,9 +10,9 @@ import asyncpg
 
 from djcrf_pg import sql
 from djcrf_pg.changelog.change import Change
-from djcrf_pg.changelog.cursor import BEGINNING, Position, Snapshot
+from djcrf_pg.changelog.cursor import BEGINNING, Position, Snapshot, Span
 from djcrf_pg.changelog.window import Window, crowds
-from djcrf_pg.exceptions import ConfigurationError, LeadershipLost, NotMigrated
+from djcrf_pg.exceptions import ConfigurationError, CursorExpired, LeadershipLost, NotMigrated
 
 #: A piece of a window holds at most so many bytes of images, and one row more.
 PIECE_BYTES = 8 * 1024 * 1024
@@ -21,6 +21,12 @@ PIECE_BYTES = 8 * 1024 * 1024
 _KEYS = 50_000
 
 _CURSOR = "leader"
+
+#: Between the names of columns, which may have any other character.
+_SEPARATOR = "\x1f"
+
+#: No number of rows.
+_MOST = 2**62
 
 #: What ends a connection, or keeps one from being made.
 CONNECTION_ERRORS = (
@@ -231,6 +237,47 @@ class ChangeLog:
         places = {"window": self._part(position, target), "after": str(position.after_id or 0)}
         return {row["relation"]: row["id"] for row in await self.connection.fetch(sql.render(query, **places))}
 
+    async def unseen(
+        self, span: Span, tables: Mapping[int, Sequence[str]], limit: int, mass: int | None
+    ) -> list[Change]:
+        """What is in a span of some tables, for those who resume.
+
+        Args:
+            span: The span. Where it is netted, changes between the first and the last one of a row are left out.
+            tables: The columns of the key of each, by oid.
+            limit: Rows.
+            mass: More changes than this of a table in a transaction are not told one by one.
+
+        Raises:
+            CursorExpired: There are more, or they cannot be told one by one.
+        """
+        if span.target is None:
+            return []
+        texts = sql.texts("djcrf_pg.changelog", "replay.sql")
+        places = {
+            "schema": self.schema,
+            "window": self._part(Position(span.last), span.target),
+            "range": f"change.id > {span.start}" + ("" if span.end is None else f" AND change.id <= {span.end}"),
+            "tables": texts["tables"],
+            "cut": "false" if span.start == 0 and span.end is None else "true",
+        }
+        arguments = list(tables), [_SEPARATOR.join(columns) for columns in tables.values()]
+        if not span.netted:
+            query = sql.render(texts["crowded"], **places)
+            if await self.connection.fetchval(query, *arguments, _MOST if mass is None else mass):
+                raise CursorExpired("Changes that come after the cursor are not told one by one: load again.")
+        # Of a row there are two changes at most, but for those of keys.
+        query = sql.render(texts["netted" if span.netted else "plain"], **places)
+        rows = await self.connection.fetch(query, *arguments, 2 * limit + 1)
+        if len(rows) > 2 * limit:
+            raise CursorExpired(f"More than {limit} rows were changed since (DJCRF_PG['REPLAY_LIMIT']): load again.")
+        return [_change(row) for row in rows]
+
+    async def horizon(self) -> int:
+        """Up to which transaction changes may have been deleted that a read before this one has missed."""
+        query = sql.texts("djcrf_pg.changelog", "replay.sql")["horizon"]
+        return int(await self.connection.fetchval(sql.render(query, schema=self.schema)))
+
     async def take(self) -> Taken:
         """Begin a new term, and load the cursor that the former one left.
 
@@ -338,8 +385,7 @@ class ChangeLog:
         Returns:
             How many were deleted.
         """
-        status = await self.connection.execute(self._sql["prune"], str(position.last), keep, limit)
-        return int(status.rpartition(" ")[2])
+        return int(await self.connection.fetchval(self._sql["prune"], str(position.last), keep, limit))
 
     async def relations(self, oids: list[int]) -> list[asyncpg.Record]:
         """The columns and types of tables, from the catalog."""

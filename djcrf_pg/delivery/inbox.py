@@ -15,6 +15,7 @@ import contextvars
 import dataclasses
 import math
 from collections import deque
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -177,7 +178,7 @@ class Inbox:
         self.subscriptions: dict[str, Subscription] = {}
         self.gone = self.closed = self.dispatching = False
         self.error: BaseException | None = None
-        self._most_events = self._most_bytes = 0
+        self._most_events = self._most_bytes = self._holds = 0
         self._entries: deque[tuple[Subscription, str, str, Origin | None]] = deque()
         self._bytes = 0
         self._turns = asyncio.Lock()
@@ -222,6 +223,27 @@ class Inbox:
         else:
             self._append(subscription, group, line, origin)
 
+    def hold(self) -> None:
+        """Hand nothing over until :meth:`release`: what somebody has missed comes before what is live."""
+        self._holds += 1
+
+    def release(self) -> None:
+        """End a :meth:`hold`."""
+        self._holds -= 1
+        self._wake()
+
+    def put_first(self, subscription: Subscription, entries: Sequence[tuple[str, str, Origin]]) -> None:
+        """Have events handled before all that waits. They are no reason to overflow: a replay has bounds of its own.
+
+        Args:
+            subscription: Whose they are.
+            entries: The group, the event, and what it is made of.
+        """
+        if not self.gone:
+            self._entries.extendleft((subscription, *entry) for entry in reversed(entries))
+            self._bytes += sum(len(line) for _, line, _ in entries)
+            self._wake()
+
     def remind(self, subscription: Subscription) -> None:
         """Have an observer look, in its turn, at what is due for a subscription: a resync, or one after failures."""
         if not subscription.reminded:
@@ -233,6 +255,11 @@ class Inbox:
             return
         self._entries.append((subscription, group, line, origin))
         self._bytes += len(line)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self.gone or not self._entries:
+            return
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="djcrf_pg inbox", context=self._context)
         elif self._waiter is not None and not self._waiter.done():
@@ -303,7 +330,7 @@ class Inbox:
     async def _run(self) -> None:
         try:
             while not self.gone:
-                if not self._entries:
+                if not self._entries or self._holds:
                     self._waiter = asyncio.get_running_loop().create_future()
                     await self._waiter
                 await self.begin()
@@ -311,7 +338,7 @@ class Inbox:
                     await self._hand_over()
                 finally:
                     self.end()
-                if self._entries:
+                if self._entries and not self._holds:
                     await asyncio.sleep(0)
         except BaseException as error:
             # Also a handler's CancelledError, of something that it awaited: nobody would read the inbox any more.
@@ -324,7 +351,7 @@ class Inbox:
 
     async def _hand_over(self) -> None:
         for _ in range(_TURN):
-            if not self._entries or self.gone:
+            if not self._entries or self.gone or self._holds:
                 return
             subscription, group, line, origin = self._entries.popleft()
             if origin is not None:

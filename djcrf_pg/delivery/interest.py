@@ -31,6 +31,7 @@ failover or a restored backup has lost them.
 
 import zlib
 from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from djcrf_pg.delivery.protocol import EVERYBODY
 
@@ -119,6 +120,16 @@ class Published:
         """Note that rows were committed, and the version has risen since."""
         self._chunks.update({chunk: int.from_bytes(row) for chunk, row in rows.items()})
         self._doubtful.difference_update(rows)
+
+
+class Wanted(Protocol):
+    """Which events there is somebody for."""
+
+    def has(self, address: str, group: str) -> bool:
+        """Whether somebody may have a group of an observer."""
+
+    def hears(self, address: str) -> bool:
+        """Whether an observer may have subscribers, of whatever group."""
 
 
 class Interest:

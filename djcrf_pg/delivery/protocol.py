@@ -172,10 +172,12 @@ class Origin(NamedTuple):
     Attributes:
         history: The log.
         span: The part of it.
+        requests: The request ids that a replay is for; None for what is live.
     """
 
     history: History
     span: Span
+    requests: tuple[Any, ...] | None = None
 
 
 def digits_of(observer: str) -> str:

@@ -36,6 +36,7 @@ from djcrf_pg.exceptions import (
     TriggersMissing,
 )
 from djcrf_pg.listener.gate import Gate, Probe
+from djcrf_pg.listener.replay import Replays
 from djcrf_pg.listener.service import Listener
 from djcrf_pg.observations import ListenerEnded, emit
 from djcrf_pg.registry import named_by
@@ -55,6 +56,7 @@ class Runtime:
         self.alias = alias
         self.gate = Gate(alias)
         self.hub = Hub(self.gate, _leads_here)
+        self.replays = Replays(alias)
         self.listener: Listener | None = None
         self._failure: Exception | None = None
         self._again = asyncio.Event()
@@ -70,6 +72,7 @@ class Runtime:
             await asyncio.get_running_loop().create_future()
         finally:
             await self.hub.close()
+            await self.replays.close()
             await self.gate.close()
 
     def inherit(self, other: "Runtime") -> None:

@@ -1,15 +1,9 @@
 """The listener of one database: it supervises itself, stands by, leads, and assumes loss after each reconnect."""
 
 import asyncio
-import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
 from contextlib import suppress
-from queue import SimpleQueue
 from typing import Any, TypeVar
-
-import psycopg
-from django.db import connections
 
 from djcrf_pg.changelog.reader import CONNECTION_ERRORS, ChangeLog, Taken
 from djcrf_pg.conf import get_settings
@@ -21,6 +15,7 @@ from djcrf_pg.listener.election import begin_term, claim, stand_by, try_lead
 from djcrf_pg.listener.leadership import Leadership, Obstacle
 from djcrf_pg.listener.session import Session
 from djcrf_pg.listener.tables import Tables
+from djcrf_pg.listener.worker import Worker
 from djcrf_pg.observations import (
     ConnectionFailed,
     CursorReset,
@@ -29,7 +24,6 @@ from djcrf_pg.observations import (
     StandingBy,
     Stopped,
     emit,
-    text_of,
 )
 
 T = TypeVar("T")
@@ -37,9 +31,6 @@ T = TypeVar("T")
 #: Seconds after :meth:`Listener.stop` in which a session ends in order; after which it is cancelled, with its cursor
 #: saved if the database answers; and after which its connection is cut. All of it is less than 5 s.
 _GRACE, _CUT = 1.5, 2.5
-
-#: Seconds in which user code that is at work may end, when the listener does.
-_LAST_WORK = 0.5
 
 
 class Listener:
@@ -65,7 +56,7 @@ class Listener:
         self._stop = asyncio.Event()
         self._bell: Bell | None = None
         # User code runs in a thread of our own: a consumer's slow query must not hold up everybody's events.
-        self._thread = _Thread(f"djcrf_pg-{alias}")
+        self._worker = Worker(f"djcrf_pg-{alias}")
         self._connected: Session | None = None
 
     @property
@@ -109,7 +100,7 @@ class Listener:
                     emit(observation, None if expected else error)
                     await self.pause(delay)
         finally:
-            await self._close_thread()
+            await self._worker.close()
         emit(Stopped(alias=self.alias))
 
     async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
@@ -204,34 +195,8 @@ class Listener:
                 self._bell = None
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """Run synchronous work, user code above all, in the listener's thread.
-
-        Its database connections are kept, whatever CONN_MAX_AGE says: a new one for each batch would cost more than
-        all the rest (10 ms against 3 ms from commit to frame). Those in doubt are closed, and those that a pool lends
-        go back to it.
-        """
-
-        def tidy_work() -> T:
-            try:
-                return work()
-            except Exception:
-                raise
-            except BaseException as error:
-                # A SystemExit or a CancelledError of user code's would end the task that waits for the thread.
-                raise RuntimeError(f"code in the listener's thread raised {text_of(error)}") from error
-            finally:
-                for connection in connections.all(initialized_only=True):
-                    if connection.connection is not None and not _is_to_be_kept(connection):
-                        connection.close()
-
-        return await asyncio.wrap_future(self._thread.submit(tidy_work))
-
-    async def _close_thread(self) -> None:
-        # The connections that user code opened belong to the thread, and must not outlive it.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_WORK):
-                await asyncio.wrap_future(self._thread.submit(connections.close_all))
-        self._thread.end()
+        """Run synchronous work, user code above all, in the listener's thread."""
+        return await self._worker.run(work)
 
     @property
     def stopping(self) -> bool:
@@ -246,55 +211,6 @@ class Listener:
         """Note that everything that was there at the start has been sent."""
         self._worked = True
         self._obstacle.passed()
-
-
-class _Thread:
-    """A thread that works on one thing after the other.
-
-    Python waits for the threads of an executor when it ends, and user code may wait for ever for a database that does
-    not answer: this one is left behind.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
-
-    def submit(self, work: Callable[[], T]) -> "Future[T]":
-        """Have something done."""
-        future: Future[T] = Future()
-
-        def run() -> None:
-            if future.set_running_or_notify_cancel():
-                try:
-                    result = work()
-                except BaseException as error:
-                    future.set_exception(error)
-                else:
-                    future.set_result(result)
-
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self._thread.start()
-        self._work.put(run)
-        return future
-
-    def end(self) -> None:
-        """End when all is done; nobody waits for it."""
-        self._work.put(None)
-
-    def _run(self) -> None:
-        while (work := self._work.get()) is not None:
-            work()
-
-
-def _is_to_be_kept(connection: Any) -> bool:
-    """Whether a connection of Django's is in good order and nobody else's."""
-    # A pool is Django's, or one of a backend in place of it, which may have an object of its own for a connection.
-    lent = getattr(connection, "pool", None) is not None or (
-        connection.vendor == "postgresql" and not isinstance(connection.connection, psycopg.Connection)
-    )
-    return not (lent or connection.errors_occurred or not connection.autocommit)
 
 
 async def _until_leading(session: Session, schema: str) -> None:

@@ -40,6 +40,12 @@ class Tables:
         """Those that the database has; the listener's first."""
         return self._aliases
 
+    def key_columns(self, observer: Observed) -> dict[str, tuple[str, ...]]:
+        """The columns of the keys of the tables that tell of an observer's instances, by ``db_table``."""
+        if self._routes.version != registry.version:
+            self._routes = Routes(self._aliases)
+        return self._routes.key_columns(observer)
+
     async def router_for(self, relations: Iterable[int]) -> Router:
         """Return a router that knows these tables."""
         relations = set(relations)

@@ -16,9 +16,10 @@ from channels.db import database_sync_to_async
 from channels.exceptions import StopConsumer
 from django.db.models import Model
 
+from djcrf_pg.changelog.cursor import Position, Snapshot
 from djcrf_pg.delivery.envelope import RESYNC, Event
 from djcrf_pg.delivery.inbox import Subscription
-from djcrf_pg.delivery.protocol import Origin
+from djcrf_pg.delivery.protocol import Origin, Point
 from djcrf_pg.delivery.resume import Cursor, Mark
 from djcrf_pg.instances import runs_code
 from djcrf_pg.listener import embedded
@@ -52,20 +53,10 @@ async def receive(observer: Any, subscription: Subscription, group: str, line: s
     """
     # It was read once when it came off the layer. This makes objects that only this consumer has.
     event = Event(*json.loads(line))
-    if subscription.has_loaded(event.xid, event.committed_at):
-        # It would put an old row over a newer one, and nobody misses what would have come after it.
+    if origin.requests is None and not _is_news(subscription, group, event):
         return
-    moments = subscription.since
-    if group:
-        if not subscription.holds(group):
-            return  # left meanwhile
-        moment = moments.get(group)
-        if moment is not None and moment.sees(event.xid, event.committed_at):
-            return
-    elif not subscription.groups or (
-        moments and all(moment.sees(event.xid, event.committed_at) for moment in moments.values())
-    ):
-        return
+    if group and not subscription.holds(group):
+        return  # left meanwhile
     if event.action == RESYNC:
         if not await _resync(observer, subscription, group, event):
             _again(subscription, event.body)
@@ -81,6 +72,20 @@ async def receive(observer: Any, subscription: Subscription, group: str, line: s
         return
     # Made anew: the handler may have changed the one that it was given.
     await _call_again(observer, subscription, group, Event(*json.loads(line)), origin)
+
+
+def _is_news(subscription: Subscription, group: str, event: Event) -> bool:
+    """Whether an event is for a subscription: it had not been committed when that began, or last had to load again."""
+    if subscription.has_loaded(event.xid, event.committed_at):
+        # It would put an old row over a newer one, and nobody misses what would have come after it.
+        return False
+    moments = subscription.since
+    if group:
+        moment = moments.get(group)
+        return moment is None or not moment.sees(event.xid, event.committed_at)
+    return bool(subscription.groups) and not (
+        moments and all(moment.sees(event.xid, event.committed_at) for moment in moments.values())
+    )
 
 
 async def settle(observer: Any, subscription: Subscription) -> None:
@@ -127,19 +132,31 @@ async def _call(observer: Any, subscription: Subscription, group: str, event: Ev
         observer=observer,
         message_type=observer.message_type,
         group=group,
-        subscribing_request_ids=list(_requests(observer, subscription).get(group, ())),
+        subscribing_request_ids=list(
+            _requests(observer, subscription).get(group, ()) if origin.requests is None else origin.requests
+        ),
         action=event.action,
-        **_cursor_of(observer, group, event, origin),
+        **_cursor_of(observer, subscription, group, event, origin),
         **await _extras_of(observer, event),
     )
 
 
-def _cursor_of(observer: Any, group: str, event: Event, origin: Origin) -> dict[str, str]:
+def _cursor_of(observer: Any, subscription: Subscription, group: str, event: Event, origin: Origin) -> dict[str, str]:
     """The cursor behind an event, for a handler that named it."""
     if not observer.takes_cursor:
         return {}
-    mark = Mark.of(event.change_id, event.row, event.action, group)
-    return {"cursor": Cursor(*origin, mark).encode()}
+    span = origin.span
+    if origin.requests is None:
+        # What had been committed when the subscription began, or last had to load again, did not come as events.
+        for moment in (subscription.since.get(group), subscription.loaded):
+            if moment is not None and _covers(moment.snapshot, span.last):
+                span = span._replace(last=moment.snapshot)
+    return {"cursor": Cursor(origin.history, span, Mark.of(event.change_id, event.row, event.action, group)).encode()}
+
+
+def _covers(snapshot: Snapshot, other: Snapshot) -> bool:
+    """Whether a snapshot is as late as another one."""
+    return Point.of(Position(snapshot)).covers(Point.of(Position(other)))
 
 
 async def _extras_of(observer: Any, event: Event) -> dict[str, Any]:

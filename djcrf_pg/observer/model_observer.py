@@ -16,10 +16,12 @@ from djangochannelsrestframework.observer.model_observer import Action
 from rest_framework.serializers import BaseSerializer
 from rest_framework.settings import api_settings
 
+from djcrf_pg.changelog.reader import CONNECTION_ERRORS
 from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.envelope import Event, load
 from djcrf_pg.delivery.inbox import Subscription
 from djcrf_pg.delivery.protocol import KEY, Origin
+from djcrf_pg.delivery.resume import Cursor
 from djcrf_pg.exceptions import (
     ConfigurationError,
     MalformedRequestId,
@@ -29,6 +31,7 @@ from djcrf_pg.exceptions import (
 )
 from djcrf_pg.instances import sql_fields
 from djcrf_pg.listener import embedded
+from djcrf_pg.listener.gate import Probe
 from djcrf_pg.observer import by_hand, handling
 from djcrf_pg.observer.consumers import attach, equip, inbox_of, refuse_synchronous
 from djcrf_pg.observer.dcrf import DCRFModelObserver
@@ -354,15 +357,39 @@ class ModelObserver(DCRFModelObserver):
 
     # What consumers ask for.
 
+    async def current_cursor(self, consumer: AsyncAPIConsumer) -> str:
+        """A cursor that has seen all that is committed now, for :meth:`subscribe`.
+
+        Args:
+            consumer: The consumer.
+
+        Raises:
+            SubscribeError: The database cannot be asked, or is none of PostgreSQL.
+        """
+        self._require_log()
+        try:
+            probe = await embedded.runtime(router.db_for_write(self.model_cls)).probe((), ())
+        except (ConfigurationError, *CONNECTION_ERRORS) as error:
+            raise SubscribeError(f"The database cannot be asked for a cursor: {error}") from error
+        return Cursor.at(probe.history, probe.moment.snapshot).encode()
+
+    def _require_log(self) -> None:
+        if not self.trigger_driven:
+            raise SubscribeError(f"{self.label} has no cursors: {self.model_cls._meta.label} is not on PostgreSQL.")
+
     async def subscribe(
-        self, consumer: AsyncAPIConsumer, *args: Any, request_id: Any = None, **kwargs: Any
+        self, consumer: AsyncAPIConsumer, *args: Any, request_id: Any = None, since: str | None = None, **kwargs: Any
     ) -> Iterable[str]:
         """Subscribe the consumer; see DCRF. Changes that commit after this returns arrive.
+
+        With a cursor, what it has not seen comes first: one event for each row, from what it was to what it is, for the
+        groups that are subscribed to now.
 
         Args:
             consumer: The consumer.
             args: For ``groups_for_consumer``.
             request_id: Text or number that the handler gets back in ``subscribing_request_ids``.
+            since: A cursor that a handler, a serializer or :meth:`current_cursor` was given.
             kwargs: For ``groups_for_consumer``.
 
         Returns:
@@ -371,10 +398,14 @@ class ModelObserver(DCRFModelObserver):
         Raises:
             SubscribeError: No event could arrive; nothing of the subscription is left.
             MalformedRequestId: ``request_id`` is neither text nor a number.
+            InvalidCursor: ``since`` is no cursor of this database.
+            CursorExpired: What it has not seen is not to be had any more.
             ObserverError: The consumer is synchronous, or cannot send a resync.
         """
         check_request_id(request_id)
         equip(consumer, self.label, replies=request_id is not None and self._resync is None)
+        if since is not None:
+            self._require_log()
         if not self.trigger_driven:
             return list(await super().subscribe(consumer, *args, request_id=request_id, **kwargs))
         self._refuse_if_replaced()
@@ -390,6 +421,9 @@ class ModelObserver(DCRFModelObserver):
         # What is there already, and what another call that waits at the same time has made, is not ours to undo.
         fresh = [group for group in names if request_id not in requests.get(group, ())]
         subscription.wait(names)
+        inbox = subscription.inbox
+        if since is not None:
+            inbox.hold()
         alias = router.db_for_write(self.model_cls)
         try:
             if request_id is not None:
@@ -400,8 +434,12 @@ class ModelObserver(DCRFModelObserver):
                     async with subscription.changing:  # else another call may be leaving it
                         await consumer.add_group(group)
             probe = await embedded.ready(alias, self.tables, subscription, names)
+            if since is not None:
+                replayed = await self._replay(since, probe, names, request_id)
             self._refuse_if_ended(consumer)
         except BaseException:
+            if since is not None:
+                inbox.release()
             subscription.waited(names)
             for group in fresh:
                 requests[group].discard(request_id)
@@ -410,7 +448,23 @@ class ModelObserver(DCRFModelObserver):
         subscription.waited(names)
         for group in names:
             subscription.since.setdefault(group, probe.moment)
+        if since is not None:
+            inbox.put_first(subscription, replayed)
+            inbox.release()
         return names
+
+    async def _replay(
+        self, since: str, probe: Probe, groups: Collection[str], request_id: Any
+    ) -> list[tuple[str, str, Origin]]:
+        """What a cursor has not seen of what had been committed at the answer."""
+        cursor = Cursor.decode(since, probe.history)
+        replays = embedded.runtime(router.db_for_write(self.model_cls)).replays
+        try:
+            events = await replays.replay(cursor, probe.moment.snapshot, self, groups)
+        except CONNECTION_ERRORS as error:
+            raise SubscribeError(f"The database cannot be asked for what the cursor has not seen: {error}") from error
+        requests = () if request_id is None else (request_id,)
+        return [(group, line, origin._replace(requests=requests)) for group, line, origin in events]
 
     def _refuse_if_ended(self, consumer: AsyncAPIConsumer) -> None:
         """Nobody would take such a subscription out of the hub again."""

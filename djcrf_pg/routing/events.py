@@ -15,7 +15,7 @@ from django.db.models import Model
 from djangochannelsrestframework.observer.model_observer import Action
 
 from djcrf_pg.delivery.envelope import RESYNC, Event, dump
-from djcrf_pg.delivery.interest import Interest
+from djcrf_pg.delivery.interest import Wanted
 from djcrf_pg.delivery.protocol import EVERYBODY, Item, Origin
 from djcrf_pg.delivery.resume import Cursor, Mark, digest
 from djcrf_pg.observations import ObserverFailed, emit, text_of
@@ -37,7 +37,7 @@ class _BodyFailed(Exception):
 
 
 def events(
-    occurrences: Iterable[Occurrence], interest: Interest, origin: Origin, *, forgiving: bool = False
+    occurrences: Iterable[Occurrence], interest: Wanted, origin: Origin, *, forgiving: bool = False
 ) -> tuple[list[Item], list[Failed]]:
     """Have groups and serializers of the observers make events.
 
@@ -74,7 +74,7 @@ def events(
     return items, failed
 
 
-def _tried_twice(occurrence: Occurrence, interest: Interest, origin: Origin, forgiving: bool) -> list[Item]:
+def _tried_twice(occurrence: Occurrence, interest: Wanted, origin: Origin, forgiving: bool) -> list[Item]:
     """Make the events of an occurrence, all or none; the second time without what the batch shares."""
     try:
         return list(_events(occurrence, interest, origin))
@@ -105,7 +105,7 @@ def _is_of_the_database(error: BaseException) -> bool:
     return isinstance(_cause(error), OperationalError | InterfaceError)
 
 
-def _events(occurrence: Occurrence, interest: Interest, origin: Origin) -> Iterable[Item]:
+def _events(occurrence: Occurrence, interest: Wanted, origin: Origin) -> Iterable[Item]:
     """Groups by old and new row: only the old one has it, delete; both, update; only the new one, create.
 
     A group that a row leaves is told of the row as it was: what it became is not for that group to know.
@@ -157,7 +157,7 @@ def _body(occurrence: Occurrence, instance: Model, action: Action, groups: Seque
     if occurrence.observer.serializes_cursor:
         # One body for all groups: who has it by one of several has not had it by the others yet.
         mark = Mark.of(change.id, occurrence.row, action.value, groups[0] if len(groups) == 1 else None)
-        extras["cursor"] = Cursor(*origin, mark).encode()
+        extras["cursor"] = Cursor(origin.history, origin.span, mark).encode()
     message = occurrence.observer.serialize(
         instance,
         action,

@@ -207,6 +207,12 @@ class Routes:
         columns = tuple(column for column, field in own_columns(model).items() if field in keys)
         return self._routes.setdefault(model._meta.db_table, Route(model, columns))
 
+    def key_columns(self, observer: Observed) -> dict[str, tuple[str, ...]]:
+        """The columns of the keys of the tables that tell of an observer's instances, by ``db_table``."""
+        through = [relationship.through for relationship in observer.relationships]
+        models = [*observer.models, *through, *observer.parents]
+        return {(table := model._meta.db_table): self._routes[table].key_columns for model in models}
+
     def lost(self, oids: Mapping[str, int]) -> "weakref.WeakSet[Observed]":
         """The observers that have a table which does not exist.
 

@@ -128,11 +128,20 @@ WITH front AS (
     ORDER BY xid, id
     LIMIT $3
     FOR UPDATE SKIP LOCKED  -- writers trim the log too
+), deleted AS (
+    DELETE FROM /* :schema */djcrf_pg_change AS change
+    USING oldest
+    WHERE change.xid = oldest.xid AND change.id = oldest.id
+      AND change.at < clock_timestamp() - make_interval(secs => $2)
+    RETURNING change.xid
+), noted AS (
+    -- For those who resume: what they have not seen may be gone.
+    INSERT INTO /* :schema */djcrf_pg_cursor AS cursor (name, snapshot, term)
+    SELECT 'pruned', format('%1$s:%1$s:', (max(xid::text::bigint) + 1))::pg_snapshot, 0 FROM deleted HAVING count(*) > 0
+    ON CONFLICT (name) DO UPDATE SET snapshot = excluded.snapshot, saved_at = clock_timestamp()
+    WHERE pg_snapshot_xmax(cursor.snapshot) < pg_snapshot_xmax(excluded.snapshot)
 )
-DELETE FROM /* :schema */djcrf_pg_change AS change
-USING oldest
-WHERE change.xid = oldest.xid AND change.id = oldest.id
-  AND change.at < clock_timestamp() - make_interval(secs => $2)
+SELECT count(*) FROM deleted
 
 -- name: take
 -- A cursor that is not there starts at the beginning of the log: twice is allowed, a hole never. Terms are

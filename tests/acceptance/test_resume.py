@@ -1,0 +1,214 @@
+"""A client that was away goes on behind the last event that it has: nothing is missing, and nothing comes twice."""
+
+import random
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync, sync_to_async
+from channels.testing import WebsocketCommunicator
+from django.db import connections, transaction
+from django.db.models import F
+from djangochannelsrestframework.decorators import action
+from djangochannelsrestframework.generics import GenericAsyncAPIConsumer
+
+from djcrf_pg.listener import embedded
+from djcrf_pg.observer import model_observer
+from tests.testapp.models import Task
+
+pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
+
+STATUSES = ("todo", "doing", "done")
+NUMBERS = count()
+
+
+class Resuming(GenericAsyncAPIConsumer):  # type: ignore[misc]
+    """Tells each event, with its cursor."""
+
+    @model_observer(Task, many_to_many=["labels"])
+    async def tasks(self, message: Any, cursor: str, action: str, subscribing_request_ids: Any, **kwargs: Any) -> None:
+        """Tasks by status."""
+        await self.send_json({"event": action, "body": message, "cursor": cursor, "for": subscribing_request_ids})
+
+    @tasks.groups_for_signal
+    def tasks(self, instance: Task, **kwargs: Any):
+        yield f"status__{instance.status}"
+
+    @tasks.groups_for_consumer
+    def tasks(self, status: str, **kwargs: Any):
+        yield f"status__{status}"
+
+    @tasks.serializer
+    def tasks(self, instance: Task, action: Any, **kwargs: Any) -> dict[str, Any]:
+        return {"pk": instance.pk, "points": instance.points, "status": instance.status}
+
+    @action()
+    async def subscribe(self, status: str, since: str | None = None, request_id: Any = None, **kwargs: Any):
+        """Subscribe to a status, where a cursor says so behind it."""
+        await self.tasks.subscribe(status=status, since=since, request_id=request_id)
+        return {"cursor": await self.tasks.current_cursor()}, 201
+
+
+@pytest.fixture(autouse=True)
+def close_connections() -> Iterator[None]:
+    """The thread of sync_to_async keeps a connection."""
+    yield
+    async_to_sync(sync_to_async(connections.close_all))()
+
+
+class Client:
+    """A page that shows the tasks of one status, and keeps the cursor of the last event."""
+
+    def __init__(self, status: str) -> None:
+        self.status = status
+        self.rows: dict[int, int] = {}
+        self.cursor: str | None = None
+        self.events: list[tuple[str, int]] = []
+        self._socket: Any = None
+
+    async def connect(self) -> dict[str, Any]:
+        """Connect and subscribe, behind what is there already."""
+        self._socket = WebsocketCommunicator(Resuming.as_asgi(), "/ws/")
+        assert (await self._socket.connect(timeout=10))[0]
+        call = {"action": "subscribe", "status": self.status, "since": self.cursor, "request_id": self.status}
+        await self._socket.send_json_to(call)
+        reply: dict[str, Any] = await self._socket.receive_json_from(timeout=20)
+        assert reply.get("action") == "subscribe", reply
+        return reply
+
+    async def begin(self) -> None:
+        """Connect for the first time."""
+        self.cursor = (await self.connect())["data"]["cursor"]
+
+    async def take(self, count: int) -> None:
+        """Take so many events."""
+        for _ in range(count):
+            self.show(await self._socket.receive_json_from(timeout=20))
+
+    async def take_to(self, pk: int, points: int) -> None:
+        """Take events up to one."""
+        while (await self.next())["body"] != {"pk": pk, "points": points, "status": self.status}:
+            pass
+
+    async def next(self) -> dict[str, Any]:
+        """Take an event."""
+        event: dict[str, Any] = await self._socket.receive_json_from(timeout=20)
+        self.show(event)
+        return event
+
+    def show(self, message: dict[str, Any]) -> None:
+        """As a page does, and it complains of what cannot be."""
+        assert "event" in message, message
+        what, pk = message["event"], message["body"]["pk"]
+        assert message["for"] == [self.status]
+        assert (pk in self.rows) is (what != "create"), f"{what} of {pk}, with {self.events}"
+        if what == "delete":
+            del self.rows[pk]
+        else:
+            self.rows[pk] = message["body"]["points"]
+        self.events.append((what, pk))
+        self.cursor = message["cursor"]
+
+    async def drop(self) -> None:
+        """Lose the connection, with all that is on its way."""
+        await self._socket.disconnect(timeout=10)
+
+
+async def make(*titles: str, **values: Any) -> list[Task]:
+    """Create tasks in one statement."""
+    return list(await Task.objects.abulk_create([Task(title=title, **values) for title in titles]))
+
+
+@pytest.mark.parametrize("seen", [0, 1, 7, 299, 300])
+async def test_behind_any_event_of_a_statement_the_others_come(seen: int) -> None:
+    client = Client("todo")
+    await client.begin()
+    tasks = await make(*(f"task {number}" for number in range(300)))
+    await client.take(seen)
+    await client.drop()
+    await client.connect()
+    last = await Task.objects.acreate(title="last", points=9)
+    await client.take_to(last.pk, 9)
+    assert client.events == [("create", task.pk) for task in [*tasks, last]]
+    await client.drop()
+    await embedded.close_all()
+
+
+async def test_a_row_that_was_changed_often_is_one_event() -> None:
+    (task, other, gone, moved) = await make("often", "other", "gone", "moved")
+    client = Client("todo")
+    await client.begin()
+    client.rows = dict.fromkeys((task.pk, other.pk, gone.pk, moved.pk), 0)
+    await client.drop()
+    for _ in range(50):
+        await Task.objects.filter(pk=task.pk).aupdate(points=F("points") + 1)
+    came_and_went = await Task.objects.acreate(title="came and went")
+    await came_and_went.adelete()
+    await Task.objects.filter(pk=gone.pk).aupdate(points=5)
+    await Task.objects.filter(pk=gone.pk).adelete()
+    await Task.objects.filter(pk=moved.pk).aupdate(status="doing", points=7)
+    there_and_back = Task.objects.filter(pk=other.pk)
+    await there_and_back.aupdate(status="done")
+    await there_and_back.aupdate(status="todo", points=3)
+    await client.connect()
+    last = await Task.objects.acreate(title="last", points=9)
+    await client.take_to(last.pk, 9)
+    assert sorted(client.events) == sorted(
+        [("update", task.pk), ("delete", gone.pk), ("delete", moved.pk), ("update", other.pk), ("create", last.pk)]
+    )
+    assert client.rows == {task.pk: 50, other.pk: 3, last.pk: 9}
+    await client.drop()
+    await embedded.close_all()
+
+
+def write(some: random.Random) -> None:
+    """Change something, as a program might."""
+    with transaction.atomic():
+        for _ in range(some.randrange(1, 4)):
+            pks = list(Task.objects.order_by("pk").values_list("pk", flat=True))
+            few = Task.objects.filter(pk__in=some.sample(pks, min(len(pks), some.randrange(1, 6))))
+            match some.randrange(6):
+                case 0 | 1:
+                    Task.objects.bulk_create(
+                        Task(title=f"task {next(NUMBERS)}", status=some.choice(STATUSES)) for _ in range(3)
+                    )
+                case 2 | 3:
+                    few.update(points=F("points") + 1)
+                case 4:
+                    few.update(status=some.choice(STATUSES), points=F("points") + 1)
+                case 5:
+                    few.delete()
+        if some.random() < 0.1:
+            transaction.set_rollback(True)
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_a_client_that_drops_again_and_again_shows_what_is_there(seed: int) -> None:
+    some = random.Random(seed)
+    clients = [Client(status) for status in STATUSES]
+    for client in clients:
+        await client.begin()
+    for _ in range(15):
+        await sync_to_async(write)(some)
+        for client in clients:
+            if some.random() < 0.5:
+                continue  # takes nothing for a while
+            if some.random() < 0.7 and client.events:
+                # What it takes before it drops is what has come by then.
+                while not await client._socket.receive_nothing(timeout=0.01) and some.random() < 0.8:
+                    await client.next()
+            await client.drop()
+            if some.random() < 0.5:
+                await sync_to_async(write)(some)
+            await client.connect()
+    for client in clients:
+        last = await Task.objects.acreate(title=f"last of {client.status}", points=99, status=client.status)
+        await client.take_to(last.pk, 99)
+    for client in clients:
+        there = {
+            pk: points async for pk, points in Task.objects.filter(status=client.status).values_list("pk", "points")
+        }
+        assert client.rows == there
+        await client.drop()
+    await embedded.close_all()
