@@ -10,10 +10,16 @@ from asgiref.sync import async_to_sync, sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.db import connections, transaction
 from django.db.models import F
+from django.test import override_settings
 from djangochannelsrestframework.decorators import action
 from djangochannelsrestframework.generics import GenericAsyncAPIConsumer
 
+from djcrf_pg.changelog.cursor import Position, Snapshot
+from djcrf_pg.changelog.reader import ChangeLog
+from djcrf_pg.delivery.protocol import History
+from djcrf_pg.delivery.resume import Cursor
 from djcrf_pg.listener import embedded
+from djcrf_pg.listener.session import Session
 from djcrf_pg.observer import model_observer
 from tests.testapp.models import Task
 
@@ -74,7 +80,7 @@ class Client:
         call = {"action": "subscribe", "status": self.status, "since": self.cursor, "request_id": self.status}
         await self._socket.send_json_to(call)
         reply: dict[str, Any] = await self._socket.receive_json_from(timeout=20)
-        assert reply.get("action") == "subscribe", reply
+        assert reply["response_status"] == 201, reply
         return reply
 
     async def begin(self) -> None:
@@ -211,4 +217,90 @@ async def test_a_client_that_drops_again_and_again_shows_what_is_there(seed: int
         }
         assert client.rows == there
         await client.drop()
+    await embedded.close_all()
+
+
+# What is refused.
+
+
+async def refused(cursor: Any) -> dict[str, Any]:
+    """The reply to a client that resumes with a cursor; nothing of its subscription is left."""
+    socket = WebsocketCommunicator(Resuming.as_asgi(), "/ws/")
+    assert (await socket.connect(timeout=10))[0]
+    await socket.send_json_to({"action": "subscribe", "status": "todo", "since": cursor, "request_id": 1})
+    reply: dict[str, Any] = await socket.receive_json_from(timeout=20)
+    # Without a cursor it is served, and told what comes from then on.
+    await Task.objects.acreate(title=f"task {next(NUMBERS)}")
+    await socket.send_json_to({"action": "subscribe", "status": "todo", "request_id": 2})
+    assert (await socket.receive_json_from(timeout=20))["response_status"] == 201
+    task = await Task.objects.acreate(title=f"task {next(NUMBERS)}")
+    event = await socket.receive_json_from(timeout=20)
+    assert (event["body"]["pk"], event["for"]) == (task.pk, [2])
+    await socket.disconnect()
+    return reply
+
+
+@pytest.mark.parametrize("cursor", ["", "forged", "x" * 5_000, 7, ["a"], {"a": 1}])
+async def test_what_is_no_cursor_is_refused(cursor: Any) -> None:
+    reply = await refused(cursor)
+    assert (reply["response_status"], reply["data"]) == (400, None)
+    await embedded.close_all()
+
+
+async def test_a_cursor_of_another_database_is_refused() -> None:
+    other = Cursor.at(History(1, 2, 3, 4), Snapshot(5, 9)).encode()
+    reply = await refused(other)
+    assert (reply["response_status"], reply["errors"]) == (400, ["The cursor is of another database."])
+    await embedded.close_all()
+
+
+async def pruned(log: ChangeLog) -> None:
+    """The retention deletes what was delivered."""
+    assert await log.prune(Position(await log.now()), 0.0, 1_000)
+
+
+async def trimmed(log: ChangeLog) -> None:
+    """The caps do."""
+    await log.set_caps(0.001, 10**9, 10**15)
+    while await log.trim(1_000):
+        pass
+
+
+@pytest.mark.parametrize("delete", [pruned, trimmed])
+async def test_a_cursor_has_expired_when_what_it_has_not_seen_was_deleted(delete: Any) -> None:
+    client = Client("todo")
+    await client.begin()
+    await client.drop()
+    await make("deleted from the log")
+    session = await Session.open("default")
+    try:
+        await delete(await ChangeLog.open(session))
+    finally:
+        await session.close()
+    reply = await refused(client.cursor)
+    assert reply["response_status"] == 410
+    assert "deleted from the log" in reply["errors"][0]
+    client.cursor = None
+    await client.begin()
+    task = await Task.objects.acreate(title="after that")
+    await client.drop()
+    await client.connect()
+    await client.take(1)
+    assert client.rows == {task.pk: 0}, "a cursor from after that is good"
+    await client.drop()
+    await embedded.close_all()
+
+
+async def test_a_cursor_has_expired_when_too_much_was_changed() -> None:
+    client = Client("todo")
+    await client.begin()
+    await client.drop()
+    await make(*(f"task {next(NUMBERS)}" for _ in range(21)))
+    with override_settings(DJCRF_PG={"REPLAY_LIMIT": 20}):
+        reply = await refused(client.cursor)
+    assert (reply["response_status"], "REPLAY_LIMIT" in reply["errors"][0]) == (410, True)
+    with override_settings(DJCRF_PG={"REPLAY_LIMIT": 40}):
+        await client.connect()
+        await client.take(23)
+    await client.drop()
     await embedded.close_all()

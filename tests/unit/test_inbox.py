@@ -254,6 +254,32 @@ async def test_the_consumer_has_its_turn_among_many_events(
     await until(lambda: observer.noted == ["first", "b", "c", "d"])
 
 
+async def test_what_was_missed_comes_before_what_waits(inbox: Inbox, observer: Observer) -> None:
+    one = subscribe(inbox, observer)
+    inbox.hold()
+    inbox.put(one, "g", "live", ORIGIN)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert observer.noted == []
+    inbox.put_first(one, [("g", line, ORIGIN) for line in ("first", "second", "third")])
+    inbox.release()
+    await until(lambda: len(observer.noted) == 4)
+    assert observer.noted == ["first", "second", "third", "live"]
+
+
+async def test_two_holds_are_two_releases(inbox: Inbox, observer: Observer) -> None:
+    one = subscribe(inbox, observer)
+    inbox.hold()
+    inbox.hold()
+    inbox.put(one, "g", "a", ORIGIN)
+    inbox.release()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert observer.noted == []
+    inbox.release()
+    await until(lambda: observer.noted == ["a"])
+
+
 # -- consumers -----------------------------------------------------------------------------------------------
 
 

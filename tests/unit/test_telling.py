@@ -14,6 +14,7 @@ from djcrf_pg.observer import model_observer
 from djcrf_pg.routing.events import events
 from djcrf_pg.routing.routes import Occurrence
 from tests.testapp.models import Task
+from tests.unit.origin import ORIGIN
 
 
 async def handler(self: Any, message: Any, **kwargs: Any) -> None:
@@ -47,6 +48,6 @@ def test_a_language_and_a_time_zone_are_not_those_of_the_next_event(part: str) -
         Occurrence(RowChange(number, number, 1, None, None, None, datetime.now(UTC)), observer, new=Task(title=title))
         for number, title in enumerate(("theirs", "others'"))
     ]
-    items, failed = copy_context().run(events, told, EVERYTHING)
+    items, failed = copy_context().run(events, told, EVERYTHING, ORIGIN)
     assert not failed
     assert [parse(item.line).body for item in items] == [["de", "Asia/Tokyo"], before]
