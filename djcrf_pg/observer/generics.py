@@ -118,16 +118,21 @@ class ObserverModelInstanceMixin(DCRFObserverModelInstanceMixin):
         return instance
 
     @action()
-    async def subscribe_instance(self, request_id: Any = None, **kwargs: Any) -> tuple[None, int]:
+    async def subscribe_instance(
+        self, request_id: Any = None, since: str | None = None, cursor: bool = False, **kwargs: Any
+    ) -> tuple[dict[str, str] | None, int]:
         """Subscribe to the instance that the lookup parameters find.
 
         Args:
             request_id: Names the subscription.
+            since: A cursor; what it has not seen comes first, see :meth:`ModelObserver.subscribe`.
+            cursor: Whether the reply's data has the present ``cursor``.
             kwargs: Lookup parameters.
 
         Raises:
             MalformedRequestId: A ValueError; ``request_id`` is missing, or neither text nor a number.
             SubscribeError: No event could arrive, or the consumer has no model.
+            InvalidCursor, CursorExpired: There is nothing to be had behind ``since``.
         """
         if request_id is None:
             raise MalformedRequestId("request_id must have a value set")
@@ -137,11 +142,13 @@ class ObserverModelInstanceMixin(DCRFObserverModelInstanceMixin):
                 f"{type(self).__name__} observes no model: set queryset, or a serializer_class with Meta.model."
             )
         instance = await database_sync_to_async(self.get_object)(**kwargs)
-        groups = set(await self.handle_instance_change.subscribe(instance=instance))
+        # Before it subscribes: what comes between the two is told twice, and not left out.
+        present = {"cursor": await self.handle_instance_change.current_cursor()} if cursor else None
+        groups = set(await self.handle_instance_change.subscribe(instance=instance, since=since))
         self._subscribe(request_id, groups)
         for group in groups:
             self._subscribed[group, request_id] = _Subscribed(instance.pk, _lookup(kwargs))
-        return None, status.HTTP_201_CREATED
+        return present, status.HTTP_201_CREATED
 
     @action()
     async def unsubscribe_instance(self, request_id: Any = None, **kwargs: Any) -> tuple[None, int]:

@@ -403,9 +403,9 @@ class ModelObserver(DCRFModelObserver):
             ObserverError: The consumer is synchronous, or cannot send a resync.
         """
         check_request_id(request_id)
-        equip(consumer, self.label, replies=request_id is not None and self._resync is None)
         if since is not None:
             self._require_log()
+        equip(consumer, self.label, replies=request_id is not None and self._resync is None)
         if not self.trigger_driven:
             return list(await super().subscribe(consumer, *args, request_id=request_id, **kwargs))
         self._refuse_if_replaced()

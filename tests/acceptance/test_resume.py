@@ -1,5 +1,6 @@
 """A client that was away goes on behind the last event that it has: nothing is missing, and nothing comes twice."""
 
+import asyncio
 import random
 from collections.abc import Iterator
 from itertools import count
@@ -13,14 +14,17 @@ from django.db.models import F
 from django.test import override_settings
 from djangochannelsrestframework.decorators import action
 from djangochannelsrestframework.generics import GenericAsyncAPIConsumer
+from rest_framework.serializers import ModelSerializer
 
 from djcrf_pg.changelog.cursor import Position, Snapshot
 from djcrf_pg.changelog.reader import ChangeLog
 from djcrf_pg.delivery.protocol import History
 from djcrf_pg.delivery.resume import Cursor
 from djcrf_pg.listener import embedded
+from djcrf_pg.listener.replay import Replays
 from djcrf_pg.listener.session import Session
 from djcrf_pg.observer import model_observer
+from djcrf_pg.observer.generics import ObserverModelInstanceMixin
 from tests.testapp.models import Task
 
 pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
@@ -54,6 +58,31 @@ class Resuming(GenericAsyncAPIConsumer):  # type: ignore[misc]
         """Subscribe to a status, where a cursor says so behind it."""
         await self.tasks.subscribe(status=status, since=since, request_id=request_id)
         return {"cursor": await self.tasks.current_cursor()}, 201
+
+    @action()
+    async def subscribe_beside(self, request_id: Any = None, **kwargs: Any):
+        """Subscribe in a task of its own: other handlers of the consumer have their turns meanwhile."""
+        self.task = asyncio.create_task(self.tasks.subscribe(request_id=request_id, **_only(kwargs)))
+        return None, 202
+
+
+def _only(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {name: kwargs[name] for name in ("status", "since")}
+
+
+class TaskSerializer(ModelSerializer[Task]):
+    """What the instance's page shows."""
+
+    class Meta:
+        model = Task
+        fields = ("id", "points")
+
+
+class Instance(ObserverModelInstanceMixin, GenericAsyncAPIConsumer):  # type: ignore[misc]
+    """Follows one task."""
+
+    queryset = Task.objects.all()
+    serializer_class = TaskSerializer
 
 
 @pytest.fixture(autouse=True)
@@ -165,6 +194,64 @@ async def test_a_row_that_was_changed_often_is_one_event() -> None:
     )
     assert client.rows == {task.pk: 50, other.pk: 3, last.pk: 9}
     await client.drop()
+    await embedded.close_all()
+
+
+async def test_what_is_live_waits_for_what_was_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    client, other = Client("todo"), Client("todo")
+    await client.begin()
+    await client.drop()
+    await other.begin()
+    missed = await make("missed", "as well")
+    await other.take(2)  # the leader has sent them
+    replay = Replays.replay
+    live: list[Task] = []
+
+    async def replay_slowly(replays: Replays, *arguments: Any) -> Any:
+        found = await replay(replays, *arguments)
+        live.append(await Task.objects.acreate(title="live"))
+        await other.take(1)  # and this one, which is in the other inbox too
+        for _ in range(100):  # more turns than that takes to hand over what it may
+            await asyncio.sleep(0)
+        return found
+
+    monkeypatch.setattr(Replays, "replay", replay_slowly)
+    client._socket = WebsocketCommunicator(Resuming.as_asgi(), "/ws/")
+    assert (await client._socket.connect(timeout=10))[0]
+    call = {"action": "subscribe_beside", "status": "todo", "since": client.cursor, "request_id": "todo"}
+    await client._socket.send_json_to(call)
+    assert (await client._socket.receive_json_from(timeout=20))["response_status"] == 202
+    await client.take(3)
+    assert client.events == [("create", task.pk) for task in [*missed, *live]]
+    await client.drop()
+    await other.drop()
+    await embedded.close_all()
+
+
+async def test_an_instance_is_followed_on_behind_a_cursor() -> None:
+    (task,) = await make("followed")
+
+    async def follow(**arguments: Any) -> tuple[Any, Any]:
+        socket = WebsocketCommunicator(Instance.as_asgi(), "/ws/")
+        assert (await socket.connect(timeout=10))[0]
+        await socket.send_json_to({"action": "subscribe_instance", "pk": task.pk, "request_id": 1, **arguments})
+        reply = await socket.receive_json_from(timeout=20)
+        assert reply["response_status"] == 201, reply
+        return socket, reply["data"]
+
+    socket, data = await follow()
+    assert data is None, "as DCRF's"
+    await socket.disconnect()
+    socket, data = await follow(cursor=True)
+    await socket.disconnect()
+    for _ in range(3):
+        await Task.objects.filter(pk=task.pk).aupdate(points=F("points") + 1)
+    socket, _ = await follow(since=data["cursor"])
+    await Task.objects.filter(pk=task.pk).aupdate(points=10)
+    told = [(await socket.receive_json_from(timeout=20))["data"]["points"] for _ in range(2)]
+    assert told[1] == 10
+    assert told[0] in (3, 10), "the row as it is when the event is handled"
+    await socket.disconnect()
     await embedded.close_all()
 
 

@@ -18,9 +18,11 @@ from django.test import override_settings
 from rest_framework.exceptions import ValidationError
 from rest_framework.serializers import ModelSerializer
 
-from djcrf_pg.changelog.cursor import Snapshot
+from djcrf_pg.changelog.cursor import Snapshot, Span
 from djcrf_pg.delivery.envelope import Event
 from djcrf_pg.delivery.inbox import Moment, Subscription
+from djcrf_pg.delivery.protocol import Origin
+from djcrf_pg.delivery.resume import Cursor, Mark
 from djcrf_pg.exceptions import MalformedRequestId, ObserverError, SubscribeError
 from djcrf_pg.listener.failures import PAUSE
 from djcrf_pg.observations import Observation, ObserverFailed, add_sink
@@ -30,7 +32,7 @@ from djcrf_pg.observer.model_observer import MAX_REQUEST_ID, check_request_id
 from djcrf_pg.registry import BATCH, registry
 from djcrf_pg.routing.routes import Routes
 from tests.testapp.consumers import BoardConsumer
-from tests.testapp.models import Document, Label, Task
+from tests.testapp.models import Document, Label, Note, Task
 from tests.unit.origin import ORIGIN
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -704,3 +706,37 @@ async def test_a_module_that_is_loaded_under_two_names_has_observers_with_groups
     observer = ModelObserver(second.func, Task)
     assert set(observer.group_names_for_signal()).isdisjoint(first.group_names_for_signal())
     assert observer.address != first.address
+
+
+@pytest.mark.parametrize(
+    ("last", "loaded", "seen"),
+    [(3, None, 5), (7, None, 7), (3, 8, 8)],
+)
+async def test_a_cursor_has_seen_what_had_been_committed_when_the_subscription_began(
+    last: int, loaded: int | None, seen: int
+) -> None:
+    cursors: list[str] = []
+
+    async def handler(self: Any, message: Any, cursor: str, **kwargs: Any) -> None:
+        cursors.append(cursor)
+
+    observer = model_observer(Task)(handler)
+    subscription = subscribed(observer)
+    if loaded is not None:
+        subscription.loaded = Moment(Snapshot(loaded, loaded), NOON)
+    span = Span(Snapshot(last, last), Snapshot(20, 20), 4, 9)
+    event = Event("update", {"pk": 1}, 7, 9, NOON.isoformat(), row=3)
+    await observer.receive(subscription, "DCRF-x", event.encode(), Origin(ORIGIN.history, span))
+    found = Cursor.decode(cursors[0], ORIGIN.history)
+    assert found.span == span._replace(last=Snapshot(seen, seen))
+    assert found.mark == Mark.of(7, 3, "update", "DCRF-x")
+    # What is told again of what was missed begins where the client's cursor was.
+    await observer.receive(subscription, "DCRF-x", event.encode(), Origin(ORIGIN.history, span, ("request",)))
+    assert Cursor.decode(cursors[1], ORIGIN.history).span == span
+
+
+async def test_a_model_without_a_log_has_no_cursors() -> None:
+    observer = observe(Note)
+    for call in (observer.current_cursor(consumer=Consumer()), observer.subscribe(consumer=Consumer(), since="x")):
+        with pytest.raises(SubscribeError, match=r"testapp\.Note is not on PostgreSQL"):
+            await call
