@@ -77,6 +77,8 @@ class Replays:
             CursorExpired: They are not to be had any more.
             OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError: The database cannot be asked.
         """
+        # Of those with one identity the newest is told, and it makes the same.
+        observer = registry.at(observer.address) or observer
         async with self._turn:
             log, tables = await self._connected()
             told: list[Replayed] = []

@@ -85,6 +85,15 @@ class Instance(ObserverModelInstanceMixin, GenericAsyncAPIConsumer):  # type: ig
     serializer_class = TaskSerializer
 
 
+def defined_again() -> Any:
+    """The same observer, as a module that is loaded again makes it."""
+    first = Resuming.tasks
+    again = model_observer(Task, many_to_many=["labels"])(first.func)
+    again.groups_for_signal(first._group_names_for_signal).groups_for_consumer(first._group_names_for_consumer)
+    again.serializer(first._serializer).__set_name__(Resuming, "tasks")
+    return again
+
+
 @pytest.fixture(autouse=True)
 def close_connections() -> Iterator[None]:
     """The thread of sync_to_async keeps a connection."""
@@ -225,6 +234,20 @@ async def test_what_is_live_waits_for_what_was_missed(monkeypatch: pytest.Monkey
     assert client.events == [("create", task.pk) for task in [*missed, *live]]
     await client.drop()
     await other.drop()
+    await embedded.close_all()
+
+
+async def test_a_definition_that_was_made_again_is_told_what_the_newest_one_is() -> None:
+    client = Client("todo")
+    await client.begin()
+    await client.drop()
+    (task,) = await make("missed")
+    again = defined_again()
+    await client.connect()
+    await client.take(1)
+    assert client.rows == {task.pk: 0}
+    assert again.address == Resuming.tasks.address
+    await client.drop()
     await embedded.close_all()
 
 

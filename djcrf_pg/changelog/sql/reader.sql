@@ -140,6 +140,7 @@ WITH front AS (
     SELECT 'pruned', format('%1$s:%1$s:', (max(xid::text::bigint) + 1))::pg_snapshot, 0 FROM deleted HAVING count(*) > 0
     ON CONFLICT (name) DO UPDATE SET snapshot = excluded.snapshot, saved_at = clock_timestamp()
     WHERE pg_snapshot_xmax(cursor.snapshot) < pg_snapshot_xmax(excluded.snapshot)
+       OR pg_snapshot_xmax(cursor.snapshot) > pg_snapshot_xmax(pg_current_snapshot()) -- of another cluster's dump
 )
 SELECT count(*) FROM deleted
 

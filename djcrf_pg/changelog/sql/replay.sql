@@ -81,9 +81,11 @@ SELECT EXISTS (
 
 -- name: horizon
 -- Up to which transaction changes may have been deleted: by the retention, and by the caps. Asked after a read, for who deletes
--- says so before it is seen.
-SELECT greatest(
-    (SELECT pg_snapshot_xmax(snapshot)::text::bigint - 1 FROM /* :schema */djcrf_pg_cursor WHERE name = 'pruned'),
-    (SELECT last_value FROM /* :schema */djcrf_pg_reach_xid),
-    0
-)
+-- says so before it is seen. What lies in the future is of another cluster's dump.
+SELECT coalesce(max(xid), 0)
+FROM (
+    SELECT pg_snapshot_xmax(snapshot)::text::bigint - 1 FROM /* :schema */djcrf_pg_cursor WHERE name = 'pruned'
+    UNION ALL
+    SELECT last_value FROM /* :schema */djcrf_pg_reach_xid
+) AS deleted (xid)
+WHERE xid < pg_snapshot_xmax(pg_current_snapshot())::text::bigint
