@@ -24,6 +24,7 @@ from typing import Any, Protocol
 from channels.db import aclose_old_connections
 from channels.layers import BaseChannelLayer
 
+from djcrf_pg.changelog.cursor import BEGINNING, Position, Span
 from djcrf_pg.changelog.reader import CONNECTION_ERRORS
 from djcrf_pg.delivery.backoff import Backoff
 from djcrf_pg.delivery.envelope import CHANNEL_LAYER, UNOBSERVED, UNTOLD
@@ -412,14 +413,25 @@ class Hub:
             # In the thread that handlers use, before anything that they do there; nobody has to wait for it.
             self._tidied_at = time.monotonic()
             self._spawn(aclose_old_connections())
+        origin = self._origin(arrival)
         lanes = list(arrival.to.items())
         if len(lanes) == 1:
             ((lane, places),) = lanes
             for place in places:
-                self._put(lane, arrival.lines[place], arrival.origin)
+                self._put(lane, arrival.lines[place], origin)
         else:  # who is in several lanes receives in the order of the lines
             for place, lane in sorted((place, lane) for lane, places in lanes for place in places):
-                self._put(lane, arrival.lines[place], arrival.origin)
+                self._put(lane, arrival.lines[place], origin)
+
+    def _origin(self, arrival: Arrival) -> Origin:
+        """What events are made of; of a stream with a loss that nobody was told of, that which was not lost.
+
+        Whoever goes on behind such an event, and did not live to see the resync, misses nothing then.
+        """
+        loss = self._losses.get(arrival.stream)
+        if loss is None:
+            return arrival.origin
+        return arrival.origin._replace(span=Span.before(loss.since or Position(BEGINNING)))
 
     def _put(self, lane: tuple[str, str], line: str, origin: Origin) -> None:
         observer, group = lane

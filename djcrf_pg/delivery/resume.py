@@ -90,11 +90,14 @@ class Cursor:
         history: The log.
         span: The part of it that was seen last.
         mark: The last event of it that was seen; None where all of it was.
+        observer: The :func:`digest` of the address of the observer whose events were seen: those of others may be on
+            their way. 0 where it is good for all.
     """
 
     history: History
     span: Span
     mark: Mark | None = None
+    observer: int = 0
 
     @classmethod
     def at(cls, history: History, snapshot: Snapshot) -> Self:
@@ -136,12 +139,12 @@ class Cursor:
         while len(packed) > _MOST_BYTES:
             first = sorted(last.xip)[: len(last.xip) * 3 // 4]
             last = Snapshot(last.xmin, first[-1], frozenset(first[:-1]))
-            packed = Cursor(self.history, Span(last))._exactly()
+            packed = Cursor(self.history, Span(last), None, self.observer)._exactly()
         return packed
 
     def _exactly(self) -> bytes:
         last, target, start, end, netted = self.span
-        numbers = [*self.history, start, 0 if end is None else end + 1, netted]
+        numbers = [*self.history, self.observer, start, 0 if end is None else end + 1, netted]
         if self.mark is not None:
             id, row, phase, group = self.mark
             numbers += [id, row, phase, group + 1]
@@ -150,15 +153,16 @@ class Cursor:
         return bytes([_VERSION]) + min(b"\0" + packed, b"\1" + zlib.compress(packed, 9), key=len)
 
     @classmethod
-    def decode(cls, text: object, history: History) -> Self:
+    def decode(cls, text: object, history: History, observer: str) -> Self:
         """Read what :meth:`encode` has made.
 
         Args:
             text: The text.
             history: The log that it is to be of.
+            observer: The address of the observer that it is for.
 
         Raises:
-            InvalidCursor: It is none, its signature is wrong, or it is of another database.
+            InvalidCursor: It is none, its signature is wrong, or it is of another database or observer.
             CursorExpired: The database has taken another course of events since.
         """
         if not isinstance(text, str) or len(text) > MOST + 100:
@@ -176,6 +180,8 @@ class Cursor:
         cursor = cls._unpacked(zlib.decompress(packed[2:]) if packed[1] else packed[2:])
         if cursor.history.group(None) != history.group(None):
             raise InvalidCursor("The cursor is of another database.")
+        if cursor.observer not in (0, digest(observer)):
+            raise InvalidCursor("The cursor is of another observer: each has cursors of its own.")
         if cursor.history != history:
             raise CursorExpired("The database was promoted or restored since the cursor was made: load again.")
         return cursor
@@ -183,15 +189,17 @@ class Cursor:
     @classmethod
     def _unpacked(cls, packed: bytes) -> Self:
         numbers = _unpack(packed)
-        system, database, log, timeline, start, end, netted, *mark = [next(numbers) for _ in range(next(numbers))]
+        system, database, log, timeline, observer, *place = [next(numbers) for _ in range(next(numbers))]
+        start, end, netted, *mark = place
         last = _snapshot(numbers)
         target = _snapshot(numbers)
         assert last is not None
-        span = Span(last, target, start, end - 1 if end else None, netted=bool(netted))
-        if not mark:
-            return cls(History(system, database, log, timeline), span)
-        id, row, phase, group = mark
-        return cls(History(system, database, log, timeline), span, Mark(id, row, phase, group - 1))
+        return cls(
+            History(system, database, log, timeline),
+            Span(last, target, start, end - 1 if end else None, netted=bool(netted)),
+            Mark(mark[0], mark[1], mark[2], mark[3] - 1) if mark else None,
+            observer,
+        )
 
 
 # Of a signed text: nothing here meets what somebody else has made.

@@ -20,7 +20,7 @@ from djcrf_pg.changelog.cursor import Position, Snapshot
 from djcrf_pg.delivery.envelope import RESYNC, Event
 from djcrf_pg.delivery.inbox import Subscription
 from djcrf_pg.delivery.protocol import Origin, Point
-from djcrf_pg.delivery.resume import Cursor, Mark
+from djcrf_pg.delivery.resume import Cursor, Mark, digest
 from djcrf_pg.instances import runs_code
 from djcrf_pg.listener import embedded
 from djcrf_pg.listener.failures import PAUSE
@@ -151,7 +151,8 @@ def _cursor_of(observer: Any, subscription: Subscription, group: str, event: Eve
         for moment in (subscription.since.get(group), subscription.loaded):
             if moment is not None and _covers(moment.snapshot, span.last):
                 span = span._replace(last=moment.snapshot)
-    return {"cursor": Cursor(origin.history, span, Mark.of(event.change_id, event.row, event.action, group)).encode()}
+    mark = Mark.of(event.change_id, event.row, event.action, group)
+    return {"cursor": Cursor(origin.history, span, mark, digest(observer.address)).encode()}
 
 
 def _covers(snapshot: Snapshot, other: Snapshot) -> bool:

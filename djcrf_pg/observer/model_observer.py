@@ -457,7 +457,7 @@ class ModelObserver(DCRFModelObserver):
         self, since: str, probe: Probe, groups: Collection[str], request_id: Any
     ) -> list[tuple[str, str, Origin]]:
         """What a cursor has not seen of what had been committed at the answer."""
-        cursor = Cursor.decode(since, probe.history)
+        cursor = Cursor.decode(since, probe.history, self.address)
         replays = embedded.runtime(router.db_for_write(self.model_cls)).replays
         try:
             events = await replays.replay(cursor, probe.moment.snapshot, self, groups)

@@ -14,7 +14,7 @@ import pytest
 from channels.layers import InMemoryChannelLayer
 from django.test import override_settings
 
-from djcrf_pg.changelog.cursor import Position, Snapshot
+from djcrf_pg.changelog.cursor import Position, Snapshot, Span
 from djcrf_pg.delivery import hub as module
 from djcrf_pg.delivery import protocol
 from djcrf_pg.delivery.envelope import CHANNEL_LAYER, Event, parse
@@ -148,11 +148,13 @@ class Observer:
 
     def __init__(self, address: str) -> None:
         self.address = self.label = address
+        self.spans: list[Span] = []
         self.noted: defaultdict[Subscription, list[Any]] = defaultdict(list)
 
     async def receive(self, subscription: Subscription, group: str, line: str, origin: Origin) -> None:
         """An event."""
         self.noted[subscription].append((group, parse(line).body))
+        self.spans.append(origin.span)
         subscription.consumer.append(parse(line).body)
 
     async def settle(self, subscription: Subscription) -> None:
@@ -457,6 +459,18 @@ async def test_groups_are_joined_again_before_they_expire(site: Site, expiry: An
 
 
 # -- losses --------------------------------------------------------------------------------------------------
+
+
+async def test_no_cursor_claims_what_was_lost_before_the_resync_says_so(site: Site) -> None:
+    one = await site.subscribe("g")
+    site.layer.drops = True
+    await site.send((TASKS, "g", "lost"))
+    site.layer.drops = False
+    await site.send((TASKS, "g", "next"), upto=30)
+    await until(lambda: RESYNC in site.noted(one))
+    await site.send((TASKS, "g", "after"), upto=40)
+    await until(lambda: site.noted(one)[-1] == ("g", "after"))
+    assert site.observers[TASKS].spans == [Span.before(at(10)), Span.before(at(30))]
 
 
 async def test_a_fault_of_ours_deafens_nobody(

@@ -727,12 +727,12 @@ async def test_a_cursor_has_seen_what_had_been_committed_when_the_subscription_b
     span = Span(Snapshot(last, last), Snapshot(20, 20), 4, 9)
     event = Event("update", {"pk": 1}, 7, 9, NOON.isoformat(), row=3)
     await observer.receive(subscription, "DCRF-x", event.encode(), Origin(ORIGIN.history, span))
-    found = Cursor.decode(cursors[0], ORIGIN.history)
+    found = Cursor.decode(cursors[0], ORIGIN.history, observer.address)
     assert found.span == span._replace(last=Snapshot(seen, seen))
     assert found.mark == Mark.of(7, 3, "update", "DCRF-x")
     # What is told again of what was missed begins where the client's cursor was.
     await observer.receive(subscription, "DCRF-x", event.encode(), Origin(ORIGIN.history, span, ("request",)))
-    assert Cursor.decode(cursors[1], ORIGIN.history).span == span
+    assert Cursor.decode(cursors[1], ORIGIN.history, observer.address).span == span
 
 
 async def test_a_model_without_a_log_has_no_cursors() -> None:

@@ -32,11 +32,11 @@ MARKS = st.builds(Mark, IDS, st.integers(0, 2**32 - 1), st.integers(1, 4), st.in
 SPANS = st.builds(Span, snapshots(), st.none() | snapshots(), IDS, st.none() | IDS, st.booleans())
 
 
-@given(SPANS, st.none() | MARKS)
-def test_a_cursor_comes_out_as_it_went_in(span: Span, mark: Mark | None) -> None:
-    cursor = Cursor(OURS, span, mark)
+@given(SPANS, st.none() | MARKS, st.sampled_from([0, digest("app.tasks")]))
+def test_a_cursor_comes_out_as_it_went_in(span: Span, mark: Mark | None, observer: int) -> None:
+    cursor = Cursor(OURS, span, mark, observer)
     text = cursor.encode()
-    assert Cursor.decode(text, OURS) == cursor
+    assert Cursor.decode(text, OURS, "app.tasks") == cursor
     assert len(text) <= MOST
     assert text.isascii()
     assert not set(text) & set(" +/=&?#%"), "it may stand in an address"
@@ -54,7 +54,7 @@ def test_500_transactions_fit_or_the_cursor_has_seen_less(apart: int, seed: int)
     cursor = Cursor(OURS, Span(last, target, 5, 9), Mark(7, 1, 2, 3))
     text = cursor.encode()
     assert len(text) <= MOST
-    found = Cursor.decode(text, OURS)
+    found = Cursor.decode(text, OURS, "app.tasks")
     if apart <= 3:
         assert found == cursor, "they fit as they are"
     elif found != cursor:
@@ -81,16 +81,16 @@ def test_what_was_changed_or_signed_by_somebody_else_is_refused() -> None:
     ]
     for each in forged:
         with pytest.raises(InvalidCursor):
-            Cursor.decode(each, OURS)
+            Cursor.decode(each, OURS, "app.tasks")
 
 
 def test_a_key_that_was_rotated_is_taken_as_long_as_it_is_a_fallback() -> None:
     with override_settings(SECRET_KEY="the former one"):
         text = Cursor.at(OURS, Snapshot(5, 9)).encode()
     with override_settings(SECRET_KEY="the new one", SECRET_KEY_FALLBACKS=["the former one"]):
-        assert Cursor.decode(text, OURS).span.last == Snapshot(5, 9)
+        assert Cursor.decode(text, OURS, "app.tasks").span.last == Snapshot(5, 9)
     with override_settings(SECRET_KEY="the new one"), pytest.raises(InvalidCursor, match="SECRET_KEY_FALLBACKS"):
-        Cursor.decode(text, OURS)
+        Cursor.decode(text, OURS, "app.tasks")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,13 @@ def test_a_key_that_was_rotated_is_taken_as_long_as_it_is_a_fallback() -> None:
 def test_a_cursor_is_of_one_course_of_one_database(history: History, error: type[Exception]) -> None:
     text = Cursor.at(OURS, Snapshot(5, 9)).encode()
     with pytest.raises(error):
-        Cursor.decode(text, history)
+        Cursor.decode(text, history, "app.tasks")
+
+
+def test_an_event_s_cursor_is_of_its_observer() -> None:
+    text = Cursor(OURS, Span(Snapshot(5, 9)), None, digest("app.tasks")).encode()
+    with pytest.raises(InvalidCursor, match="another observer"):
+        Cursor.decode(text, OURS, "app.others")
 
 
 def test_one_of_another_version_has_its_owner_load_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +119,7 @@ def test_one_of_another_version_has_its_owner_load_again(monkeypatch: pytest.Mon
     text = Cursor.at(OURS, Snapshot(5, 9)).encode()
     monkeypatch.undo()
     with pytest.raises(CursorExpired, match="version"):
-        Cursor.decode(text, OURS)
+        Cursor.decode(text, OURS, "app.tasks")
 
 
 # What is left.
