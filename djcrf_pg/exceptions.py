@@ -36,6 +36,10 @@ class TouchError(DjcrfPgError):
     """``djcrf_pg.touch`` found no change log, or none that captures the table."""
 
 
+class TokenError(DjcrfPgError):
+    """``djcrf_pg.transaction_token`` was asked where no transaction is open, or of another database than PostgreSQL."""
+
+
 class SubscribeError(DjcrfPgError, APIException):
     """A subscription was refused; nothing of it is left behind.
 

@@ -23,6 +23,7 @@ class Change(NamedTuple):
         context: What the writer said of itself, or None.
         at: When the statement wrote the row.
         rows: For :data:`MASS`, how many.
+        writer: The transaction, where several are told as one that ``xid`` stands for.
     """
 
     id: int
@@ -35,6 +36,7 @@ class Change(NamedTuple):
     context: str | None
     at: datetime
     rows: int | None = None
+    writer: int | None = None
 
     @property
     def is_touch(self) -> bool:

@@ -22,7 +22,8 @@ class RowChange:
     """A change with its images parsed.
 
     ``old`` and ``new`` are the row before and after; both None is a row that came and went, or what cannot be told
-    row by row when ``resync`` says why; ``count`` is then the number of rows, if it is known. ``touched`` rows are told
+    row by row when ``resync`` says why; ``count`` is then the number of rows, if it is known. ``writer`` is the
+    transaction that wrote last, where several are told as one. ``touched`` rows are told
     though nothing has changed; one that was touched and nothing else has its key for both images.
     """
 
@@ -36,6 +37,7 @@ class RowChange:
     resync: str | None = None
     count: int | None = None
     touched: bool = False
+    writer: int | None = None
 
     @property
     def is_as_it_was(self) -> bool:
@@ -139,7 +141,9 @@ def _ends(whole: list[RowChange]) -> RowChange:
             new = next(change.new for change in path if _text(change.new) in end)
     if old == new and not touched and any(change.new != new for change in path):
         old = new = None
-    return dataclasses.replace(first, old=old, new=new, context=last.context, at=last.at, touched=touched)
+    return dataclasses.replace(
+        first, old=old, new=new, context=last.context, at=last.at, touched=touched, writer=last.writer
+    )
 
 
 def _text(image: Image | None) -> str:

@@ -33,6 +33,11 @@ UNTOLD = 30.0
 NEVER_SEEN = 2**63 - 1
 
 
+def name_of(xid: int) -> str | None:
+    """A transaction as :func:`djcrf_pg.transaction_token` names it; None for what is of none."""
+    return str(xid) if 0 < xid < NEVER_SEEN else None
+
+
 def _text_of(value: Decimal) -> str:
     """As a serializer's DecimalField has it, which knows no exponents."""
     return format(value, "f")
@@ -99,6 +104,11 @@ class Event(NamedTuple):
     context: Any = None
     old: dict[str, Any] | None = None
     row: int = 0
+
+    @property
+    def transaction(self) -> str | None:
+        """As :func:`name_of` has it."""
+        return name_of(self.xid)
 
     def encode(self, *, decimals_as_text: bool = True) -> str:
         """The event as JSON text; what JSON does not know becomes what DRF's renderer makes of it.

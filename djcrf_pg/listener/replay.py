@@ -15,7 +15,7 @@ from django.db import connections
 
 from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.changelog.decode import StaleRelation
-from djcrf_pg.changelog.reader import ChangeLog
+from djcrf_pg.changelog.reader import FAILS_AGAIN, ChangeLog
 from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.envelope import RESYNC, Event
 from djcrf_pg.delivery.protocol import EVERYBODY, Origin
@@ -83,8 +83,13 @@ class Replays:
             log, tables = await self._connected()
             told: list[Replayed] = []
             keys = await self._keys(log, tables, observer)
-            for span, mark in cursor.spans(until):
-                told += await self._span(log, tables, Origin(cursor.history, span), mark, observer, groups, keys)
+            try:
+                for span, mark in cursor.spans(until):
+                    told += await self._span(log, tables, Origin(cursor.history, span), mark, observer, groups, keys)
+            except FAILS_AGAIN as error:
+                raise CursorExpired(
+                    f"Changes that come after the cursor cannot be read ({error}): load again."
+                ) from error
             # After all is read.
             if await log.horizon() >= cursor.span.last.xmin:
                 raise CursorExpired("Changes that come after the cursor were deleted from the log: load again.")
@@ -128,7 +133,7 @@ class Replays:
         if span.netted:
             # One transaction to those who are told.
             latest = max(change.xid for change in changes)
-            changes = [change._replace(xid=latest) for change in changes]
+            changes = [change._replace(xid=latest, writer=change.xid) for change in changes]
         lenient: set[int] = set()
         silent = frozenset(other for other in registry if other is not observer)
         cut = span.start > 0 or span.end is not None

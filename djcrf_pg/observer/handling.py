@@ -31,8 +31,8 @@ from djcrf_pg.routing.failed import HANDLER, Failure, resync_event
 #: What DCRF does not pass to handlers and serializers: it goes to those that name it or take ``**kwargs``.
 HANDLER_EXTRAS = ("change_id", "committed_at", "changed", "context")
 
-#: What costs too much for those who only take ``**kwargs``.
-NAMED_EXTRAS = ("old_instance", "cursor")
+#: What goes to those alone that name it: it costs too much for all, or was not there when they took ``**kwargs``.
+NAMED_EXTRAS = ("old_instance", "cursor", "transaction")
 
 #: Failures that a consumer keeps for one group until they are recorded.
 _MOST = 100

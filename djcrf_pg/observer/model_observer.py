@@ -69,8 +69,9 @@ class ModelObserver(DCRFModelObserver):
 
     Handlers and serializers may take, by keyword: ``changed`` (names of the fields that differ), ``context`` (what
     the writer said of itself), ``committed_at`` (a datetime for serializers, ISO 8601 for handlers), ``change_id``
-    (the id in the change log), ``old_instance`` (the instance before) and ``cursor`` (text: where a subscription goes
-    on behind this event, see :meth:`subscribe`). The last two have to be named, ``**kwargs`` is not given them.
+    (the id in the change log), ``old_instance`` (the instance before), ``cursor`` (text: where a subscription goes
+    on behind this event, see :meth:`subscribe`) and ``transaction`` (as :func:`djcrf_pg.transaction_token` names it).
+    The last three have to be named, ``**kwargs`` is not given them.
 
     Args:
         func: The handler.
@@ -117,7 +118,7 @@ class ModelObserver(DCRFModelObserver):
         self._parents = tuple(parents)
         self._resync: Any = None
         self._serializer_extras: tuple[str, ...] = ()
-        self._extras = _accepted(func, HANDLER_EXTRAS)
+        self._extras = _accepted(func, (*HANDLER_EXTRAS, "transaction"))
         named = inspect.signature(func).parameters
         self.wants_old, self.takes_cursor = "old_instance" in named, "cursor" in named
         self._partition = partition

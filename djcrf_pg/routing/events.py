@@ -14,7 +14,8 @@ from django.db import InterfaceError, OperationalError, connections
 from django.db.models import Model
 from djangochannelsrestframework.observer.model_observer import Action
 
-from djcrf_pg.delivery.envelope import RESYNC, Event, dump
+from djcrf_pg.changelog.net import RowChange
+from djcrf_pg.delivery.envelope import RESYNC, Event, dump, name_of
 from djcrf_pg.delivery.interest import Wanted
 from djcrf_pg.delivery.protocol import EVERYBODY, Item, Origin
 from djcrf_pg.delivery.resume import Cursor, Mark, digest
@@ -167,6 +168,7 @@ def _body(occurrence: Occurrence, instance: Model, action: Action, groups: Seque
         context=_context(change.context),
         committed_at=change.at,
         change_id=change.id,
+        transaction=name_of(_writer(change)),
         **extras,
     )
     return message["body"]
@@ -178,13 +180,17 @@ def _encode(occurrence: Occurrence, action: str, body: Any) -> str:
         action=action,
         body=body,
         change_id=change.id,
-        xid=change.xid,
+        xid=_writer(change),
         committed_at=change.at.isoformat(),
         changed=occurrence.changed,
         context=_context(change.context),
         old=None if old is None or not occurrence.observer.wants_old else dump(old),
         row=occurrence.row,
     ).encode(decimals_as_text=occurrence.observer.decimals_as_text)
+
+
+def _writer(change: RowChange) -> int:
+    return change.xid if change.writer is None else change.writer
 
 
 def _context(text: str | None) -> Any:

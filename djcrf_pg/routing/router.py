@@ -231,7 +231,7 @@ class Router:
         if relation.root in self._deaf and not self._may_be_parents(change, relation.root):
             return None
         raw = self._raw[relation.oid]
-        row.touched = change.is_touch
+        row.touched, row.writer = change.is_touch, change.writer
         try:
             row.old = None if change.old is None else parse(change.old, raw)
             row.new = None if change.new is None else parse(change.new, raw)

@@ -16,6 +16,7 @@ from djangochannelsrestframework.decorators import action
 from djangochannelsrestframework.generics import GenericAsyncAPIConsumer
 from rest_framework.serializers import ModelSerializer
 
+from djcrf_pg import transaction_token
 from djcrf_pg.changelog.cursor import Position, Snapshot
 from djcrf_pg.changelog.reader import ChangeLog
 from djcrf_pg.delivery.protocol import History
@@ -37,9 +38,10 @@ class Resuming(GenericAsyncAPIConsumer):  # type: ignore[misc]
     """Tells each event, with its cursor."""
 
     @model_observer(Task, many_to_many=["labels"])
-    async def tasks(self, message: Any, cursor: str, action: str, subscribing_request_ids: Any, **kwargs: Any) -> None:
+    async def tasks(self, message: Any, cursor: str, transaction: str, action: str, **kwargs: Any) -> None:
         """Tasks by status."""
-        await self.send_json({"event": action, "body": message, "cursor": cursor, "for": subscribing_request_ids})
+        told = {"cursor": cursor, "transaction": transaction, "for": kwargs["subscribing_request_ids"]}
+        await self.send_json({"event": action, "body": message, **told})
 
     @tasks.groups_for_signal
     def tasks(self, instance: Task, **kwargs: Any):
@@ -234,6 +236,29 @@ async def test_what_is_live_waits_for_what_was_missed(monkeypatch: pytest.Monkey
     assert client.events == [("create", task.pk) for task in [*missed, *live]]
     await client.drop()
     await other.drop()
+    await embedded.close_all()
+
+
+def rename(pk: int) -> str:
+    """Write, and name the transaction."""
+    with transaction.atomic():
+        Task.objects.filter(pk=pk).update(points=F("points") + 1)
+        return transaction_token()
+
+
+async def test_a_page_knows_its_own_write_live_and_when_it_comes_back() -> None:
+    one, other = await make("one", "other")
+    client = Client("todo")
+    await client.begin()
+    client.rows = {one.pk: 0, other.pk: 0}
+    token = await sync_to_async(rename)(one.pk)
+    assert (await client.next())["transaction"] == token
+    await client.drop()
+    tokens = [await sync_to_async(rename)(pk) for pk in (one.pk, other.pk, one.pk)]
+    await client.connect()
+    found = [await client.next() for _ in range(2)]
+    assert {each["body"]["pk"]: each["transaction"] for each in found} == {one.pk: tokens[2], other.pk: tokens[1]}
+    await client.drop()
     await embedded.close_all()
 
 

@@ -57,7 +57,7 @@ WITH change AS MATERIALIZED (
     UNION ALL
     SELECT xid, id FROM change WHERE op NOT IN ('I', 'U', 'D')
 )
-SELECT first.id, first.xid::text AS xid, last.relation::oid AS relation,
+SELECT first.id, last.xid::text AS xid, last.relation::oid AS relation,
        CASE WHEN first.old IS NULL THEN 'I' WHEN last.new IS NULL THEN 'D' ELSE 'U' END AS op,
        last.depth, first.old::text AS old, last.new::text AS new, last.context, last.at
 FROM ends
