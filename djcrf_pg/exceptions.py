@@ -40,6 +40,10 @@ class TokenError(DjcrfPgError):
     """``djcrf_pg.transaction_token`` was asked where no transaction is open, or of another database than PostgreSQL."""
 
 
+class ReadError(DjcrfPgError):
+    """``djcrf_pg.consistent_read`` stands inside a transaction, or reads another database than PostgreSQL."""
+
+
 class SubscribeError(DjcrfPgError, APIException):
     """A subscription was refused; nothing of it is left behind.
 

@@ -2,21 +2,23 @@
 
 import asyncio
 import random
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from channels.testing import WebsocketCommunicator
-from django.db import connections, transaction
+from django.db import OperationalError, connections, transaction
 from django.db.models import F
 from django.test import override_settings
 from djangochannelsrestframework.decorators import action
 from djangochannelsrestframework.generics import GenericAsyncAPIConsumer
 from rest_framework.serializers import ModelSerializer
 
-from djcrf_pg import transaction_token
+from djcrf_pg import consistent_read, transaction_token
 from djcrf_pg.changelog.cursor import Position, Snapshot
 from djcrf_pg.changelog.reader import ChangeLog
 from djcrf_pg.delivery.protocol import History
@@ -322,6 +324,58 @@ def write(some: random.Random) -> None:
                     few.delete()
         if some.random() < 0.1:
             transaction.set_rollback(True)
+
+
+def read(status: str) -> tuple[str, dict[int, int]]:
+    """A list, and what continues it."""
+    with consistent_read() as cursor:
+        return cursor, dict(Task.objects.filter(status=status).values_list("pk", "points"))
+
+
+async def read_beside(status: str) -> tuple[str, dict[int, int]]:
+    """The same, asynchronous."""
+    async with consistent_read() as cursor:
+        tasks = Task.objects.filter(status=status).values_list("pk", "points")
+        return cursor, {pk: points async for pk, points in tasks}
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_list_and_what_comes_after_it_are_the_table(seed: int, is_async: bool) -> None:
+    """Under writers in threads of their own, which never stop meanwhile."""
+    some, stopped = random.Random(seed), threading.Event()
+
+    def go_on(number: int) -> None:
+        mine = random.Random(f"{seed}.{number}")
+        try:
+            while not stopped.is_set():
+                with suppress(OperationalError):  # a deadlock of the two
+                    write(mine)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=go_on, args=[number]) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    clients = []
+    try:
+        for _ in range(12):
+            client = Client(some.choice(STATUSES))
+            reading = read_beside(client.status) if is_async else sync_to_async(read)(client.status)
+            client.cursor, client.rows = await reading
+            await client.connect()
+            clients.append(client)
+    finally:
+        stopped.set()
+        for thread in threads:
+            await asyncio.to_thread(thread.join)
+    last = {status: await Task.objects.acreate(title=f"last {status}", points=99, status=status) for status in STATUSES}
+    for client in clients:
+        await client.take_to(last[client.status].pk, 99)
+        there = Task.objects.filter(status=client.status).values_list("pk", "points")
+        assert client.rows == {pk: points async for pk, points in there}
+        await client.drop()
+    await embedded.close_all()
 
 
 @pytest.mark.parametrize("seed", range(12))
