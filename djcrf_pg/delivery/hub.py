@@ -46,6 +46,7 @@ from djcrf_pg.delivery.protocol import (
     Unreadable,
     stream_of,
 )
+from djcrf_pg.delivery.resume import digest
 from djcrf_pg.exceptions import ConfigurationError
 from djcrf_pg.observations import (
     ForeignMessages,
@@ -419,8 +420,9 @@ class Hub:
             ((lane, places),) = lanes
             for place in places:
                 self._put(lane, arrival.lines[place], origin)
-        else:  # who is in several lanes receives in the order of the lines
-            for place, lane in sorted((place, lane) for lane, places in lanes for place in places):
+        else:  # who is in several lanes receives in the order of the lines, and that of marks
+            entries = [(place, digest(lane[1]), lane) for lane, places in lanes for place in places]
+            for place, _, lane in sorted(entries):
                 self._put(lane, arrival.lines[place], origin)
 
     def _origin(self, arrival: Arrival) -> Origin:

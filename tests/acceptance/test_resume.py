@@ -74,6 +74,29 @@ def _only(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {name: kwargs[name] for name in ("status", "since")}
 
 
+class Each(GenericAsyncAPIConsumer):  # type: ignore[misc]
+    """Tells each change, and through two groups at once."""
+
+    @model_observer(Task, every_change=True)
+    async def tasks(self, message: Any, cursor: str, action: str, group: str, **kwargs: Any) -> None:
+        """Every change."""
+        await self.send_json({"event": action, "points": message["points"], "cursor": cursor, "group": group})
+
+    @tasks.groups
+    def tasks(self, instance: Task | None = None, **kwargs: Any):
+        yield from ("one", "other")
+
+    @tasks.serializer
+    def tasks(self, instance: Task, action: Any, **kwargs: Any) -> dict[str, Any]:
+        return {"points": instance.points}
+
+    @action()
+    async def subscribe(self, since: str | None = None, **kwargs: Any):
+        """Subscribe to both groups."""
+        await self.tasks.subscribe(since=since)
+        return {"cursor": await self.tasks.current_cursor()}, 201
+
+
 class TaskSerializer(ModelSerializer[Task]):
     """What the instance's page shows."""
 
@@ -261,6 +284,42 @@ async def test_a_page_knows_its_own_write_live_and_when_it_comes_back() -> None:
     found = [await client.next() for _ in range(2)]
     assert {each["body"]["pk"]: each["transaction"] for each in found} == {one.pk: tokens[2], other.pk: tokens[1]}
     await client.drop()
+    await embedded.close_all()
+
+
+async def listen(consumer: Any, since: str | None = None) -> tuple[Any, str]:
+    """Connect and subscribe."""
+    socket = WebsocketCommunicator(consumer.as_asgi(), "/ws/")
+    assert (await socket.connect(timeout=10))[0]
+    await socket.send_json_to({"action": "subscribe", "since": since, "request_id": 1})
+    reply = await socket.receive_json_from(timeout=20)
+    assert reply["response_status"] == 201, reply
+    return socket, reply["data"]["cursor"]
+
+
+@pytest.mark.parametrize("seen", range(5))
+async def test_of_every_change_and_each_group_what_is_missing_comes(seen: int) -> None:
+    socket, cursor = await listen(Each)
+
+    def change() -> None:
+        with transaction.atomic():
+            task = Task.objects.create(title="changes")
+            for points in (1, 2):
+                Task.objects.filter(pk=task.pk).update(points=points)
+
+    await sync_to_async(change)()
+    told = []
+    for _ in range(seen):
+        told.append(await socket.receive_json_from(timeout=20))
+        cursor = told[-1]["cursor"]
+    await socket.disconnect()
+    await Task.objects.aupdate(points=3)
+    socket, _ = await listen(Each, since=cursor)
+    told += [await socket.receive_json_from(timeout=20) for _ in range(8 - seen)]
+    expected = [("create", 0), ("update", 1), ("update", 2), ("update", 3)]
+    assert [(each["event"], each["points"]) for each in told] == [each for each in expected for _ in range(2)]
+    assert len({each["group"] for each in told[:2]}) == 2
+    await socket.disconnect()
     await embedded.close_all()
 
 
