@@ -28,7 +28,7 @@ from djcrf_pg.listener.replay import Replays
 from djcrf_pg.listener.session import Session
 from djcrf_pg.observer import model_observer
 from djcrf_pg.observer.generics import ObserverModelInstanceMixin
-from tests.testapp.models import Task
+from tests.testapp.models import Label, Task
 
 pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
 
@@ -131,8 +131,9 @@ def close_connections() -> Iterator[None]:
 class Client:
     """A page that shows the tasks of one status, and keeps the cursor of the last event."""
 
-    def __init__(self, status: str) -> None:
+    def __init__(self, status: str, *, joins: bool = False) -> None:
         self.status = status
+        self.joins = joins
         self.rows: dict[int, int] = {}
         self.cursor: str | None = None
         self.events: list[tuple[str, int]] = []
@@ -173,9 +174,10 @@ class Client:
         assert "event" in message, message
         what, pk = message["event"], message["body"]["pk"]
         assert message["for"] == [self.status]
-        assert (pk in self.rows) is (what != "create"), f"{what} of {pk}, with {self.events}"
+        # A row whose join rows changed is told as it is now, maybe before it is told that it came to be so.
+        assert self.joins or (pk in self.rows) is (what != "create"), f"{what} of {pk}, with {self.events}"
         if what == "delete":
-            del self.rows[pk]
+            self.rows.pop(pk, None)
         else:
             self.rows[pk] = message["body"]["points"]
         self.events.append((what, pk))
@@ -189,6 +191,42 @@ class Client:
 async def make(*titles: str, **values: Any) -> list[Task]:
     """Create tasks in one statement."""
     return list(await Task.objects.abulk_create([Task(title=title, **values) for title in titles]))
+
+
+@pytest.fixture
+def in_pieces() -> Iterator[None]:
+    """Reads and messages are so small that windows are cut, and transactions with them."""
+    with override_settings(DJCRF_PG={"BATCH_SIZE": 7, "ENVELOPE_EVENTS": 3}):
+        yield
+
+
+@pytest.mark.parametrize("seen", [1, 6, 7, 8, 20, 25])
+@pytest.mark.usefixtures("in_pieces")
+async def test_behind_any_event_of_a_window_in_pieces_the_others_come(seen: int) -> None:
+    client = Client("todo")
+    await client.begin()
+
+    def change() -> list[int]:
+        with transaction.atomic():
+            tasks = Task.objects.bulk_create(Task(title=f"task {next(NUMBERS)}") for _ in range(25))
+            Task.objects.update(points=1)
+            return [task.pk for task in tasks]
+
+    pks = await sync_to_async(change)()
+    await client.take(seen)
+    await client.drop()
+    await client.connect()
+    last = await Task.objects.acreate(title="last", points=9)
+    await client.take_to(last.pk, 9)
+    assert client.rows == {**dict.fromkeys(pks, 1), last.pk: 9}
+    await client.drop()
+    await embedded.close_all()
+
+
+@pytest.mark.parametrize("seed", range(100, 106))
+@pytest.mark.usefixtures("in_pieces")
+async def test_pieces_leave_nothing_out_either(seed: int) -> None:
+    await drop_again_and_again(seed)
 
 
 @pytest.mark.parametrize("seen", [0, 1, 7, 299, 300])
@@ -364,13 +402,13 @@ async def test_an_instance_is_followed_on_behind_a_cursor() -> None:
     await embedded.close_all()
 
 
-def write(some: random.Random) -> None:
+def write(some: random.Random, *, joins: bool = False) -> None:
     """Change something, as a program might."""
     with transaction.atomic():
         for _ in range(some.randrange(1, 4)):
             pks = list(Task.objects.order_by("pk").values_list("pk", flat=True))
             few = Task.objects.filter(pk__in=some.sample(pks, min(len(pks), some.randrange(1, 6))))
-            match some.randrange(6):
+            match some.randrange(7 if joins else 6):
                 case 0 | 1:
                     Task.objects.bulk_create(
                         Task(title=f"task {next(NUMBERS)}", status=some.choice(STATUSES)) for _ in range(3)
@@ -381,6 +419,10 @@ def write(some: random.Random) -> None:
                     few.update(status=some.choice(STATUSES), points=F("points") + 1)
                 case 5:
                     few.delete()
+                case 6:
+                    labels = list(Label.objects.all())
+                    for task in few:
+                        task.labels.set(some.sample(labels, 1))
         if some.random() < 0.1:
             transaction.set_rollback(True)
 
@@ -439,12 +481,23 @@ async def test_a_list_and_what_comes_after_it_are_the_table(seed: int, is_async:
 
 @pytest.mark.parametrize("seed", range(12))
 async def test_a_client_that_drops_again_and_again_shows_what_is_there(seed: int) -> None:
+    await drop_again_and_again(seed)
+
+
+@pytest.mark.parametrize("seed", range(200, 208))
+async def test_join_rows_leave_nothing_out_either(seed: int) -> None:
+    await Label.objects.abulk_create(Label(name=f"label {number}") for number in range(3))
+    await drop_again_and_again(seed, joins=True)
+
+
+async def drop_again_and_again(seed: int, *, joins: bool = False) -> None:
+    """Have clients come and go beside a writer."""
     some = random.Random(seed)
-    clients = [Client(status) for status in STATUSES]
+    clients = [Client(status, joins=joins) for status in STATUSES]
     for client in clients:
         await client.begin()
     for _ in range(15):
-        await sync_to_async(write)(some)
+        await sync_to_async(write)(some, joins=joins)
         for client in clients:
             if some.random() < 0.5:
                 continue  # takes nothing for a while
@@ -454,7 +507,7 @@ async def test_a_client_that_drops_again_and_again_shows_what_is_there(seed: int
                     await client.next()
             await client.drop()
             if some.random() < 0.5:
-                await sync_to_async(write)(some)
+                await sync_to_async(write)(some, joins=joins)
             await client.connect()
     for client in clients:
         last = await Task.objects.acreate(title=f"last of {client.status}", points=99, status=client.status)
