@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 from channels.consumer import AsyncConsumer
 from channels.exceptions import StopConsumer
 from django.test import override_settings
@@ -358,7 +359,7 @@ class Served:
 @pytest.fixture
 async def serve() -> AsyncIterator[Callable[..., Served]]:
     """Serves a consumer until the end of the test; its client may be gone, which the server says when it sends."""
-    tasks = []
+    tasks, thread = [], ThreadSensitiveContext()
 
     def start(*, client_gone: bool = False) -> Served:
         consumer, messages, sent = Consumer([]), asyncio.Queue[Any](), []  # type: ignore[var-annotated]
@@ -369,7 +370,10 @@ async def serve() -> AsyncIterator[Callable[..., Served]]:
             sent.append(message)
 
         scope: dict[str, Any] = {"type": "websocket"}
-        task = asyncio.create_task(consumer(scope, messages.get, send))
+        # Channels looks at the connections of the thread before each handler: here of one that no other test has used.
+        context = contextvars.copy_context()
+        context.run(SyncToAsync.thread_sensitive_context.set, thread)
+        task = asyncio.create_task(consumer(scope, messages.get, send), context=context)
         tasks.append(task)
         return Served(consumer, task, messages, sent)
 
@@ -377,6 +381,8 @@ async def serve() -> AsyncIterator[Callable[..., Served]]:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    if (executor := SyncToAsync.context_to_thread_executor.pop(thread, None)) is not None:
+        executor.shutdown()
 
 
 async def began(served: Served, observer: Observer) -> Subscription:
