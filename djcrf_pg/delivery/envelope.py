@@ -130,7 +130,7 @@ def parse(line: str) -> Event:
         ValueError, TypeError, AttributeError, RecursionError: It is damaged.
     """
     event = Event(*json.loads(line))
-    for value, limit in ((event.change_id, 2**63), (event.xid, 2**64), (event.row, 2**32)):
+    for value, limit in ((event.change_id, 2**63), (event.xid, 2**64), (event.row, 2**33)):
         if type(value) is not int or not 0 <= value < limit:  # True is an int
             raise ValueError(f"an event has {value!r:.50} where it must have a number below {limit}")
     for field, kind in ((event.action, str), (event.changed, list), (event.old, dict | None)):

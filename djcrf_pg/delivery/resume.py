@@ -58,7 +58,8 @@ class Mark(NamedTuple):
 
     Attributes:
         id: That of the row's first change in the span.
-        row: The :func:`digest` of its key: some changes concern two rows, an update that exchanges two keys, say.
+        row: The :func:`digest` of its key, and 2**32 more unless it is gone: some changes concern two rows, an update
+            that exchanges two keys, say.
         phase: The place of the action in :data:`PHASES`, from 1.
         group: The digest of the group; -1 for what is before all groups of the phase.
     """
@@ -74,7 +75,7 @@ class Mark(NamedTuple):
 
         Args:
             id: Of the row's first change.
-            row: The digest of the row's key.
+            row: That of the event.
             action: What happened to it; for anything that is in no phase, behind all of them.
             group: The group that it came through; None where it may be one of several.
         """

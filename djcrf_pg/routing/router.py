@@ -482,7 +482,7 @@ def in_order(occurrences: list[Occurrence]) -> list[Occurrence]:
     for _, same in groupby(occurrences, lambda occurrence: occurrence.change.id):
         run = list(same)
         if len(run) > 1 and len({occurrence.observer for occurrence in run}) < len(run):
-            run.sort(key=lambda occurrence: (occurrence.row, occurrence.new is not None))
+            run.sort(key=lambda occurrence: occurrence.row)
         found += run
     return found
 

@@ -38,9 +38,9 @@ class Occurrence:
 
     @property
     def row(self) -> int:
-        """What tells it from others of the same observer and change."""
+        """What tells it from others of the same observer and change: a changed key is a delete, and then a create."""
         instance = self.old if self.new is None else self.new
-        return 0 if instance is None else digest(str(instance.pk))
+        return 0 if instance is None else digest(str(instance.pk)) + (0 if self.new is None else 2**32)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
