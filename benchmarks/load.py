@@ -1,6 +1,7 @@
 """Thousands of WebSocket clients in one process, as cheap as they can be: they share the machine with what is measured.
 
-A client speaks just enough of RFC 6455 for the servers here. Of an event it keeps its key and when it arrived.
+A client speaks just enough of RFC 6455 for the servers here. Of what comes unasked it keeps the text and when it
+arrived, and reads it when the measurement is over.
 Runs in a process of `benchmarks.worker`.
 """
 
@@ -12,6 +13,8 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
+
+import uvloop
 
 T = TypeVar("T")
 
@@ -41,10 +44,10 @@ class Client(asyncio.Protocol):
 
     Args:
         url: Where to.
-        receive: Called with each message that is no reply, and when it arrived.
+        receive: Called with the text of each message that is no reply, and when it arrived.
     """
 
-    def __init__(self, url: str, receive: Callable[[float, dict[str, Any]], None]) -> None:
+    def __init__(self, url: str, receive: Callable[[float, bytes], None]) -> None:
         self._url = url
         self._receive = receive
         self._rest = b""
@@ -104,44 +107,49 @@ class Client(asyncio.Protocol):
         while frame := _frame(data, place):
             opcode, start, place = frame
             if opcode == _TEXT:
-                self._take(at, json.loads(data[start:place]))
+                self._take(at, data[start:place])
             elif opcode == _PING:
                 self._send(_PONG, data[start:place])
             elif opcode == _CLOSE:
                 self._transport.close()
         self._rest = data[place:]
 
-    def _take(self, at: float, message: dict[str, Any]) -> None:
-        if "response_status" in message and message["action"] != "resync":
-            if not self._reply.done():
+    def _take(self, at: float, text: bytes) -> None:
+        if not self._reply.done():
+            message = json.loads(text)
+            if "response_status" in message and message["action"] != "resync":
                 self._reply.set_result(message)
-        else:
-            self._receive(at, message)
+                return
+        self._receive(at, text)
 
 
 class Load:
     """The clients, and the event loop in a thread of its own that they live in."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
         self._clients: list[Client] = []
-        #: When each event arrived, the number of its client, and its key.
-        self._events: list[tuple[float, int, int]] = []
-        self._resyncs = self._visits = 0
+        #: When each message arrived, the number of its client, and its text.
+        self._heard: list[tuple[float, int, bytes]] = []
+        self._visits = 0
         self._visitors: list[asyncio.Task[None]] = []
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(600)
 
-    def _receive(self, number: int, at: float, message: dict[str, Any]) -> None:
-        if message.get("action") == "resync":
-            self._resyncs += 1
-        elif number >= 0:
-            self._events.append((at, number, message["pk"]))
-
     def _client(self, url: str, number: int) -> Client:
-        return Client(url, lambda at, message: self._receive(number, at, message))
+        def receive(at: float, text: bytes) -> None:
+            if number >= 0:  # no visitor
+                self._heard.append((at, number, text))
+
+        return Client(url, receive)
+
+    def _read(self) -> tuple[list[tuple[float, int, int]], int]:
+        """When each event arrived, the number of its client, and its key; and how many resyncs came."""
+        read = [(at, number, json.loads(text)) for at, number, text in self._heard]
+        events = [(at, number, message["pk"]) for at, number, message in read if message.get("action") != "resync"]
+        return events, len(read) - len(events)
 
     def open(self, url: str, count: int) -> None:
         """Connect so many clients."""
@@ -170,7 +178,7 @@ class Load:
 
     def expect(self) -> None:
         """Count from now on."""
-        self._events, self._resyncs = [], 0
+        self._heard = []
 
     def done(self, count: int, timeout: float) -> dict[str, float]:
         """Wait for so many events, and return how many came.
@@ -180,22 +188,22 @@ class Load:
             ``last`` event arrived.
         """
         deadline = time.monotonic() + timeout
-        while len(self._events) < count and time.monotonic() < deadline:
+        while (len(self._heard) < count or len(self._read()[0]) < count) and time.monotonic() < deadline:
             time.sleep(0.005)
-        events = self._events
+        events, resyncs = self._read()
         different = len({event[1:] for event in events})
         last = events[-1][0] if events else 0.0
         return {
             "different": different,
             "twice": len(events) - different,
-            "resyncs": self._resyncs,
+            "resyncs": resyncs,
             "last": last,
         }
 
     def latencies(self, begins: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:
         """When each event arrived that has one of these keys, and how many seconds after its beginning that was."""
         begin = dict(begins)
-        return [(at, at - begin[key]) for at, _, key in self._events if key in begin]
+        return [(at, at - begin[key]) for at, _, key in self._read()[0] if key in begin]
 
     def churn(self, url: str, count: int, name: str, groups: Sequence[int | None], stay: float) -> None:
         """From now on, have so many visitors come, subscribe, stay so many seconds at most, vanish and come again."""

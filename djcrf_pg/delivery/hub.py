@@ -330,7 +330,7 @@ class Hub:
             self._broken = True
             self._wanted.set()
         before, self._standing = self._standing, standing
-        if before is not None and (before.history != standing.history or before.term > standing.term):
+        if before is not None and not standing.continues(before):
             for subscription in self.subscriptions():
                 subscription.loaded = None  # what was committed in another course of events
         self._happen(self._inbound.learn(standing, streams, time.monotonic(), doubt))

@@ -413,6 +413,10 @@ class Standing(NamedTuple):
     term: int
     snapshot: Snapshot
 
+    def continues(self, former: "Standing") -> bool:
+        """Whether it is of the course of events of a former answer: elsewhere, numbers and positions are others."""
+        return self.history == former.history and self.term >= former.term
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Arrival:
@@ -627,8 +631,7 @@ class Inbound:
         before, self._standing = self._standing, standing
         if before is None:
             self._followed = standing.term
-        elif before.history != standing.history or before.term > standing.term:
-            # Numbers and positions are those of another course of events.
+        elif not standing.continues(before):
             happened += [Loss(stream, None, None) for stream, state in self._streams.items() if state.known is not None]
             self._streams = {stream: _Stream() for stream in self._streams}
             self._followed = standing.term
@@ -707,8 +710,11 @@ class Inbound:
         if self._standing is None or not self._is_followed(*claim):
             return self._hold(read, size, claim)
         self._followed = read.term
-        self._hears |= claim == self._standing[:2]
+        is_present = claim == self._standing[:2]
+        self._hears |= is_present
         if isinstance(read, _Beat):
+            if is_present:
+                self._garbled, self._observers = False, read.observers
             return self._compare(read, now)
         return self._follow(read)
 
@@ -759,9 +765,6 @@ class Inbound:
     def _compare(self, beat: _Beat, now: float) -> list[Happening]:
         """A heartbeat."""
         self.beats += 1
-        if self._standing is not None and beat.term == self._standing.term:
-            self._garbled = False
-            self._observers = beat.observers
         happened: list[Happening] = []
         for stream, state in self._streams.items():
             if state.known is not None:

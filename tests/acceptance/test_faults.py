@@ -2,6 +2,7 @@
 
 from django.db import connection
 
+from djcrf_pg.listener.election import CLASS_ID
 from tests.acceptance.board import Board
 from tests.acceptance.test_cluster import created, writing
 from tests.processes import wait_until
@@ -25,8 +26,9 @@ def test_the_listener_s_session_is_terminated_again_and_again(board: Board, test
     assert list(dict.fromkeys(arrived)) == written
 
 
+# Listeners and gates hold other locks of this kind.
 _LEADER = (
-    "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2"
+    f"SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND classid = {CLASS_ID}"
     " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
 
