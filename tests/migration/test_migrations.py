@@ -264,6 +264,7 @@ def test_a_listener_of_a_role_of_its_own_goes_on_after_an_upgrade_without_new_gr
     try:
         rows(connection, "GRANT EXECUTE ON FUNCTION djcrf_pg_trim_v1(bigint) TO djcrf_listener")
         rows(connection, "GRANT SELECT, DELETE, UPDATE ON djcrf_pg_change TO djcrf_listener")
+        rows(connection, "GRANT SELECT, INSERT, UPDATE ON djcrf_pg_cursor TO djcrf_listener")
         rows(connection, "GRANT UPDATE ON SEQUENCE djcrf_pg_listener_awake TO djcrf_listener")
         migrate("djcrf_pg")
         rows(connection, "SET ROLE djcrf_listener")
