@@ -161,12 +161,25 @@ class LayerFailed(Observation):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class MessagesMissing(Observation):
-    """The channel layer dropped messages to this process; the consumers that they may have been for load again."""
+    """The channel layer dropped messages to this process, and what they said is not to be had from the log either.
+
+    The consumers that they may have been for load again.
+    """
 
     level = logging.WARNING
     template = "{observer}: the channel layer dropped messages or forgot a group, so {consumers} consumers load again"
     observer: str
     consumers: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MessagesReplayed(Observation):
+    """The channel layer dropped messages to this process, and their events were read from the log."""
+
+    level = logging.INFO
+    template = "{observer}: the channel layer dropped messages or forgot a group; {events} events are read from the log"
+    observer: str
+    events: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

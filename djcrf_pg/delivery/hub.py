@@ -9,13 +9,16 @@ goes leaves it, and one message serves everybody. It has two tasks:
   the database about leaders that it does not know, has the process's interest renewed, and looks after those that
   ended.
 
-What is lost is decided by :class:`~djcrf_pg.delivery.protocol.Inbound`. The channel is back in its groups before a loss
-is reported to the subscriptions that it concerns, so whoever loads then has it all.
+What is lost is decided by :class:`~djcrf_pg.delivery.protocol.Inbound`. It is read from the log
+(:mod:`djcrf_pg.delivery.healing`). Where it is not to be had there, the subscriptions that it concerns get a resync.
+The channel is back in its groups before either, so nothing is left out behind it.
 """
 
 import asyncio
 import contextlib
 import contextvars
+import dataclasses
+import json
 import math
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
@@ -24,11 +27,13 @@ from typing import Any, Protocol
 from channels.db import aclose_old_connections
 from channels.layers import BaseChannelLayer
 
-from djcrf_pg.changelog.cursor import BEGINNING, Position, Span
+from djcrf_pg.changelog.cursor import Position
 from djcrf_pg.changelog.reader import CONNECTION_ERRORS
+from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.backoff import Backoff
-from djcrf_pg.delivery.envelope import CHANNEL_LAYER, UNOBSERVED, UNTOLD
-from djcrf_pg.delivery.inbox import Moment, Subscription
+from djcrf_pg.delivery.envelope import CHANNEL_LAYER, UNOBSERVED, UNTOLD, Event
+from djcrf_pg.delivery.healing import Healing, Progress, Replayer, before
+from djcrf_pg.delivery.inbox import BEHIND, Moment, Subscription
 from djcrf_pg.delivery.interest import bit_of
 from djcrf_pg.delivery.layer import close, receiving_layer
 from djcrf_pg.delivery.protocol import (
@@ -42,17 +47,19 @@ from djcrf_pg.delivery.protocol import (
     Inbound,
     Loss,
     Origin,
+    Point,
     Standing,
     Unreadable,
     stream_of,
 )
-from djcrf_pg.delivery.resume import digest
-from djcrf_pg.exceptions import ConfigurationError
+from djcrf_pg.delivery.resume import Cursor, digest
+from djcrf_pg.exceptions import ConfigurationError, CursorExpired
 from djcrf_pg.observations import (
     ForeignMessages,
     HubFailed,
     LayerUnreachable,
     MessagesMissing,
+    MessagesReplayed,
     MessagesUnreadable,
     ObserversUnknown,
     emit,
@@ -69,8 +76,8 @@ _LINGER = 10.0
 #: longer interested in.
 _RENEW, _RETAIN = 2.0, 30.0
 
-#: Seconds between two resyncs while a leader leads that nothing readable comes from.
-_SILENT = 10.0
+#: Seconds between two reads of the log while a leader leads that nothing readable comes from.
+_SILENT = 2.5
 
 #: Seconds between two channels that are made anew, at least at first and at most. channels_redis keeps each layer that
 #: it has made until the loop is closed, and closes one within the other.
@@ -79,9 +86,15 @@ _ANEW, _LONGEST_ANEW = 2.5, 120.0
 #: Seconds that the layer has to put a channel into a group, or to take it out.
 _PATIENCE = 2.0
 
-#: Seconds between two resyncs for losses of one stream: a layer that is over its capacity drops for as long as a burst
-#: lasts, and what it dropped in between is one cause.
-_PACE = 1.0
+#: Seconds between two times that a stream is healed, and how many times as long as it took: a layer that is over its
+#: capacity drops for as long as a burst lasts, and what it dropped in between is one cause.
+_PACE, _REST = 0.25, 4.0
+
+#: Changes of an observer that are read when its stream is healed; where more were lost its subscribers load again.
+_MOST_LOST = 100_000
+
+#: Seconds after which those load again whose stream could not be healed.
+_HEALS = UNTOLD
 
 #: Seconds between questions about messages of an unknown leader.
 _ASK = 1.0
@@ -143,11 +156,13 @@ class Hub:
 
     Args:
         gate: Asks the database.
+        log: Reads what was lost.
         is_ours: Whether who leads a history in a term is in this process, and has the observers that are here.
     """
 
-    def __init__(self, gate: Gate, is_ours: Callable[[History, int], bool]) -> None:
+    def __init__(self, gate: Gate, log: Replayer, is_ours: Callable[[History, int], bool]) -> None:
         self._gate = gate
+        self._log = log
         self._is_ours = is_ours
         #: Observers that the leader does not have, to when their subscriptions last had to load again.
         self._unobserved: dict[str, float] = {}
@@ -165,8 +180,11 @@ class Hub:
         self._tasks: list[asyncio.Task[None]] = []
         self._background: set[asyncio.Task[None]] = set()
         self._wanted = asyncio.Event()
-        self._losses: dict[int, Loss] = {}
-        self._reported: dict[int, float] = {}
+        self._progress: dict[int, Progress] = {}
+        self._healing: dict[int, Healing] = {}
+        #: Stream to the moment up to which it was healed last, and to when it may be again.
+        self._healed: dict[int, Moment] = {}
+        self._heals_at: dict[int, float] = {}
         self._doubt: Doubt | None = None
         self._broken = self._deaf = False
         self._reachable = True
@@ -333,6 +351,10 @@ class Hub:
         if before is not None and not standing.continues(before):
             for subscription in self.subscriptions():
                 subscription.loaded = None  # what was committed in another course of events
+            for healing in self._healing.values():
+                if healing.task is not None:
+                    healing.task.cancel()
+            self._healing, self._healed, self._progress = {}, {}, {}
         self._happen(self._inbound.learn(standing, streams, time.monotonic(), doubt))
 
     async def _question(self, doubt: Doubt | None = None) -> Answer:
@@ -397,9 +419,11 @@ class Hub:
             match happening:
                 case Arrival():
                     self._deliver(happening)
-                case Loss():
-                    former = self._losses.get(happening.stream)
-                    self._losses[happening.stream] = happening if former is None else former.merge(happening)
+                case Loss(stream):
+                    if (healing := self._healing.get(stream)) is None:
+                        self._healing[stream] = Healing(happening, time.monotonic())
+                    else:
+                        healing.lose(happening)
                     self._wanted.set()
                 case Doubt():
                     self._doubt = happening
@@ -414,7 +438,12 @@ class Hub:
             # In the thread that handlers use, before anything that they do there; nobody has to wait for it.
             self._tidied_at = time.monotonic()
             self._spawn(aclose_old_connections())
-        origin = self._origin(arrival)
+        if (healing := self._healing.get(arrival.stream)) is not None:
+            healing.hold(arrival)
+            return
+        arrival = self._news(arrival)
+        self._progress.setdefault(arrival.stream, Progress()).note(arrival)
+        origin = arrival.origin
         lanes = list(arrival.to.items())
         if len(lanes) == 1:
             ((lane, places),) = lanes
@@ -425,15 +454,17 @@ class Hub:
             for place, _, lane in sorted(entries):
                 self._put(lane, arrival.lines[place], origin)
 
-    def _origin(self, arrival: Arrival) -> Origin:
-        """What events are made of; of a stream with a loss that nobody was told of, that which was not lost.
-
-        Whoever goes on behind such an event, and did not live to see the resync, misses nothing then.
-        """
-        loss = self._losses.get(arrival.stream)
-        if loss is None:
-            return arrival.origin
-        return arrival.origin._replace(span=Span.before(loss.since or Position(BEGINNING)))
+    def _news(self, arrival: Arrival) -> Arrival:
+        """What of a message was not read from the log when its stream was healed."""
+        healed, span = self._healed.get(arrival.stream), arrival.origin.span
+        if healed is None or span.target is None or not healed.covers(span.last) or healed.snapshot == span.last:
+            return arrival
+        news = {
+            lane: [place for place in places if not _is_in(healed, arrival.events[place])]
+            for lane, places in arrival.to.items()
+        }
+        origin = arrival.origin._replace(span=span._replace(last=healed.snapshot))
+        return dataclasses.replace(arrival, origin=origin, to={lane: places for lane, places in news.items() if places})
 
     def _put(self, lane: tuple[str, str], line: str, origin: Origin) -> None:
         observer, group = lane
@@ -454,14 +485,18 @@ class Hub:
                 async with asyncio.timeout(TICK):
                     await self._wanted.wait()
             self._wanted.clear()
+            lossy: list[int] = []
             try:
-                await self._mind_the_layer()
+                lossy = await self._mind_the_layer()
             except Exception as error:
                 self._layer_failed(error)
                 await asyncio.sleep(backoff.delay())
             else:
                 backoff.reset()
+            self._stop_healing()
             try:
+                if lossy:
+                    await self._begin_to_heal(lossy)
                 await self._mind_the_database()
             except _DATABASE_ERRORS:
                 pass  # asked again with the next look
@@ -469,21 +504,22 @@ class Hub:
                 emit(HubFailed(error=text_of(error)), error)
                 await asyncio.sleep(backoff.delay())
 
-    async def _mind_the_layer(self) -> None:
+    async def _mind_the_layer(self) -> list[int]:
+        """See that the channel is in its groups.
+
+        Returns:
+            The streams that are to be healed now.
+        """
         now = time.monotonic()
-        due = [stream for stream in self._losses if now - self._reported.get(stream, -math.inf) >= _PACE]
+        due = [
+            stream
+            for stream, healing in self._healing.items()
+            if healing.task is None and now >= self._heals_at.get(stream, -math.inf)
+        ]
         silent = now - max(self._heard_at, self._rejoined_at) > SILENCE
         if self._broken or due or silent or self._expires(now):
             await self._rejoin()
             self._reachable = True
-        if due:
-            self._reported.update(dict.fromkeys(due, now))
-            # What was dropped up to here, in the streams or on the way into them, is the same cause.
-            moment = None
-            with contextlib.suppress(Exception):  # a resync too many, then
-                async with asyncio.timeout(_ASK):
-                    moment = (await self._question()).moment
-            self._report([self._losses.pop(stream) for stream in due], moment)
         used = set(map(stream_of, self._lanes))
         for stream in [stream for stream in self.streams if stream not in used]:
             if now - self._unused.setdefault(stream, now) >= _LINGER:
@@ -491,6 +527,7 @@ class Hub:
         if self._left and not self._is_leaving:
             self._is_leaving = True
             self._spawn(self._leave_groups())
+        return due
 
     async def _leave_groups(self) -> None:
         """Leave groups for those that ended; where the layer is silent this takes long, and nobody waits for it."""
@@ -517,20 +554,143 @@ class Hub:
                 self._unused.pop(stream, None)
                 self._joined.pop(stream, None)
                 self._inbound.leave(stream)
+                self._progress.pop(stream, None)
                 async with asyncio.timeout(_PATIENCE):  # whoever subscribes waits meanwhile
                     await self._layer.group_discard(self._history.group(stream), self._channel)
 
-    def _report(self, losses: Sequence[Loss], moment: Moment | None) -> None:
-        """Have those load again whom losses concern, and with that what had been committed."""
+    # Healing.
+
+    async def _begin_to_heal(self, streams: Collection[int]) -> None:
+        """Ask what is committed, now that the channel is in its groups, and have what was lost of that read."""
+        asked = [healing for stream in streams if (healing := self._healing.get(stream)) is not None]
+        for healing in asked:
+            healing.ask()
+        try:
+            async with asyncio.timeout(_ASK):
+                moment = (await self._question()).moment
+        except Exception:
+            for healing in asked:
+                healing.lose()
+            raise  # they are healed with the next look; who loads now would fail too
+        for healing in asked:
+            if self._healing.get(stream := healing.loss.stream) is healing:
+                healing.task = _start(self._heal(healing, moment), f"djcrf_pg hub heals stream {stream}")
+
+    def _stop_healing(self) -> None:
+        """Have those load again for whom the log cannot be read: a list that is old and says nothing is worse."""
+        now = time.monotonic()
+        for stream, healing in list(self._healing.items()):
+            if now - healing.begun >= _HEALS:
+                del self._healing[stream]
+                if healing.task is not None:
+                    healing.task.cancel()
+                self._report(healing.loss, None, self.subscriptions({stream}))
+
+    async def _heal(self, healing: Healing, moment: Moment) -> None:
+        stream, begun = healing.loss.stream, time.monotonic()
+        try:
+            failed = await self._log.failed(begun - healing.loss.known_at)
+            for address in [address for address in self._lanes if stream_of(address) == stream]:
+                await self._heal_observer(healing, moment, address, has_failed=address in failed)
+        except _DATABASE_ERRORS:
+            healing.task = None
+            healing.lose()
+            self._heals_at[stream] = time.monotonic() + _ASK
+            return
+        except Exception as error:
+            emit(HubFailed(error=text_of(error)), error)
+            self._report(healing.loss, moment, self.subscriptions({stream}))
+        took = time.monotonic() - begun
+        self._heals_at[stream] = time.monotonic() + max(_PACE, took * _REST)
+        self._healed[stream] = moment
+        self._progress.pop(stream, None)
+        self._inbound.healed(stream, moment.snapshot, begun)
+        del self._healing[stream]
+        if healing.again:
+            loss = dataclasses.replace(healing.loss, since=Position(moment.snapshot), known_at=begun)
+            self._healing[stream] = Healing(loss, time.monotonic())
+            self._wanted.set()
+        for arrival in healing.held or ():
+            self._deliver(arrival)
+
+    async def _heal_observer(self, healing: Healing, moment: Moment, address: str, *, has_failed: bool) -> None:
+        """Hand over what the subscriptions of an observer have lost, or have them load it."""
+        loss, history = healing.loss, self._history
+        if (lanes := self._lanes.get(address)) is None or history is None:
+            return
+        members = list(lanes[EVERYBODY])
+        observer = members[0].observer
+        found: Sequence[tuple[str, str, Any]] | None = None
+        if loss.since is not None and not has_failed:
+            cursor = healing.cursors.get(address)
+            if cursor is None:
+                progress = self._progress.get(loss.stream) or Progress()
+                cursor = progress.cursor(history, loss.since, address)
+            groups = [group for group in lanes if group != EVERYBODY]
+            with contextlib.suppress(CursorExpired):
+                found = await self._log.replay(cursor, moment.snapshot, observer, groups, lost=_MOST_LOST)
+        healing.cursors[address] = Cursor.at(history, moment.snapshot)
+        if found is None:
+            self._report(loss, moment, members)
+            return
+        for group, line, origin in found:
+            self._put((address, group), line, origin)
+        if found:
+            emit(MessagesReplayed(observer=observer.label, events=len(found)))
+
+    def _report(self, loss: Loss, moment: Moment | None, members: Iterable[Subscription]) -> None:
+        """Have those load again whom a loss concerns, and with that what had been committed by a moment."""
+        # Nothing was handed on since.
+        until = None if moment is None else Point.of(Position(moment.snapshot))
+        loss = dataclasses.replace(loss, until=loss.until and until)
         observers: dict[str, int] = {}
-        for subscription in self.subscriptions({loss.stream for loss in losses}):
-            stream = stream_of(subscription.observer.address)
-            if any(subscription.is_concerned(loss) for loss in losses if loss.stream == stream):
+        for subscription in members:
+            if subscription.is_concerned(loss):
                 subscription.lose(CHANNEL_LAYER, moment)
                 label = subscription.observer.label
                 observers[label] = observers.get(label, 0) + 1
         for label, count in observers.items():
             emit(MessagesMissing(observer=label, consumers=count))
+
+    async def missed(
+        self, subscription: Subscription, group: str, line: str, origin: Origin
+    ) -> list[tuple[str, str, Origin | Moment]]:
+        """What a subscription has missed that was behind, from an event on; and the moment up to which it is that.
+
+        Args:
+            subscription: The subscription.
+            group: The group that the event came through.
+            line: The event.
+            origin: What it is made of.
+        """
+        backoff, begun = Backoff(0.1, 2.0), time.monotonic()
+        while not subscription.inbox.gone and time.monotonic() - begun < _HEALS:
+            try:
+                return await self._missed(subscription, group, line, origin)
+            except _DATABASE_ERRORS:
+                await asyncio.sleep(backoff.delay())
+            except Exception as error:
+                emit(HubFailed(error=text_of(error)), error)
+                break
+        subscription.lose(BEHIND)
+        return []
+
+    async def _missed(
+        self, subscription: Subscription, group: str, line: str, origin: Origin
+    ) -> list[tuple[str, str, Origin | Moment]]:
+        answer = await self._question()
+        moment = answer.moment
+        origin = origin._replace(span=subscription.rest_of(origin.span))
+        cursor = before(Event(*json.loads(line)), group, origin)
+        groups, most = subscription.groups, get_settings().REPLAY_LIMIT
+        try:
+            if origin.span.target is None or origin.history != answer.history:
+                raise CursorExpired("It is made of nothing that is in the log.")
+            found = await self._log.replay(cursor, moment.snapshot, subscription.observer, groups, lost=most)
+        except CursorExpired:
+            subscription.lose(BEHIND, moment)
+            return []
+        return [*found, ("", "", moment)]
 
     async def _mind_the_database(self) -> None:
         now = time.monotonic()
@@ -568,6 +728,7 @@ class Hub:
     async def close(self) -> None:
         """End, and leave the groups."""
         tasks, self._tasks = [*self._tasks, *self._background], []
+        tasks += [healing.task for healing in self._healing.values() if healing.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -578,6 +739,10 @@ class Hub:
                         await self._layer.group_discard(self._history.group(stream), self._channel)
                     await close(self._layer)
         self._joined.clear()
+
+
+def _is_in(moment: Moment, event: Event) -> bool:
+    return moment.sees(event.xid, event.committed_at)
 
 
 def _start(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:

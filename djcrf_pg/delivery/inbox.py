@@ -7,7 +7,9 @@ task calls the handlers, so both take turns: :meth:`Inbox.begin` and :meth:`Inbo
 as it would there. Handlers have the context variables of their consumer, its language or its tenant, whichever
 task puts the first event there.
 
-An inbox is bounded. One that overflows is *behind*: what is in it is dropped, and the subscriptions get a resync.
+An inbox is bounded. One that overflows is *behind*: of each subscription it keeps the first event for which it had no
+room. When the consumer has handled what is before that, what it has missed is read from the log
+(:mod:`djcrf_pg.delivery.healing`).
 """
 
 import asyncio
@@ -19,14 +21,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from djcrf_pg.changelog.cursor import Snapshot
+from djcrf_pg.changelog.cursor import Position, Snapshot, Span
 from djcrf_pg.conf import get_settings
-from djcrf_pg.delivery.protocol import Loss, Origin
+from djcrf_pg.delivery.protocol import Loss, Origin, Point
 
 #: Entries that are handed over before the consumer's actions and the other tasks of the loop have a turn.
 _TURN = 100
 
-#: The reason of a resync after an inbox overflowed.
+#: The reason of a resync after an inbox overflowed, and what was in it is not to be had from the log.
 BEHIND = "behind"
 
 
@@ -55,6 +57,14 @@ class Moment:
         if xid >= self.snapshot.xmax:
             return False
         return self.snapshot.sees(xid) and datetime.fromisoformat(written) <= self.at
+
+    def covers(self, snapshot: Snapshot) -> bool:
+        """Whether it is as late as a snapshot.
+
+        Args:
+            snapshot: The snapshot.
+        """
+        return Point.of(Position(self.snapshot)).covers(Point.of(Position(snapshot)))
 
 
 class Receiver(Protocol):
@@ -85,8 +95,9 @@ class Subscription:
         inbox: Where its events wait.
         since: Group to when it was joined: what had been committed by then is not for it, however late it arrives.
         waiting: Group to the number of calls of ``subscribe`` that wait for a listener.
-        loaded: When it last had to load again. What had been committed by then is not for it any more, as if it had
-            begun then: if of that more is lost, it is no other cause.
+        loaded: When it last had to load again, or what it had missed was last read from the log. What had been
+            committed by then is not for it any more, as if it had begun then: if of that more is lost, it is no other
+            cause.
         lost: The body of a resync that the consumer has not handled yet.
         tries: How often it has failed.
         failed: What the handler failed on since the consumer last got a resync for it, by group.
@@ -143,6 +154,28 @@ class Subscription:
         """Whether a change is in what the consumer loads, or has loaded, after the last resync; see `Moment.sees`."""
         return self.loaded is not None and self.loaded.sees(xid, written)
 
+    def rest_of(self, span: Span, group: str | None = None) -> Span:
+        """A span less what it had when it began, or last had to load again, for that did not come as events.
+
+        Args:
+            span: The span.
+            group: The group of the event that is in it; with None, it may have begun in the middle.
+        """
+        if self.loaded is not None and self.loaded.covers(span.last):
+            span = span._replace(last=self.loaded.snapshot)
+        own = None if group is None else self.since.get(group)
+        if own is not None and own.covers(span.last):
+            # What the others have not had is not to be left out.
+            first = min(self.since.values(), key=lambda moment: Point.of(Position(moment.snapshot)))
+            if first.covers(span.last):
+                span = span._replace(last=first.snapshot)
+        return span
+
+    def has_read(self, moment: Moment) -> None:
+        """Note that what was missed up to a moment has been handed over."""
+        if self.loaded is None or not self.loaded.covers(moment.snapshot):
+            self.loaded = moment
+
     def lose(self, reason: str, moment: Moment | None = None) -> None:
         """Have the consumer load again: events may be lost, and those that come from now on are not.
 
@@ -163,6 +196,11 @@ class Subscription:
         self.timer = asyncio.get_running_loop().call_later(delay, self.inbox.remind, self)
 
 
+#: What waits: an event and what it is made of; or the moment up to which what was missed is before it; or None for what
+#: is due.
+_Entry = tuple[Subscription, str, str, Origin | Moment | None]
+
+
 class Inbox:
     """The events that wait for one consumer, ``INBOX_EVENTS`` and ``INBOX_BYTES`` at most.
 
@@ -179,8 +217,12 @@ class Inbox:
         self.gone = self.closed = self.dispatching = False
         self.error: BaseException | None = None
         self._most_events = self._most_bytes = self._holds = 0
-        self._entries: deque[tuple[Subscription, str, str, Origin | None]] = deque()
+        #: What was read from the log comes before what is live, and has bounds of its own.
+        self._first: deque[_Entry] = deque()
+        self._entries: deque[_Entry] = deque()
         self._bytes = 0
+        #: While it is behind: the first event of each subscription for which there was no room.
+        self._missed: dict[Subscription, tuple[str, str, Origin]] | None = None
         self._turns = asyncio.Lock()
         self._holder: asyncio.Task[Any] | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -218,10 +260,12 @@ class Inbox:
             origin: What it is made of.
         """
         waiting, size = len(self._entries), self._bytes + len(line)
-        if waiting and (waiting >= self._most_events or size > self._most_bytes):
-            self._overflow()
-        else:
+        if self._missed is None and waiting and (waiting >= self._most_events or size > self._most_bytes):
+            self._fall_behind()
+        if self._missed is None:
             self._append(subscription, group, line, origin)
+        elif not self.gone:
+            self._missed.setdefault(subscription, (group, line, origin))
 
     def hold(self) -> None:
         """Hand nothing over until :meth:`release`: what somebody has missed comes before what is live."""
@@ -233,15 +277,14 @@ class Inbox:
         self._wake()
 
     def put_first(self, subscription: Subscription, entries: Sequence[tuple[str, str, Origin]]) -> None:
-        """Have events handled before all that waits. They are no reason to overflow: a replay has bounds of its own.
+        """Have events handled before all that waits.
 
         Args:
             subscription: Whose they are.
             entries: The group, the event, and what it is made of.
         """
         if not self.gone:
-            self._entries.extendleft((subscription, *entry) for entry in reversed(entries))
-            self._bytes += sum(len(line) for _, line, _ in entries)
+            self._first.extendleft((subscription, *entry) for entry in reversed(entries))
             self._wake()
 
     def remind(self, subscription: Subscription) -> None:
@@ -257,24 +300,38 @@ class Inbox:
         self._bytes += len(line)
         self._wake()
 
+    @property
+    def _is_due(self) -> bool:
+        """Whether there is something to do."""
+        return not self._holds and bool(self._first or self._entries or self._missed is not None)
+
     def _wake(self) -> None:
-        if self.gone or not self._entries:
+        if self.gone or not self._is_due:
             return
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="djcrf_pg inbox", context=self._context)
         elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _overflow(self) -> None:
-        self._drop()
-        for subscription in self.subscriptions.values():
-            subscription.lose(BEHIND)
+    def _fall_behind(self) -> None:
+        """Keep, of the events that wait, what each subscription has first."""
+        waiting, self._entries, self._bytes, self._missed = self._entries, deque(), 0, {}
+        for entry in waiting:
+            subscription, group, line, origin = entry
+            if isinstance(origin, Origin):
+                self._missed.setdefault(subscription, (group, line, origin))
+            else:
+                self._entries.append(entry)
 
-    def _drop(self) -> None:
-        self._entries.clear()
-        self._bytes = 0
-        for subscription in self.subscriptions.values():
-            subscription.reminded = False
+    async def _catch_up(self) -> None:
+        """Have what was missed read from the log. What comes meanwhile waits behind it."""
+        missed, self._missed = self._missed or {}, None
+        for subscription, (group, line, origin) in missed.items():
+            if not subscription.groups:
+                continue  # left meanwhile
+            found = await subscription.hub.missed(subscription, group, line, origin)
+            if not self.gone:
+                self._first.extend((subscription, *entry) for entry in found)
 
     # What the consumer's own task does.
 
@@ -309,7 +366,9 @@ class Inbox:
     def leave(self) -> None:
         """Note that the client is gone."""
         self.gone = True
-        self._drop()
+        self._first.clear()
+        self._entries.clear()
+        self._bytes, self._missed = 0, None
 
     async def close(self) -> None:
         """End; the consumer has."""
@@ -330,7 +389,7 @@ class Inbox:
     async def _run(self) -> None:
         try:
             while not self.gone:
-                if not self._entries or self._holds:
+                if not self._is_due:
                     self._waiter = asyncio.get_running_loop().create_future()
                     await self._waiter
                 await self.begin()
@@ -338,7 +397,9 @@ class Inbox:
                     await self._hand_over()
                 finally:
                     self.end()
-                if self._entries and not self._holds:
+                if self._missed is not None and not self._first:
+                    await self._catch_up()
+                elif self._is_due:
                     await asyncio.sleep(0)
         except BaseException as error:
             # Also a handler's CancelledError, of something that it awaited: nobody would read the inbox any more.
@@ -351,12 +412,16 @@ class Inbox:
 
     async def _hand_over(self) -> None:
         for _ in range(_TURN):
-            if not self._entries or self.gone or self._holds:
+            waiting = self._first or self._entries
+            if not waiting or self.gone or self._holds:
                 return
-            subscription, group, line, origin = self._entries.popleft()
-            if origin is not None:
-                self._bytes -= len(line)
+            subscription, group, line, origin = waiting.popleft()
+            if isinstance(origin, Origin):
+                if waiting is self._entries:
+                    self._bytes -= len(line)
                 await subscription.observer.receive(subscription, group, line, origin)
+            elif isinstance(origin, Moment):
+                subscription.has_read(origin)
             else:
                 subscription.reminded = False
                 await subscription.observer.settle(subscription)

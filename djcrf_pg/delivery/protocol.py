@@ -446,11 +446,13 @@ class Loss:
         stream: The stream.
         since: What is before it was not lost.
         until: Who has seen what is before it has lost nothing; None where that is not known.
+        known_at: When it was known that what is before ``since`` was there, on the clock of the caller.
     """
 
     stream: int
     since: Position | None
     until: Point | None
+    known_at: float = 0.0
 
     def concerns(self, snapshot: Snapshot) -> bool:
         """Whether a subscription that began with a snapshot may have lost something."""
@@ -464,7 +466,7 @@ class Loss:
         """
         if self.until is None or (later.until is not None and self.until.covers(later.until)):
             return self
-        return Loss(self.stream, self.since, later.until)
+        return dataclasses.replace(self, until=later.until)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -540,6 +542,7 @@ class _Stream:
         known: What is before it has come, is for nobody here, or is a Loss that was reported. A heartbeat may set it
             back: then a forged one does no harm for longer than to the next.
         since: The position of the last heartbeat that found all there, or of the snapshot at the beginning.
+        at: When that was.
         term: Of the last message.
         last: Its number.
         base: Numbers up to it are old, whenever they come.
@@ -551,6 +554,7 @@ class _Stream:
     begun: Point | None = None
     known: Point | None = None
     since: Position | None = None
+    at: float = 0.0
     term: int = 0
     last: int = 0
     base: int = 0
@@ -558,9 +562,9 @@ class _Stream:
     looked: float = 0.0
     promises: list[_Promise] = dataclasses.field(default_factory=list)
 
-    def begin(self, snapshot: Snapshot) -> None:
+    def begin(self, snapshot: Snapshot, now: float) -> None:
         """Take it that nothing which a snapshot sees is for anybody here."""
-        self.reach(Position(snapshot))
+        self.reach(Position(snapshot), now)
         self.begun = self.known
 
     def covers(self, point: Point) -> bool:
@@ -569,9 +573,9 @@ class _Stream:
             return True
         return self.begun.covers(point) or self.known.covers(point)
 
-    def reach(self, position: Position) -> None:
+    def reach(self, position: Position, now: float) -> None:
         """Note that all up to a position is there."""
-        self.since, self.known = position, Point.of(position)
+        self.since, self.known, self.at = position, Point.of(position), now
 
     def adopt(self, term: int, number: int) -> None:
         """Go on after a number."""
@@ -611,6 +615,18 @@ class Inbound:
         """Forget a stream."""
         self._streams.pop(stream, None)
 
+    def healed(self, stream: int, snapshot: Snapshot, now: float) -> None:
+        """Note that all of a stream that a snapshot sees was read from the log: what is missing of that is no loss.
+
+        Args:
+            stream: The stream.
+            snapshot: Of the present history.
+            now: Seconds of some clock.
+        """
+        state = self._streams.get(stream)
+        if state is not None and not (state.known is not None and state.known.covers(Point.of(Position(snapshot)))):
+            state.begin(snapshot, now)
+
     # What the database says.
 
     def learn(
@@ -642,7 +658,7 @@ class Inbound:
         for stream in streams:
             state = self._streams.get(stream)
             if state is not None and state.known is None:
-                state.begin(standing.snapshot)
+                state.begin(standing.snapshot, now)
         self._refuted.pop(standing[:2], None)
         if doubt is not None:
             self._asking = False
@@ -756,7 +772,8 @@ class Inbound:
             happened += self._lose(batch.stream, batch.reach)
         state.last = batch.number
         while state.promises and state.promises[0].number <= state.last:
-            state.reach(state.promises.pop(0).position)
+            promise = state.promises.pop(0)
+            state.reach(promise.position, promise.at)
         if batch.to:
             origin = Origin(batch.history, batch.span)
             happened.append(Arrival(batch.stream, origin, batch.to, batch.lines, batch.events))
@@ -788,7 +805,7 @@ class Inbound:
             state.adopt(beat.term, taken)
         if state.term == beat.term and state.last >= taken:
             state.promises.clear()
-            state.reach(beat.position)
+            state.reach(beat.position, now)
         elif len(state.promises) < _PROMISES:
             state.promises.append(_Promise(beat.term, taken, reach, beat.position, now))
         if looks:
@@ -798,7 +815,7 @@ class Inbound:
         state = self._streams[stream]
         if state.begun is None or (until is not None and state.begun.covers(until)):
             return []
-        loss = Loss(stream, state.since, until)
+        loss = Loss(stream, state.since, until, state.at)
         if until is not None and state.known is not None and until.covers(state.known):
             state.known = until
         return [loss]

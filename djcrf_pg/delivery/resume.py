@@ -27,7 +27,7 @@ from typing import NamedTuple, Self
 
 from django.core.signing import BadSignature, Signer
 
-from djcrf_pg.changelog.cursor import Snapshot, Span
+from djcrf_pg.changelog.cursor import Position, Snapshot, Span
 from djcrf_pg.delivery.protocol import History
 from djcrf_pg.exceptions import CursorExpired, InvalidCursor
 
@@ -110,11 +110,24 @@ class Cursor:
         """
         return cls(history, Span(snapshot))
 
-    def spans(self, now: Snapshot) -> Iterator[tuple[Span, Mark | None]]:
+    @classmethod
+    def behind(cls, history: History, position: Position) -> Self:
+        """One that has seen what is before a position.
+
+        Args:
+            history: The log.
+            position: The position.
+        """
+        return cls(history, Span(position.last) if position.target is None else Span.before(position))
+
+    def spans(self, now: Snapshot, *, netted: bool = True) -> Iterator[tuple[Span, Mark | None]]:
         """What its owner has not seen of what is committed now.
 
         Args:
             now: What is committed.
+            netted: Whether what comes behind the last event is told as one transaction. That is for an owner that
+                shows what the cursor has seen, and nothing else; another one may have loaded a row later, as it was
+                in between.
 
         Yields:
             Spans, in order; and the mark of the last event that is not news, where there is one.
@@ -123,9 +136,9 @@ class Cursor:
         if self.mark is not None:
             yield self.span, self.mark
         if target is not None and end is not None:
-            yield Span(last, target, start=end, netted=True), None
+            yield Span(last, target, start=end, netted=netted), None
         if (begin := target or last) != now:
-            yield Span(begin, now, netted=True), None
+            yield Span(begin, now, netted=netted), None
 
     # The text.
 

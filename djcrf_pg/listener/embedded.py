@@ -55,8 +55,8 @@ class Runtime:
     def __init__(self, alias: str) -> None:
         self.alias = alias
         self.gate = Gate(alias)
-        self.hub = Hub(self.gate, _leads_here)
         self.replays = Replays(alias)
+        self.hub = Hub(self.gate, self.replays, _leads_here)
         self.listener: Listener | None = None
         self._failure: Exception | None = None
         self._again = asyncio.Event()

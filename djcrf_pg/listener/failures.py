@@ -65,6 +65,19 @@ async def record(connection: Asks, failures: Sequence[Failure], *, told: bool) -
         emit(FailuresUnrecorded(count=len(failures), error=str(error)))
 
 
+async def failed_within(connection: Asks, seconds: float) -> frozenset[str]:
+    """The addresses of observers whose groups or serializers failed lately.
+
+    Args:
+        connection: Asks the server.
+        seconds: How lately.
+    """
+    try:
+        return frozenset(row["address"] for row in await connection.fetch(_SQL["lately"], seconds))
+    except _NO_TABLE:
+        return frozenset()
+
+
 class Failures:
     """The failures of a leader's term, and the resyncs that they call for.
 

@@ -11,16 +11,19 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from django.db import connections
+from django.db import InterfaceError, OperationalError, connections
 
 from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.changelog.decode import StaleRelation
 from djcrf_pg.changelog.reader import FAILS_AGAIN, ChangeLog
 from djcrf_pg.conf import get_settings
+from djcrf_pg.delivery.backoff import Backoff
 from djcrf_pg.delivery.envelope import RESYNC, Event
+from djcrf_pg.delivery.healing import Replayed
 from djcrf_pg.delivery.protocol import EVERYBODY, Origin
 from djcrf_pg.delivery.resume import Cursor, Mark
 from djcrf_pg.exceptions import CursorExpired
+from djcrf_pg.listener.failures import PAUSE, failed_within
 from djcrf_pg.listener.session import Session
 from djcrf_pg.listener.tables import Tables
 from djcrf_pg.listener.worker import Worker
@@ -28,8 +31,11 @@ from djcrf_pg.registry import Observed, registry
 from djcrf_pg.routing.events import events
 from djcrf_pg.routing.failed import Failed, resync_event
 
-#: An event of a replay: the group, the event as text, and what it is made of.
-Replayed = tuple[str, str, Origin]
+#: Tries of work whose user code finds its database gone while ours is there.
+_TRIES = 3
+
+#: Seconds within which subscribers are told of what groups or serializers failed on, and more.
+_TOLD = PAUSE + 30.0
 
 
 class _Groups:
@@ -63,7 +69,13 @@ class Replays:
         self._worker: Worker | None = None
 
     async def replay(
-        self, cursor: Cursor, until: Snapshot, observer: Observed, groups: Collection[str]
+        self,
+        cursor: Cursor,
+        until: Snapshot,
+        observer: Observed,
+        groups: Collection[str],
+        *,
+        lost: int | None = None,
     ) -> list[Replayed]:
         """The events that a cursor has not seen.
 
@@ -72,6 +84,8 @@ class Replays:
             until: The snapshot up to which it is told; what comes after it is live.
             observer: The observer.
             groups: Those of its groups that are told.
+            lost: Of events that were lost on their way, so many changes are told at most, each as it would have come.
+                None for a client that resumes: one event for each row, and ``REPLAY_LIMIT`` rows.
 
         Raises:
             CursorExpired: They are not to be had any more.
@@ -79,13 +93,15 @@ class Replays:
         """
         # Of those with one identity the newest is told, and it makes the same.
         observer = registry.at(observer.address) or observer
+        limit = get_settings().REPLAY_LIMIT if lost is None else lost
         async with self._turn:
             log, tables = await self._connected()
             told: list[Replayed] = []
             keys = await self._keys(log, tables, observer)
             try:
-                for span, mark in cursor.spans(until):
-                    told += await self._span(log, tables, Origin(cursor.history, span), mark, observer, groups, keys)
+                for span, mark in cursor.spans(until, netted=lost is None):
+                    origin = Origin(cursor.history, span)
+                    told += await self._span(log, tables, origin, mark, observer, groups, keys, limit)
             except FAILS_AGAIN as error:
                 raise CursorExpired(
                     f"Changes that come after the cursor cannot be read ({error}): load again."
@@ -93,9 +109,23 @@ class Replays:
             # After all is read.
             if await log.horizon() >= cursor.span.last.xmin:
                 raise CursorExpired("Changes that come after the cursor were deleted from the log: load again.")
-            if len(told) > get_settings().REPLAY_LIMIT * max(len(groups), 1):
+            if len(told) > limit * max(len(groups), 1):
                 raise CursorExpired("More rows were changed since than DJCRF_PG['REPLAY_LIMIT']: load again.")
             return told
+
+    async def failed(self, seconds: float) -> Collection[str]:
+        """The addresses of observers that something failed on so lately that a resync for it may have been lost.
+
+        Args:
+            seconds: For how long messages may have been lost.
+
+        Raises:
+            OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError: The database cannot be asked.
+        """
+        async with self._turn:
+            await self._connected()
+            assert self._session is not None
+            return await failed_within(self._session, seconds + _TOLD)
 
     async def _connected(self) -> tuple[ChangeLog, Tables]:
         if self._session is None or self._session.is_closed():
@@ -122,12 +152,13 @@ class Replays:
         observer: Observed,
         groups: Collection[str],
         keys: Mapping[int, Sequence[str]],
+        limit: int,
     ) -> list[Replayed]:
-        span, settings = origin.span, get_settings()
+        span = origin.span
         if observer.every_change:
             span = span._replace(netted=False)
             origin = origin._replace(span=span)
-        changes = await log.unseen(span, keys, settings.REPLAY_LIMIT, settings.MASS_CHANGE)
+        changes = await log.unseen(span, keys, limit, get_settings().MASS_CHANGE)
         if not changes:
             return []
         if span.netted:
@@ -141,23 +172,35 @@ class Replays:
             router = await tables.router_for({change.relation for change in changes})
             find = partial(router.occurrences, changes, silent=silent, lenient=frozenset(lenient), cut=cut)
             try:
-                occurrences = await self._in_thread(partial(find, forgiving=True))
+                occurrences = await self._with_database(find)
                 break
             except StaleRelation as error:
                 await tables.look_again(error.oid)
                 lenient.add(error.oid)
         mine = [each for each in occurrences if each.observer is observer]
-        make = partial(events, mine, _Groups(groups), origin, forgiving=True)
-        items, failed = await self._in_thread(make)
+        items, failed = await self._with_database(partial(events, mine, _Groups(groups), origin))
         told = [(group, line, origin) for _, group, line in items]
         if mark is not None:
             told = [each for each in told if _is_news(each, mark)]
         return [*_resyncs_last(told), *_of_failures(failed, observer, origin)]
 
-    async def _in_thread(self, work: Any) -> Any:
+    async def _with_database(self, work: Any) -> Any:
+        """Run work whose user code may find its database gone, several times; it forgives that the last time.
+
+        Raises:
+            OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError: Ours is gone with it.
+        """
         if self._worker is None:
             self._worker = Worker(f"djcrf_pg-replay-{self._alias}")
-        return await self._worker.run(work)
+        backoff = Backoff(0.1, 1.0)
+        for _ in range(_TRIES):
+            try:
+                return await self._worker.run(work)
+            except (OperationalError, InterfaceError):
+                assert self._session is not None
+                await self._session.fetchval("SELECT 1")
+                await asyncio.sleep(backoff.delay())
+        return await self._worker.run(partial(work, forgiving=True))
 
     async def close(self) -> None:
         """Close the connection, and end the thread."""

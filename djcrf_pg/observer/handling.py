@@ -16,10 +16,9 @@ from channels.db import database_sync_to_async
 from channels.exceptions import StopConsumer
 from django.db.models import Model
 
-from djcrf_pg.changelog.cursor import Position, Snapshot
 from djcrf_pg.delivery.envelope import RESYNC, Event
 from djcrf_pg.delivery.inbox import Subscription
-from djcrf_pg.delivery.protocol import Origin, Point
+from djcrf_pg.delivery.protocol import Origin
 from djcrf_pg.delivery.resume import Cursor, Mark, digest
 from djcrf_pg.instances import runs_code
 from djcrf_pg.listener import embedded
@@ -145,19 +144,10 @@ def _cursor_of(observer: Any, subscription: Subscription, group: str, event: Eve
     """The cursor behind an event, for a handler that named it."""
     if not observer.takes_cursor:
         return {}
-    span = origin.span
-    if origin.requests is None:
-        # What had been committed when the subscription began, or last had to load again, did not come as events.
-        for moment in (subscription.since.get(group), subscription.loaded):
-            if moment is not None and _covers(moment.snapshot, span.last):
-                span = span._replace(last=moment.snapshot)
+    # A replay is of what it has not had.
+    span = subscription.rest_of(origin.span, group) if origin.requests is None else origin.span
     mark = Mark.of(event.change_id, event.row, event.action, group)
     return {"cursor": Cursor(origin.history, span, mark, digest(observer.address)).encode()}
-
-
-def _covers(snapshot: Snapshot, other: Snapshot) -> bool:
-    """Whether a snapshot is as late as another one."""
-    return Point.of(Position(snapshot)).covers(Point.of(Position(other)))
 
 
 async def _extras_of(observer: Any, event: Event) -> dict[str, Any]:

@@ -448,7 +448,10 @@ class ModelObserver(DCRFModelObserver):
             raise
         subscription.waited(names)
         for group in names:
-            subscription.since.setdefault(group, probe.moment)
+            is_alone = since is not None and requests.get(group, {request_id}) == {request_id}
+            if is_alone or group not in subscription.since:
+                # Whoever goes on behind a cursor once more is not told again what was on its way before.
+                subscription.since[group] = probe.moment
         if since is not None:
             inbox.put_first(subscription, replayed)
             inbox.release()

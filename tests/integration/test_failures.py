@@ -13,6 +13,7 @@ from djcrf_pg.delivery.hub import Hub
 from djcrf_pg.listener.connection import connect
 from djcrf_pg.listener.failures import Asked, again, record
 from djcrf_pg.listener.gate import Gate
+from djcrf_pg.listener.replay import Replays
 from djcrf_pg.observer import model_observer
 from djcrf_pg.routing.failed import FAILED, Failure
 from tests.testapp.models import Task
@@ -53,7 +54,7 @@ async def test_a_key_that_is_too_long_for_an_index_is_not_kept(asyncpg: Connecti
 
 async def test_what_fails_while_failures_are_recorded_is_recorded_next(asyncpg: Connection) -> None:
     observer, gate = model_observer(Task)(handler), Gate("default")
-    hub = Hub(gate, lambda *_: True)
+    hub = Hub(gate, Replays("default"), lambda *_: True)
     first, second = (Failure.of(observer, "handler", f'["{number}"]', number, ValueError("no")) for number in range(2))
     await asyncpg.execute("BEGIN; LOCK TABLE djcrf_pg_failure")
     hub.record([first])

@@ -8,6 +8,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -15,20 +16,22 @@ from channels.layers import InMemoryChannelLayer
 from django.test import override_settings
 
 from djcrf_pg.changelog.cursor import Position, Snapshot, Span
+from djcrf_pg.delivery import healing, protocol
 from djcrf_pg.delivery import hub as module
-from djcrf_pg.delivery import protocol
 from djcrf_pg.delivery.envelope import CHANNEL_LAYER, Event, parse
 from djcrf_pg.delivery.hub import Hub
-from djcrf_pg.delivery.inbox import Inbox, Moment, Subscription
+from djcrf_pg.delivery.inbox import BEHIND, Inbox, Moment, Subscription
 from djcrf_pg.delivery.interest import bit_of
 from djcrf_pg.delivery.layer import channel_layer
 from djcrf_pg.delivery.protocol import EVERYBODY, KEY, TYPE, History, Item, Origin, Outbound, stream_of
-from djcrf_pg.exceptions import ConfigurationError
+from djcrf_pg.delivery.resume import Cursor, Mark
+from djcrf_pg.exceptions import ConfigurationError, CursorExpired
 from djcrf_pg.observations import (
     ForeignMessages,
     HubFailed,
     LayerUnreachable,
     MessagesMissing,
+    MessagesReplayed,
     MessagesUnreadable,
     Observation,
     add_sink,
@@ -103,6 +106,54 @@ class Gate:
         self.recorded += failures
 
 
+class Log:
+    """What was committed, as far as the test has sent it.
+
+    Attributes:
+        entries: Transaction, address of the observer, group, and the event.
+        expired: Whether nothing of it is to be had.
+        error: What asking for it raises.
+        failing: Observers that something failed on lately.
+        read: So many times it was.
+        going: Set while nothing keeps who reads waiting.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[int, str, str, str]] = []
+        self.expired = False
+        self.error: Exception | None = None
+        self.failing: set[str] = set()
+        self.read = 0
+        self.going = asyncio.Event()
+        self.going.set()
+
+    async def replay(
+        self, cursor: Cursor, until: Snapshot, observer: Any, groups: Collection[str], *, lost: int | None
+    ) -> list[tuple[str, str, Origin]]:
+        """As that of the listener's end, of what was lost."""
+        assert lost is not None
+        self.read += 1
+        await self.going.wait()
+        if self.error is not None:
+            raise self.error
+        if self.expired:
+            raise CursorExpired("gone")
+        found = []
+        for span, mark in cursor.spans(until, netted=False):
+            assert span.target is not None
+            for xid, address, group, line in self.entries:
+                event = parse(line)
+                is_in = span.target.sees(xid) and not span.last.sees(xid)
+                is_news = mark is None or Mark.of(event.change_id, event.row, event.action, group) > mark
+                if address == observer.address and group in groups and is_in and is_news:
+                    found.append((group, line, Origin(cursor.history, span)))
+        return found
+
+    async def failed(self, seconds: float) -> Collection[str]:
+        """As that of the listener's end."""
+        return self.failing
+
+
 class Layer(InMemoryChannelLayer):  # type: ignore[misc]
     """Channels' own, that fails and drops.
 
@@ -169,7 +220,8 @@ class Site:
 
     def __init__(self) -> None:
         self.gate = Gate()
-        self.hub = Hub(self.gate, lambda *_: True)
+        self.log = Log()
+        self.hub = Hub(self.gate, self.log, lambda *_: True)
         self.layer: Any = channel_layer()
         self.observers = {address: Observer(address) for address in (TASKS, ELSEWHERE, BESIDE)}
         self.inboxes: list[Inbox] = []
@@ -178,7 +230,8 @@ class Site:
     def lead(self, history: History, term: int, xid: int = 10) -> None:
         """Begin to lead."""
         self.history = history
-        self.outbound = Outbound(history, term, at(xid), max_events=100, max_bytes=100_000)
+        self.last = at(xid)
+        self.outbound = Outbound(history, term, self.last, max_events=100, max_bytes=100_000)
 
     def inbox(self) -> Inbox:
         """That of another consumer."""
@@ -203,17 +256,26 @@ class Site:
         del subscription.since[group]
         self.hub.leave(subscription, group)
 
-    async def send(self, *items: tuple[str, str, Any], upto: int = 20) -> None:
-        """Deliver events, each of an observer, a group and a body."""
+    async def send(self, *items: tuple[str, str, Any], upto: int | None = None) -> None:
+        """Commit changes, each of an observer, a group and a body, and deliver their events.
+
+        The transaction is the one before the end of the window, ``upto``; the database has seen it from now on.
+        """
+        begin, end = self.last, at(upto or self.last.last.xmax + 10)
+        xid = end.last.xmax - 1
+        self.gate.answer.xid = max(self.gate.answer.xid, end.last.xmax)
         lines: dict[Any, str] = {}
         for _, _, body in items:
-            lines.setdefault(body, Event("update", body, 1, 15, NOON.isoformat()).encode())
+            number = len(self.log.entries) + len(lines) + 1
+            lines.setdefault(body, Event("update", body, number, xid, NOON.isoformat()).encode())
+        self.log.entries += [(xid, address, group, lines[body]) for address, group, body in items]
         events = [Item(address, group, lines[body]) for address, group, body in items]
-        for messages in self.outbound.deliver(events, at(upto)).values():
+        for messages in self.outbound.deliver(events, end, Span.between(begin, end)).values():
             for message in messages:
                 await self.put(self.history.group(message.stream), message.text)
                 self.outbound.taken(message)
-        self.outbound.advance(at(upto))
+        self.outbound.advance(end)
+        self.last = end
 
     async def beat(self) -> None:
         """A heartbeat."""
@@ -377,7 +439,7 @@ async def test_groups_that_cannot_be_left_hold_up_nobody(site: Site, monkeypatch
     await site.beat()
     await asyncio.sleep(2 * protocol.PATIENCE)
     await site.beat()
-    await until(lambda: site.noted(one) == [RESYNC])
+    await until(lambda: site.noted(one) == [("g", 1)])
     async with asyncio.timeout(1):
         await site.subscribe("g", ELSEWHERE)
 
@@ -461,16 +523,204 @@ async def test_groups_are_joined_again_before_they_expire(site: Site, expiry: An
 # -- losses --------------------------------------------------------------------------------------------------
 
 
-async def test_no_cursor_claims_what_was_lost_before_the_resync_says_so(site: Site) -> None:
-    one = await site.subscribe("g")
+async def lose(site: Site, *items: tuple[str, str, Any]) -> None:
+    """Commit something that the layer drops."""
     site.layer.drops = True
-    await site.send((TASKS, "g", "lost"))
+    await site.send(*items)
     site.layer.drops = False
-    await site.send((TASKS, "g", "next"), upto=30)
+
+
+async def test_what_was_lost_is_read_and_comes_before_what_is_behind_it(
+    site: Site, observed: list[Observation]
+) -> None:
+    one, beside, elsewhere = [await site.subscribe("g", address) for address in (TASKS, BESIDE, ELSEWHERE)]
+    await site.send((TASKS, "g", 1), (BESIDE, "g", 2), (ELSEWHERE, "g", 3))
+    await lose(site, (TASKS, "g", 4), (BESIDE, "g", 5), (TASKS, "h", "for others"))
+    await site.send((TASKS, "g", 6))
+    await site.send((TASKS, "g", 7), (BESIDE, "g", 8), (ELSEWHERE, "g", 9))
+    await until(lambda: site.noted(one) == [("g", 1), ("g", 4), ("g", 6), ("g", 7)])
+    await until(lambda: site.noted(beside) == [("g", 2), ("g", 5), ("g", 8)])
+    assert site.noted(elsewhere) == [("g", 3), ("g", 9)]
+    assert not of(MessagesMissing, observed)
+    assert {each.observer for each in of(MessagesReplayed, observed)} == {TASKS, BESIDE}
+    spans = site.observers[TASKS].spans
+    assert all(before.target == after.last for before, after in pairwise(dict.fromkeys(spans))), "a cursor has no hole"
+
+
+async def test_of_a_delivery_that_was_lost_in_part_the_rest_is_read(site: Site) -> None:
+    one = await site.subscribe("g")
+    site.outbound = Outbound(HISTORY, 1, site.last, max_events=1, max_bytes=100_000)
+    sent = 0
+
+    async def put_some(group: str, text: Any, put: Any = site.put) -> None:
+        nonlocal sent
+        sent += 1
+        if sent not in (3, 4):
+            await put(group, text)
+
+    site.put = put_some  # type: ignore[method-assign]
+    await site.send(*[(TASKS, "g", number) for number in range(6)])
+    await until(lambda: len(site.noted(one)) == 6)
+    assert site.noted(one) == [("g", number) for number in range(6)], "nothing is left out, and nothing comes twice"
+
+
+async def test_whoever_begins_after_a_loss_is_not_given_what_was_there(site: Site) -> None:
+    early = await site.subscribe("g")
+    await lose(site, (TASKS, "g", 1))
+    late = await site.subscribe("g")
+    await lose(site, (TASKS, "g", 2))
+    await site.send((TASKS, "g", 3))
+    await until(lambda: site.noted(early) == [("g", 1), ("g", 2), ("g", 3)])
+    assert not late.has_loaded(25, NOON.isoformat())
+
+
+async def test_what_comes_while_the_log_is_read_waits_and_comes_once(site: Site) -> None:
+    one = await site.subscribe("g")
+    await lose(site, (TASKS, "g", 1))
+    site.log.going.clear()
+    await site.send((TASKS, "g", 2))
+    await until(lambda: site.log.read == 1)
+    await site.send((TASKS, "g", 3))
+    await site.settled()
+    assert site.noted(one) == []
+    site.log.going.set()
+    await until(lambda: site.noted(one) == [("g", 1), ("g", 2), ("g", 3)])
+
+
+async def test_what_is_lost_while_the_log_is_read_is_read_next(site: Site) -> None:
+    one = await site.subscribe("g")
+    await lose(site, (TASKS, "g", 1))
+    site.log.going.clear()
+    await site.send((TASKS, "g", 2))
+    await until(lambda: site.log.read == 1)
+    await site.send((TASKS, "g", 3))
+    await lose(site, (TASKS, "g", 4))
+    await site.send((TASKS, "g", 5))
+    await site.settled()
+    site.log.going.set()
+    await until(lambda: site.noted(one) == [("g", number) for number in range(1, 6)])
+
+
+async def test_more_than_is_held_while_the_log_is_read_is_read_next(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(healing, "HELD_BYTES", 1)
+    one = await site.subscribe("g")
+    await lose(site, (TASKS, "g", 1))
+    site.log.going.clear()
+    await site.send((TASKS, "g", 2))
+    await until(lambda: site.log.read == 1)
+    for number in (3, 4, 5):
+        await site.send((TASKS, "g", number))
+    await site.settled()
+    site.log.going.set()
+    await until(lambda: site.noted(one) == [("g", number) for number in range(1, 6)])
+
+
+async def test_a_log_that_cannot_be_read_is_read_later(site: Site) -> None:
+    one = await site.subscribe("g")
+    site.log.error = ConnectionError("away")
+    await lose(site, (TASKS, "g", 1))
+    await site.send((TASKS, "g", 2))
+    await until(lambda: site.log.read > 2)
+    await site.send((TASKS, "g", 3))
+    await site.settled()
+    assert site.noted(one) == []
+    site.log.error = None
+    await until(lambda: site.noted(one) == [("g", 1), ("g", 2), ("g", 3)])
+
+
+async def test_a_database_that_is_away_is_asked_later(site: Site) -> None:
+    one = await site.subscribe("g")
+    site.gate.error = ConnectionError("away")
+    await lose(site, (TASKS, "g", 1))
+    await site.send((TASKS, "g", 2))
+    await until(lambda: site.gate.asked > 3)
+    assert site.noted(one) == []
+    site.gate.error = None
+    await until(lambda: site.noted(one) == [("g", 1), ("g", 2)])
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_whoever_could_not_be_given_it_for_long_loads_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch, hangs: bool
+) -> None:
+    one = await site.subscribe("g")
+    if hangs:
+        site.log.going.clear()
+    site.log.error = ConnectionError("away")
+    await lose(site, (TASKS, "g", 1))
+    await site.send((TASKS, "g", 2))
+    await until(lambda: site.log.read)
+    assert site.noted(one) == []
+    monkeypatch.setattr(module, "_HEALS", 0.0)
+    await until(lambda: site.noted(one) == [RESYNC])
+    await site.send((TASKS, "g", 3))
+    await until(lambda: site.noted(one) == [RESYNC, ("g", 3)])
+
+
+async def test_whose_serializer_failed_lately_loads_again_for_a_loss(site: Site) -> None:
+    """A resync for that may be what was lost, and it is not in the log."""
+    one, beside = await site.subscribe("g"), await site.subscribe("g", BESIDE)
+    site.log.failing = {TASKS}
+    await lose(site, (TASKS, "g", 1), (BESIDE, "g", 2))
+    await site.send((TASKS, "g", 3))
+    await until(lambda: site.noted(one) == [RESYNC] and site.noted(beside) == [("g", 2)])
+    await site.send((TASKS, "g", 4))
+    await until(lambda: site.noted(one) == [RESYNC, ("g", 4)])
+
+
+async def test_a_database_that_becomes_another_while_the_log_is_read_is_a_resync(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await site.subscribe("g")
+    await lose(site, (TASKS, "g", 1))
+    site.log.going.clear()
+    await site.send((TASKS, "g", 2))
+    await until(lambda: site.log.read == 1)
+    site.gate.answer.history = OTHER_DATABASE
+    monkeypatch.setattr(module, "SILENCE", 0.02)
     await until(lambda: RESYNC in site.noted(one))
-    await site.send((TASKS, "g", "after"), upto=40)
-    await until(lambda: site.noted(one)[-1] == ("g", "after"))
-    assert site.observers[TASKS].spans == [Span.before(at(10)), Span.before(at(30))]
+    monkeypatch.setattr(module, "SILENCE", 600)
+    site.log.going.set()
+    site.lead(OTHER_DATABASE, 1, 40)
+    await site.send((TASKS, "g", 3))
+    await until(lambda: site.noted(one) == [RESYNC, ("g", 3)])
+
+
+async def test_an_inbox_that_was_full_has_what_it_missed_from_the_log(site: Site) -> None:
+    with override_settings(DJCRF_PG={"INBOX_EVENTS": 2}):
+        one, inbox = await site.subscribe("g"), site.inboxes[0]
+        other = await site.subscribe("h", ELSEWHERE, inbox)
+    inbox.hold()  # as long as the consumer is busy
+    for number in range(6):
+        await site.send((TASKS, "g", number))
+    await site.send((ELSEWHERE, "h", "other"))
+    await site.settled()
+    inbox.release()
+    await until(lambda: site.noted(one) == [("g", number) for number in range(6)])
+    await until(lambda: site.noted(other) == [("h", "other")])
+    await site.send((TASKS, "g", 6))
+    await until(lambda: site.noted(one)[-1] == ("g", 6))
+    assert len(site.noted(one)) == 7
+
+
+@pytest.mark.parametrize("fault", ["expired", "error"])
+async def test_an_inbox_that_was_full_loads_again_where_the_log_has_it_no_more(
+    site: Site, observed: list[Observation], fault: str
+) -> None:
+    with override_settings(DJCRF_PG={"INBOX_EVENTS": 2}):
+        one = await site.subscribe("g")
+    site.inboxes[0].hold()
+    for number in range(6):
+        await site.send((TASKS, "g", number))
+    await site.settled()
+    setattr(site.log, fault, True if fault == "expired" else ZeroDivisionError("a fault of ours"))
+    site.inboxes[0].release()
+    await until(lambda: site.noted(one) == [("resync", BEHIND)])
+    assert len(of(HubFailed, observed)) == (fault == "error")
+    await site.send((TASKS, "g", 6))
+    await until(lambda: site.noted(one) == [("resync", BEHIND), ("g", 6)])
 
 
 async def test_a_fault_of_ours_deafens_nobody(
@@ -486,35 +736,36 @@ async def test_a_fault_of_ours_deafens_nobody(
     await until(lambda: site.noted(one) == [RESYNC, ("g", "next")])
 
 
-async def test_a_loss_is_one_resync_for_those_that_are_older(site: Site, observed: list[Observation]) -> None:
+async def test_a_loss_that_cannot_be_read_is_one_resync_for_those_that_are_older(
+    site: Site, observed: list[Observation]
+) -> None:
+    site.log.expired = True
     early, beside = await site.subscribe("g"), await site.subscribe("h", BESIDE)
     unconcerned = await site.subscribe("g", ELSEWHERE)
     site.layer.drops = True
     await site.send((TASKS, "g", "lost"))
     site.layer.drops = False
-    site.gate.answer.xid = 20
-    late = await site.subscribe("g")
-    await site.send((TASKS, "g", "next"), upto=30)
+    await site.send((TASKS, "g", "next"))
     await until(lambda: RESYNC in site.noted(early) and RESYNC in site.noted(beside))
+    late = await site.subscribe("g")
+    await site.send((TASKS, "g", "after"))
     for _ in range(3):
         await site.beat()
         await asyncio.sleep(0.03)
     await site.settled()
-    assert sorted(site.noted(early)) == [("g", "next"), RESYNC]
+    assert site.noted(early) == [RESYNC, ("g", "after")]
     assert site.noted(beside) == [RESYNC], "who shares the stream may have lost something too"
-    assert site.noted(late) == [("g", "next")]
+    assert site.noted(late) == [("g", "after")]
     assert site.noted(unconcerned) == []
-    assert early.has_loaded(19, NOON.isoformat()), "what comes of that is not for it any more"
-    assert not early.has_loaded(20, NOON.isoformat())
-    assert not late.has_loaded(19, NOON.isoformat())
+    assert early.has_loaded(29, NOON.isoformat()), "what comes of that is not for it any more"
+    assert not early.has_loaded(30, NOON.isoformat())
+    assert not late.has_loaded(29, NOON.isoformat())
     assert sorted((one.observer, one.consumers) for one in of(MessagesMissing, observed)) == sorted(
         [(TASKS, 1), (BESIDE, 1)]
     )
 
 
-async def test_a_loss_is_reported_when_the_channel_is_back_in_its_groups(
-    site: Site, observed: list[Observation]
-) -> None:
+async def test_a_loss_is_read_when_the_channel_is_back_in_its_groups(site: Site, observed: list[Observation]) -> None:
     one = await site.subscribe("g")
     await site.send((TASKS, "g", 1))
     await until(lambda: site.noted(one) == [("g", 1)])
@@ -523,13 +774,13 @@ async def test_a_loss_is_reported_when_the_channel_is_back_in_its_groups(
     site.layer.drops, site.layer.refuses = False, True
     await site.send((TASKS, "g", 2), upto=30)
     await until(lambda: site.layer.refused > 2)
-    assert RESYNC not in site.noted(one)
+    assert not site.log.read
     site.layer.refuses = False
-    await until(lambda: RESYNC in site.noted(one))
+    await until(lambda: site.noted(one) == [("g", 1), ("g", "lost"), ("g", 2)])
     assert len(of(LayerUnreachable, observed)) == 1
 
 
-async def test_a_layer_that_forgot_the_groups_is_joined_again_and_what_was_lost_is_a_resync(
+async def test_a_layer_that_forgot_the_groups_is_joined_again_and_what_was_lost_is_read(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = await site.subscribe("g")
@@ -544,7 +795,7 @@ async def test_a_layer_that_forgot_the_groups_is_joined_again_and_what_was_lost_
     await site.beat()
     await asyncio.sleep(0.03)
     await site.beat()
-    await until(lambda: site.noted(one) == [RESYNC])
+    await until(lambda: site.noted(one) == [("g", "lost")])
 
 
 async def test_a_layer_that_cannot_be_received_from_is_reported_once_and_goes_on(
@@ -616,7 +867,7 @@ async def test_a_channel_that_stays_deaf_is_made_anew_less_and_less_often(
 ) -> None:
     """As beside a leader of 0.1.0: each layer of channels_redis stays in memory for as long as the loop."""
     monkeypatch.setattr(module, "_ANEW", 0.03, raising=False)
-    hub = site.hub = module.Hub(site.gate, lambda *_: True)
+    hub = site.hub = module.Hub(site.gate, site.log, lambda *_: True)
     await site.subscribe("g")
     monkeypatch.setattr(module, "SILENCE", 0.03)
     channels = set()
@@ -701,13 +952,13 @@ async def test_a_database_with_another_history_is_a_resync_and_its_leader_is_rec
     monkeypatch.setattr(module, "SILENCE", 0.02)
     await until(lambda: site.noted(one) == [("g", 1), RESYNC])
     monkeypatch.setattr(module, "SILENCE", 600)
-    site.lead(OTHER_DATABASE, 1)
+    site.lead(OTHER_DATABASE, 1, 30)
     await site.send((TASKS, "g", 2))
     await until(lambda: site.noted(one) == [("g", 1), RESYNC, ("g", 2)])
 
 
 @pytest.mark.parametrize("leader", ["of another version", None])
-async def test_a_leader_of_which_nothing_comes_is_a_resync_now_and_then(
+async def test_what_a_leader_sends_that_nothing_comes_of_is_read_now_and_then(
     site: Site, monkeypatch: pytest.MonkeyPatch, leader: str | None
 ) -> None:
     site.gate.answer.leader = leader
@@ -717,9 +968,11 @@ async def test_a_leader_of_which_nothing_comes_is_a_resync_now_and_then(
     if leader is None:
         await asyncio.sleep(0.3)
         assert site.gate.asked
-        assert site.noted(one) == []
+        assert not site.log.read
     else:
-        await until(lambda: site.noted(one) == [RESYNC] * 3)
+        for number in range(3):
+            await lose(site, (TASKS, "g", number))
+            await until(lambda number=number: site.noted(one)[number:] == [("g", number)])
 
 
 # -- the database --------------------------------------------------------------------------------------------
@@ -780,10 +1033,9 @@ async def test_a_database_that_cannot_be_asked_ends_no_watch(
     one = await site.subscribe("g")
     site.gate.error = error
     await until(lambda: site.gate.asked > 2)
-    site.layer.drops = True
-    await site.send((TASKS, "g", "lost"))
-    site.layer.drops = False
-    await site.send((TASKS, "g", 1), upto=30)
+    monkeypatch.setattr(module, "_HEALS", 0.0)
+    await lose(site, (TASKS, "g", "lost"))
+    await site.send((TASKS, "g", 1))
     await until(lambda: RESYNC in site.noted(one))
 
 

@@ -19,7 +19,7 @@ from django.test import override_settings
 from djcrf_pg.changelog.cursor import Position, Snapshot
 from djcrf_pg.delivery import inbox as module
 from djcrf_pg.delivery.envelope import CHANNEL_LAYER, Event
-from djcrf_pg.delivery.inbox import BEHIND, Inbox, Moment, Subscription
+from djcrf_pg.delivery.inbox import Inbox, Moment, Subscription
 from djcrf_pg.delivery.protocol import Loss, Origin, Point
 from djcrf_pg.observer import handling
 from djcrf_pg.observer.consumers import attach, inbox_of
@@ -82,9 +82,34 @@ class Observer:
         self.forgotten.append(subscription)
 
 
+class Hub:
+    """Gives what was missed, as two events.
+
+    Attributes:
+        asked: From which events on it was to give it.
+        open: While it is not set, it does not answer.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def missed(
+        self, subscription: Subscription, group: str, line: str, origin: Origin
+    ) -> list[tuple[str, str, Any]]:
+        """As the hub's."""
+        self.asked.append((subscription.observer.address, line))
+        await self.open.wait()
+        return [("g", "read", ORIGIN), ("g", "also read", ORIGIN), ("", "", moment(50 + len(self.asked)))]
+
+
 def subscribe(inbox: Inbox, observer: Observer) -> Subscription:
     """What ``subscribe()`` makes."""
-    return inbox.subscribe(observer.address, observer, None)
+    subscription = inbox.subscribe(observer.address, observer, None)
+    subscription.hub = Hub()
+    subscription.since["g"] = moment(1)
+    return subscription
 
 
 @pytest.fixture(autouse=True)
@@ -149,25 +174,97 @@ async def test_what_is_within_the_limits_waits(inbox: Inbox, observer: Observer,
         ["x", "x" * BYTES],
     ],
 )
-async def test_what_is_over_a_limit_drops_what_waits_and_is_one_resync_for_each_subscription(
-    inbox: Inbox, observer: Observer, lines: list[str]
-) -> None:
+async def test_what_is_over_a_limit_is_read_from_the_log(inbox: Inbox, observer: Observer, lines: list[str]) -> None:
     one, other = subscribe(inbox, observer), subscribe(inbox, Observer("labels"))
     await fill(inbox, observer, one, *lines)
     inbox.put(one, "g", "last", ORIGIN)
+    one.hub.open.clear()
     observer.open.set()
-    await until(lambda: observer.noted[-1:] == ["last"])
-    assert observer.noted == ["first", ("tasks", BEHIND), "last"], "what comes after the resync was not lost"
-    assert other.observer.noted == [("labels", BEHIND)]
+    await until(lambda: one.hub.asked == [("tasks", lines[0])])
+    inbox.put(one, "g", "later", ORIGIN)
+    inbox.put(other, "g", "beside", ORIGIN)
+    assert observer.noted == ["first"]
+    one.hub.open.set()
+    await until(lambda: observer.noted == ["first", "read", "also read", "later"])
+    await until(lambda: other.observer.noted == ["beside"])
+    assert not other.hub.asked, "of this one nothing was dropped"
+    assert one.loaded == moment(51), "what it was read up to is not for it any more"
 
 
-async def test_an_inbox_that_overflows_again_and_again_has_one_resync(inbox: Inbox, observer: Observer) -> None:
+async def test_an_inbox_that_overflows_again_and_again_reads_once(inbox: Inbox, observer: Observer) -> None:
+    one, other = subscribe(inbox, observer), subscribe(inbox, Observer("labels"))
+    await fill(inbox, observer, one, *map(str, range(100)))
+    inbox.put(other, "g", "also", ORIGIN)
+    inbox.put(other, "g", "missed", ORIGIN)
+    observer.open.set()
+    await until(lambda: observer.noted == ["first", "read", "also read"])
+    await until(lambda: other.observer.noted == ["read", "also read"])
+    assert one.hub.asked + other.hub.asked == [("tasks", "0"), ("labels", "also")]
+
+
+async def test_an_inbox_that_overflows_while_the_log_is_read_reads_again(inbox: Inbox, observer: Observer) -> None:
     one = subscribe(inbox, observer)
-    await fill(inbox, observer, one, *["x"] * 100)
+    await fill(inbox, observer, one, *map(str, range(10)))
+    one.hub.open.clear()
     observer.open.set()
-    await until(lambda: len(observer.noted) > 1)
-    assert observer.noted[:2] == ["first", ("tasks", BEHIND)]
-    assert observer.noted.count(("tasks", BEHIND)) == 1
+    await until(lambda: one.hub.asked == [("tasks", "0")])
+    for number in range(10, 20):
+        inbox.put(one, "g", str(number), ORIGIN)
+    one.hub.open.set()
+    await until(lambda: observer.noted == ["first", *["read", "also read"] * 2])
+    assert one.hub.asked == [("tasks", "0"), ("tasks", "10")]
+    assert one.loaded == moment(52)
+
+
+async def test_a_subscription_that_has_ended_is_given_nothing_that_was_missed(inbox: Inbox, observer: Observer) -> None:
+    one, other = subscribe(inbox, observer), subscribe(inbox, Observer("labels"))
+    await fill(inbox, observer, one, *map(str, range(10)))
+    inbox.put(other, "g", "missed", ORIGIN)
+    one.since.clear()
+    observer.open.set()
+    await until(lambda: other.observer.noted == ["read", "also read"])
+    assert not one.hub.asked
+
+
+async def test_a_client_that_is_gone_is_given_nothing_that_was_missed(inbox: Inbox, observer: Observer) -> None:
+    one = subscribe(inbox, observer)
+    await fill(inbox, observer, one, *map(str, range(10)))
+    one.hub.open.clear()
+    observer.open.set()
+    await until(lambda: one.hub.asked == [("tasks", "0")])
+    inbox.leave()
+    one.hub.open.set()
+    await until(lambda: inbox._task is not None and inbox._task.done())
+    assert observer.noted == ["first"]
+
+
+async def test_what_is_due_is_done_also_where_events_were_dropped(inbox: Inbox, observer: Observer) -> None:
+    one = subscribe(inbox, observer)
+    await fill(inbox, observer, one, "a")
+    one.lose("channel_layer")
+    for line in "bcdef":
+        inbox.put(one, "g", line, ORIGIN)
+    observer.open.set()
+    await until(lambda: observer.noted == ["first", ("tasks", "channel_layer"), "read", "also read"])
+
+
+async def test_a_replay_is_no_reason_to_overflow_and_is_not_dropped(inbox: Inbox, observer: Observer) -> None:
+    one = subscribe(inbox, observer)
+    inbox.hold()
+    replay = [str(number) for number in range(10)]
+    inbox.put_first(one, [("g", line, ORIGIN) for line in replay])
+    for line in ("live", "more", "and more"):
+        inbox.put(one, "g", line, ORIGIN)
+    inbox.release()
+    await until(lambda: observer.noted == [*replay, "live", "more", "and more"])
+    inbox.hold()
+    inbox.put_first(one, [("g", line, ORIGIN) for line in replay])
+    for line in ("live", "more", "and more", "too many"):
+        inbox.put(one, "g", line, ORIGIN)
+    observer.noted.clear()
+    inbox.release()
+    await until(lambda: observer.noted == [*replay, "read", "also read"])
+    assert one.hub.asked == [("tasks", "live")]
 
 
 async def test_bytes_that_were_handed_over_make_room(inbox: Inbox, observer: Observer) -> None:
@@ -182,9 +279,11 @@ async def test_bytes_that_were_handed_over_make_room(inbox: Inbox, observer: Obs
 
 async def test_bytes_that_were_dropped_make_room(inbox: Inbox, observer: Observer) -> None:
     one = subscribe(inbox, observer)
-    await fill(inbox, observer, one, "x" * BYTES, "over", "y" * BYTES)
+    await fill(inbox, observer, one, "x" * BYTES, "over")
     observer.open.set()
-    await until(lambda: observer.noted == ["first", ("tasks", BEHIND), "y" * BYTES])
+    await until(lambda: observer.noted == ["first", "read", "also read"])
+    inbox.put(one, "g", "y" * BYTES, ORIGIN)
+    await until(lambda: observer.noted[-1] == "y" * BYTES)
 
 
 async def test_a_resync_that_waits_is_not_a_second_one_and_keeps_its_reason(inbox: Inbox, observer: Observer) -> None:
@@ -192,12 +291,9 @@ async def test_a_resync_that_waits_is_not_a_second_one_and_keeps_its_reason(inbo
     await fill(inbox, observer, one)
     one.lose("channel_layer")
     one.lose("other")
-    for line in ("a", "b", "c", "d"):  # and over the limit, with the resync dropped
-        inbox.put(one, "g", line, ORIGIN)
+    inbox.put(one, "g", "a", ORIGIN)
     observer.open.set()
-    await until(lambda: len(observer.noted) >= 2)
-    assert observer.noted[:2] == ["first", ("tasks", "channel_layer")]
-    assert sum(isinstance(what, tuple) for what in observer.noted) == 1
+    await until(lambda: observer.noted == ["first", ("tasks", "channel_layer"), "a"])
 
 
 async def test_a_resync_is_behind_what_came_before_the_loss(inbox: Inbox, observer: Observer) -> None:

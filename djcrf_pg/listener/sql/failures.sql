@@ -24,6 +24,10 @@ ON CONFLICT (address, part, pk) DO UPDATE
 SET times = failure.times + excluded.times, change_id = excluded.change_id, error = excluded.error,
     traceback = excluded.traceback, last_at = clock_timestamp(), told = excluded.told, retry = false
 
+-- name: lately
+-- $1 seconds: the observers whose leader has failed on something since. What a handler failed on is told in its own process.
+SELECT DISTINCT address FROM djcrf_pg_failure WHERE part <> 'handler' AND last_at >= clock_timestamp() - $1::float8 * interval '1 s'
+
 -- name: untold
 -- The observers whose subscribers are to be told yet.
 SELECT DISTINCT address FROM djcrf_pg_failure WHERE NOT told
