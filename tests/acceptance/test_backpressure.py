@@ -1,4 +1,4 @@
-"""A client that does not read costs what its inbox may hold, delays nobody else, and loads again."""
+"""A client that does not read costs what its inbox may hold, delays nobody else, and has the rest from the log."""
 
 from collections.abc import Callable
 
@@ -14,10 +14,11 @@ pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
 ROWS, SIZE = 200, 100_000
 
 
-def test_a_client_that_does_not_read_delays_nobody_and_gets_a_resync(
-    start_asgi_server: Callable[..., AsgiServer], open_board: Callable[..., Board]
+@pytest.mark.parametrize("limit", [10_000, 10])
+def test_a_client_that_does_not_read_delays_nobody_and_has_the_rest_from_the_log(
+    start_asgi_server: Callable[..., AsgiServer], open_board: Callable[..., Board], limit: int
 ) -> None:
-    asgi = start_asgi_server(settings={"INBOX_BYTES": 1_000_000})
+    asgi = start_asgi_server(settings={"INBOX_BYTES": 1_000_000, "REPLAY_LIMIT": limit})
     slow, steady = open_board(asgi, compression=None), open_board(asgi, compression=None)
     slow.subscribe("full")
     steady.subscribe("full")
@@ -25,12 +26,15 @@ def test_a_client_that_does_not_read_delays_nobody_and_gets_a_resync(
         Task.objects.create(title=f"row {number}", body="x" * SIZE)
         assert steady.events(1)[0]["body"]["title"] == f"row {number}"
 
-    resync = slow.runner.run(slow.client.until(lambda message: message.get("action") == "resync"))
-    assert resync["data"] == {"reason": "behind", "model": "testapp.Task"}
-    told = slow.client.take(lambda message: message.get("observer") == "full")
-    assert 0 < len(told) < ROWS
-    assert [event["body"]["title"] for event in told] == [f"row {number}" for number in range(len(told))]
-
     after = Task.objects.create(title="after")
+    if limit < ROWS:
+        resync = slow.runner.run(slow.client.until(lambda message: message.get("action") == "resync"))
+        assert resync["data"] == {"reason": "behind", "model": "testapp.Task"}
+        after = Task.objects.create(title="after that")
     slow.runner.run(slow.client.until(lambda message: message.get("body", {}).get("id") == after.pk))
-    assert not steady.client.take(lambda message: message.get("action") == "resync")
+    titles = [message["body"]["title"] for message in slow.client.received if "body" in message]
+    told = len(titles) - 1
+    assert titles == [*(f"row {number}" for number in range(told)), after.title], "each once, and in order"
+    assert told == ROWS if limit > ROWS else 0 < told < ROWS
+    for board in (slow, steady):
+        assert not board.client.take(lambda message: message.get("action") == "resync")

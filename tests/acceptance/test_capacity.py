@@ -1,8 +1,7 @@
-"""A channel layer drops what is over its capacity, and says so to nobody: the subscriber is told to load again."""
+"""A channel layer drops what is over its capacity, and says so to nobody: what it dropped is read from the log."""
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 import psycopg
 import pytest
@@ -36,8 +35,7 @@ def listen(transactional_db: None, start_command: Callable[..., ManagePy]) -> Ca
     return lambda **options: start_command("djcrf_pg", "listen", **options).wait_for(LEADS)
 
 
-@pytest.mark.slow
-def test_what_is_over_the_capacity_is_a_resync(
+def test_what_is_over_the_capacity_comes_all_the_same(
     layers: dict[str, object],
     listen: Callable[..., None],
     start_asgi_server: Callable[..., AsgiServer],
@@ -45,7 +43,8 @@ def test_what_is_over_the_capacity_is_a_resync(
     test_pg: PgParams,
 ) -> None:
     listen(layers=layers, settings={"ENVELOPE_EVENTS": 1})
-    board = open_board(start_asgi_server(layers=layers, settings={"EMBEDDED": False}))
+    server = start_asgi_server(layers=layers, settings={"EMBEDDED": False})
+    board = open_board(server)
     board.subscribe("full")
     # The last of them are what no later message could tell of.
     with psycopg.connect(test_pg.dsn()) as writer:
@@ -53,23 +52,13 @@ def test_what_is_over_the_capacity_is_a_resync(
             "INSERT INTO testapp_task (id, title, status, points, body) "
             "SELECT i, 't' || i, 'todo', 0, '' FROM generate_series(1, 3000) AS i"
         )
-    resync = board.runner.run(board.client.until(lambda message: message.get("action") == "resync"))
-    assert resync["data"] == {"reason": "channel_layer", "model": "testapp.Task"}
-    told = board.client.take(lambda message: message.get("observer") == "full")
-    assert len(told) < 3000, "nothing was dropped, so this shows nothing"
-    # It goes on, once the burst is over: what is sent while messages of it wait is over the capacity too.
-    for pk in range(9_990, 10_000):
-        board.client.take(lambda message: message.get("action") == "resync")
-        Task.objects.create(pk=pk, title=f"last {pk}")
-
-        def told_of(message: dict[str, Any], pk: int = pk) -> bool:
-            return message.get("action") == "resync" or message.get("body", {}).get("id") == pk
-
-        news = board.runner.run(board.client.until(told_of, timeout=60))
-        if news.get("action") != "resync":
-            break
-    else:
-        pytest.fail("none of ten single changes came, one after the other")
+    board.runner.run(board.client.until(lambda message: message.get("body", {}).get("id") == 3000, timeout=60))
+    assert "are read from the log" in server.output, "nothing was dropped, so this shows nothing"
+    last = Task.objects.create(pk=9_999, title="last")
+    board.runner.run(board.client.until(lambda message: message.get("body", {}).get("id") == last.pk, timeout=60))
+    told = [message["body"]["id"] for message in board.client.received if "body" in message]
+    assert told == [*range(1, 3001), 9_999], "each once, and in order"
+    assert not board.client.take(lambda message: message.get("action") == "resync")
 
 
 @pytest.mark.parametrize("others", [1, 0], ids=["in the middle", "the last one"])
@@ -86,14 +75,11 @@ def test_a_single_message_that_was_lost_is_missed(
     board.subscribe("full")
     first = Task.objects.create(title="first")
     board.runner.run(board.client.until(lambda message: message.get("body", {}).get("id") == first.pk))
-    Task.objects.create(title="lose me")
-    for number in range(others):
-        Task.objects.create(title=f"another {number}")
-    resync = board.runner.run(board.client.until(lambda message: message.get("action") == "resync"))
-    assert resync["data"]["reason"] == "channel_layer"
-    assert board.told("full")[others:] == []
-    resyncs = [message for message in board.client.received if message.get("action") == "resync"]
-    assert len(resyncs) == 1, "once is enough, though heartbeats name it too"
+    rows = [Task.objects.create(title="lose me"), *(Task.objects.create(title="another") for _ in range(others))]
+    board.runner.run(board.client.until(lambda message: message.get("body", {}).get("id") == rows[-1].pk))
+    board.told("full")
+    told = [message["body"]["id"] for message in board.client.received if "body" in message]
+    assert told[:-1] == [first.pk, *(row.pk for row in rows)], "once is enough, though heartbeats name it too"
 
 
 @pytest.mark.slow

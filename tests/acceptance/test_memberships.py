@@ -1,4 +1,4 @@
-"""A channel layer that forgets: what was lost is a resync, and what comes after it arrives."""
+"""A channel layer that forgets: what was lost is read from the log, and what comes after it arrives."""
 
 import signal
 import time
@@ -17,7 +17,6 @@ from websockets.exceptions import ConnectionClosedError
 
 from djcrf_pg.delivery.protocol import BEAT, PATIENCE, SILENCE
 from djcrf_pg.listener import embedded
-from tests.acceptance.board import Board
 from tests.acceptance.test_cluster import created, writing
 from tests.client import Message
 from tests.processes import until, wait_until
@@ -47,23 +46,9 @@ def start_redis(processes_stack: ExitStack) -> Callable[[], RedisServer]:
     return lambda: processes_stack.enter_context(RedisServer())
 
 
-def resync(board: Board, name: str) -> Message:
-    """Wait for the resync of the observer ``name``, for which the promise is ten seconds."""
-    return board.runner.run(
-        board.client.until(lambda m: m.get("action") == "resync" and m["request_id"] == name, timeout=10)
-    )
-
-
-def hears_all_that_is_written_after_the_resync(board: Board, written: list[int]) -> None:
-    """What is committed by now, the client loads."""
-    assert resync(board, "tasks")["data"] == {"reason": "channel_layer", "model": "testapp.Task"}
-    loaded = len(written)
-    wait_until(lambda: len(written) >= loaded + 50)
-    expected = written[loaded:]
-    assert set(expected) <= set(created(board))
-
-
-def test_a_redis_that_is_emptied_is_a_resync(transactional_db, start_redis, start_asgi_server, open_board, test_pg):
+def test_what_a_redis_that_is_emptied_has_lost_comes_all_the_same(
+    transactional_db, start_redis, start_asgi_server, open_board, test_pg
+):
     server = start_redis()
     asgi = start_asgi_server(layers=layers(CORE, server))
     boards = [open_board(asgi), open_board(asgi)]
@@ -71,12 +56,14 @@ def test_a_redis_that_is_emptied_is_a_resync(transactional_db, start_redis, star
         board.subscribe("tasks", "full")
         board.subscribe("by_status", status="todo")
     with writing(test_pg, 1, PAUSE) as written, Redis.from_url(server.url) as client:
+        wait_until(lambda: len(written) >= 50)
         client.flushall()
-        for board in boards:
-            hears_all_that_is_written_after_the_resync(board, written)
-            assert resync(board, "full")["data"]["reason"] == "channel_layer"
-            assert resync(board, "by_status")["data"]["reason"] == "channel_layer"
+        for observer in ("tasks", "full", "by_status"):
+            asgi.wait_for(rf"BoardConsumer.{observer}: the channel layer dropped .* \d+ events are read")
+        after = len(written)
+        wait_until(lambda: len(written) >= after + 50)
     for board in boards:
+        assert created(board) == written
         assert not board.client.take(lambda message: message.get("action") == "resync")
     for observer in ("tasks", "full", "by_status"):
         assert asgi.output.count(f"BoardConsumer.{observer}: the channel layer dropped") == 1
@@ -197,13 +184,13 @@ async def test_memberships_of_the_in_memory_layer_are_renewed(transactional_db, 
     await communicator.disconnect()
 
 
-async def test_an_in_memory_layer_that_was_flushed_is_a_resync(transactional_db, close_connections):
+async def test_what_a_flushed_in_memory_layer_has_lost_comes_all_the_same(transactional_db, close_connections):
     communicator = await subscribed()
     # As it does itself with a channel whose messages nobody read in time.
     get_channel_layer().groups.clear()
-    await Task.objects.acreate(title="lost")
+    task = await Task.objects.acreate(title="lost")
     message = await communicator.receive_json_from(timeout=20)
-    assert (message["action"], message["data"]["reason"]) == ("resync", "channel_layer")
+    assert (message["action"], message["body"]) == ("create", {"pk": task.pk})
     await hears_live(communicator)
     await communicator.disconnect()
 
