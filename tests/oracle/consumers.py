@@ -32,21 +32,22 @@ class OracleConsumer(GenericAsyncAPIConsumer):
     """Each event goes to each request id that subscribed to its group."""
 
     async def tell(
-        self, body: Any, action: str, subscribing_request_ids: list[str], change_id: int, **kwargs: Any
+        self, body: Any, cursor: str, action: str, subscribing_request_ids: list[str], change_id: int, **kwargs: Any
     ) -> None:
         """Send an event."""
+        event = {"action": action, "body": body, "change_id": change_id, "cursor": cursor}
         for request_id in subscribing_request_ids:
-            await self.send_json({"mirror": request_id, "action": action, "body": body, "change_id": change_id})
+            await self.send_json({"mirror": request_id, **event})
 
     @model_observer(Task, serializer_class=TaskSerializer)
-    async def all_tasks(self, message: Any, **kwargs: Any) -> None:
+    async def all_tasks(self, message: Any, cursor: str, **kwargs: Any) -> None:
         """The rows as the log has them."""
-        await self.tell(message, **kwargs)
+        await self.tell(message, cursor, **kwargs)
 
     @model_observer(Task, serializer_class=TaskSerializer)
-    async def lane(self, message: Any, **kwargs: Any) -> None:
+    async def lane(self, message: Any, cursor: str, **kwargs: Any) -> None:
         """Rows enter and leave its groups."""
-        await self.tell(message, **kwargs)
+        await self.tell(message, cursor, **kwargs)
 
     @lane.groups_for_signal
     def lane(self, instance: Task, **kwargs: Any):
@@ -57,9 +58,9 @@ class OracleConsumer(GenericAsyncAPIConsumer):
         yield f"status__{group}"
 
     @model_observer(Task, serializer_class=TaskSerializer)
-    async def own(self, message: Any, **kwargs: Any) -> None:
+    async def own(self, message: Any, cursor: str, **kwargs: Any) -> None:
         """Each client has a group of its own."""
-        await self.tell(message, **kwargs)
+        await self.tell(message, cursor, **kwargs)
 
     @own.groups_for_signal
     def own(self, instance: Task, **kwargs: Any):
@@ -70,14 +71,14 @@ class OracleConsumer(GenericAsyncAPIConsumer):
         yield f"own__{group}"
 
     @model_observer(Task, serializer_class=LabelledSerializer, many_to_many=True)
-    async def labelled(self, message: Any, **kwargs: Any) -> None:
+    async def labelled(self, message: Any, cursor: str, **kwargs: Any) -> None:
         """Its serializer asks the database."""
-        await self.tell(message, **kwargs)
+        await self.tell(message, cursor, **kwargs)
 
     @model_observer(Project, serializer_class=ProjectSerializer)
-    async def all_projects(self, message: Any, **kwargs: Any) -> None:
+    async def all_projects(self, message: Any, cursor: str, **kwargs: Any) -> None:
         """The parents."""
-        await self.tell(message, **kwargs)
+        await self.tell(message, cursor, **kwargs)
 
     @action()
     async def subscribe(self, observer: str, request_id: Any = None, **kwargs: Any) -> tuple[None, int]:

@@ -67,7 +67,7 @@ class Oracle(RuleBasedStateMachine):
         self.broken = 0
         self.tally.add("runs", "runs")
         self._empty()
-        self.replica = Replica(self.world.url, self.world.load, self.tally)
+        self.replica = Replica(self.world.url, self.world.read, self.tally)
         self.visitors = Visitors(self.world.url, self.tally)
         self.replica.open()
 
@@ -208,6 +208,22 @@ class Oracle(RuleBasedStateMachine):
         self.story.append(Step(f"{number} clients vanish, if so many are there", ""))
         self.visitors.vanish(number)
 
+    @rule(cut=st.booleans())
+    def leave(self, cut: bool) -> None:
+        """The client sleeps, or its connection ends."""
+        self.story.append(Step("the client's connection is cut" if cut else "the client sleeps", ""))
+        self.tally.add("absences", "whose connection was cut" if cut else "that slept")
+        if cut:
+            self.replica.cut()
+        else:
+            self.replica.sleep()
+
+    @rule()
+    def wake(self) -> None:
+        """The client goes on."""
+        self.story.append(Step("the client is awake", ""))
+        self.replica.wake()
+
     # What must hold.
 
     def teardown(self) -> None:
@@ -239,6 +255,7 @@ class Oracle(RuleBasedStateMachine):
 
     def _settle(self) -> None:
         """Wait until the copies are right, and write nothing meanwhile: it must not need a later change."""
+        self.replica.wake()
         try:
             differences = self._wait_until_right(self.patience)
         except psycopg.errors.LockNotAvailable:

@@ -1,10 +1,12 @@
-"""A client that folds events into a copy of what it subscribed to, and loads again when it is told to."""
+"""A client that folds events into a copy of what it subscribed to; it resumes, and loads again when it has to."""
 
 import json
+import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
@@ -12,19 +14,37 @@ from websockets.sync.client import ClientConnection, connect
 from tests.oracle.tables import QUERIES, Rows, subscription
 from tests.oracle.tally import Tally
 
-Load = Callable[[str], Rows]
+#: Runs a query, and gives the cursor that continues it too.
+Load = Callable[[str], tuple[str, Rows]]
+
+#: What a client may be told to load again for, since a change that was delivered or lost is told otherwise.
+REASONS = frozenset({"truncate", "unreadable"})
+
+#: Bytes that the kernel holds for a client that sleeps, so that its inbox is full before long.
+_BUFFER = 16_384
+
+
+def unexplained(reason: str) -> str | None:
+    """What is wrong with a resync; None where nothing is."""
+    return None if reason in REASONS else f"a resync that nothing explains: {reason}"
 
 
 class Mirror:
     """The copy of one subscription.
 
-    Folding is idempotent, because events may come again; and a copy that was loaded while older events were on their
-    way is right again when the last of them has come.
+    Folding is idempotent, because events come again where a leader was killed.
+
+    Attributes:
+        rows: The copy.
+        cursor: That of the last event; None where it has to be loaded.
+        is_current: Whether the subscription that continues it was made; until then, events are those of another one.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.rows: Rows = {}
+        self.cursor: str | None = None
+        self.is_current = False
         self.heard: set[tuple[int, str, int]] = set()
 
     def fold(self, event: dict[str, Any]) -> bool:
@@ -36,6 +56,7 @@ class Mirror:
             self.rows.pop(body["id"], None)
         else:
             self.rows[body["id"]] = body
+        self.cursor = event["cursor"]
         heard = (event["change_id"], action, body["id"])
         again = heard in self.heard
         self.heard.add(heard)
@@ -45,11 +66,12 @@ class Mirror:
 class Replica:
     """One WebSocket with a subscription to each observer, read by a thread.
 
-    It does as a page in a browser does: where the connection ends, it connects, subscribes and loads again.
+    It does as a page in a browser does: where the connection ends, it connects, and subscribes behind the last event
+    that it has. Now and then it sleeps.
 
     Args:
         url: Of the consumer.
-        load: Runs a query of a mirror, for as long as it takes until the server answers.
+        load: Runs a query of a mirror, for as long as it takes until the server answers, and gives its cursor too.
         tally: Counts events.
     """
 
@@ -61,6 +83,8 @@ class Replica:
         self._tally = tally
         self._lock = threading.Lock()
         self._closing = threading.Event()
+        self._awake = threading.Event()
+        self._awake.set()
         self._connection = self._connect()
         self._loaded: set[str] = set()
         self._complete = threading.Event()
@@ -76,8 +100,22 @@ class Replica:
     def close(self) -> None:
         """Close the connection."""
         self._closing.set()
+        self._awake.set()
         self._connection.close()
         self._thread.join()
+
+    def sleep(self) -> None:
+        """Read nothing, until it is woken."""
+        self._awake.clear()
+
+    def wake(self) -> None:
+        """Go on reading."""
+        self._awake.set()
+
+    def cut(self) -> None:
+        """End the connection, as a phone does in a tunnel."""
+        with suppress(OSError):  # it has ended already
+            self._connection.socket.shutdown(socket.SHUT_RDWR)
 
     def rows(self, name: str) -> Rows:
         """A copy of a copy."""
@@ -85,22 +123,37 @@ class Replica:
             return dict(self.mirrors[name].rows)
 
     def _connect(self) -> ClientConnection:
-        return connect(self._url, max_size=None, open_timeout=20, close_timeout=2)
+        place = urlsplit(self._url)
+        plain = socket.socket()
+        try:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+            plain.connect((place.hostname, place.port))
+            return connect(self._url, sock=plain, max_size=None, open_timeout=20, close_timeout=2)
+        except BaseException:
+            plain.close()
+            raise
 
     def _subscribe(self) -> None:
         self._loaded.clear()
         for name in self.mirrors:
-            self._connection.send(json.dumps({**subscription(name), "request_id": name}))
+            self._ask(name)
 
-    def _reload(self, name: str) -> None:
-        rows = self._load(QUERIES[name])  # which may have to wait for a transaction that has TRUNCATEd
-        with self._lock:
-            self.mirrors[name].rows = rows
+    def _ask(self, name: str) -> None:
+        """Subscribe behind what the copy has; where it has nothing that can be continued, load it before."""
+        mirror = self.mirrors[name]
+        mirror.is_current = False
+        self._tally.add("subscriptions", "behind a list" if mirror.cursor is None else "behind an event")
+        if mirror.cursor is None:
+            cursor, rows = self._load(QUERIES[name])  # which may have to wait for a transaction that has TRUNCATEd
+            with self._lock:
+                mirror.cursor, mirror.rows = cursor, rows
+        self._connection.send(json.dumps({**subscription(name), "since": mirror.cursor, "request_id": name}))
 
     def _read(self) -> None:
         while True:
             try:
                 for text in self._connection:
+                    self._awake.wait()
                     self._take(json.loads(text))
             except ConnectionClosed:
                 pass
@@ -124,20 +177,34 @@ class Replica:
 
     def _take(self, message: dict[str, Any]) -> None:
         if (name := message.get("mirror")) is not None:
+            if not self.mirrors[name].is_current:
+                return
             with self._lock:
                 again = self.mirrors[name].fold(message)
             self._tally.add("events", message["action"])
             if again:
                 self._tally.add("events that came again", message["action"])
-        elif message["action"] == "resync":
+            return
+        name, status = message["request_id"], message["response_status"]
+        if message["action"] == "resync":
             self._tally.add("resyncs", message["data"]["reason"])
-            self._reload(message["request_id"])
+            if (wrong := unexplained(message["data"]["reason"])) is not None:
+                raise AssertionError(f"{wrong}, of {name}")
+            self._load_again(name)
         elif message["action"] == "subscribe":
-            if message["response_status"] != 201:
+            if status == 410:
+                self._tally.add("subscriptions", "behind what had expired")
+                self._load_again(name)
+                return
+            if status != 201:
                 raise AssertionError(f"a subscription was refused: {message}")
-            self._reload(message["request_id"])  # what commits between the two comes as well
-            self._loaded.add(message["request_id"])
+            self.mirrors[name].is_current = True
+            self._loaded.add(name)
             if self._loaded == self.mirrors.keys():
                 self._complete.set()
         else:
             raise AssertionError(f"no message that anybody asked for: {message}")
+
+    def _load_again(self, name: str) -> None:
+        self.mirrors[name].cursor = None
+        self._ask(name)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
+from tests.oracle.replica import unexplained
 from tests.oracle.tables import OWN, QUERIES, subscription
 from tests.oracle.tally import Tally
 
@@ -166,5 +167,7 @@ class Visitors:
             self._tally.add("events of others", message["action"])
         elif message["action"] == "resync":
             self._tally.add("resyncs of others", message["data"]["reason"])
+            if (wrong := unexplained(message["data"]["reason"])) is not None:
+                raise AssertionError(wrong)
         elif message["action"] != "subscribe" or message["response_status"] != 201:
             raise AssertionError(f"no message that a visitor asked for: {message}")
