@@ -3,6 +3,7 @@
 Playwright's synchronous API runs an event loop in this thread: nothing here is a coroutine or uses the ORM.
 """
 
+import json
 import re
 import shutil
 import signal
@@ -368,6 +369,111 @@ def test_a_truncate_makes_every_tab_load_again(tabs: Tabs) -> None:
         expect(tab.page.get_by_test_id("task")).to_have_count(0)
     tabs.writer.press("reset")
     expect(tabs.reader.page.get_by_test_id("task")).to_have_count(30)
+
+
+# -- a connection that is lost and comes back ----------------------------------------------------------------
+
+
+def _cut(tab: Tab) -> None:
+    tab.page.get_by_test_id("cut").click()
+    expect(tab.page.get_by_test_id("connection")).to_have_attribute("data-state", "cut")
+
+
+def _return(tab: Tab) -> list[dict[str, Any]]:
+    """Presses the button that connects again, and returns the replies to `follow` from then on."""
+    replies = _follows(tab.page)
+    tab.page.get_by_test_id("cut").click()
+    tab.live()
+    return replies
+
+
+def _follows(page: Page) -> list[dict[str, Any]]:
+    """Returns a list that gets the replies to `follow` of the sockets that are opened from now on."""
+    replies: list[dict[str, Any]] = []
+
+    def received(frame: str | bytes) -> None:
+        message = json.loads(frame)
+        if message.get("action") == "follow":
+            replies.append(message)
+
+    page.on("websocket", lambda socket: socket.on("framereceived", received))
+    return replies
+
+
+def _expect_missed(tab: Tab, number: int) -> None:
+    """Waits until the page says that it has caught up on so many changes, and how."""
+    expect(tab.page.get_by_test_id("missed")).to_have_text(f"{number:,} change{'' if number == 1 else 's'}")
+    expect(tab.page.get_by_test_id("away")).to_have_attribute("data-how", "resumed")
+    expect(tab.page.get_by_test_id("away")).to_contain_text("Nothing was loaded again.")
+
+
+def _as_loaded(tab: Tab) -> tuple[dict[int, dict[str, str]], str]:
+    """Returns what a page shows that is loaded now."""
+    page = tab.page.context.new_page()
+    loaded = Tab(page).open(tab.page.url)
+    found = loaded.cards(), loaded.picture()
+    page.close()
+    return found
+
+
+def test_a_tab_whose_connection_was_cut_catches_up_and_says_on_how_much(tabs: Tabs) -> None:
+    before = tabs.reader.cards()
+    tabs.reader.page.evaluate("window.loadedOnce = true")
+    _cut(tabs.reader)
+    created = tabs.writer.press("bulk-create")["pks"]
+    updated = tabs.writer.press("update")["pks"]
+    tabs.writer.press("update")  # the same rows once more: no other event of them
+    (labelled,) = tabs.writer.press("m2m-clear")["pks"]
+    (repainted,) = tabs.writer.press("label")["pks"]
+    (deleted,) = tabs.writer.press("delete")["pks"]
+    tabs.writer.press("rollback")
+    (last,) = tabs.writer.press("create")["pks"]
+    expect(tabs.writer.card(last)).to_be_visible()
+    assert tabs.reader.cards() == before, "the connection is cut"
+
+    replies = _return(tabs.reader)
+    # One for each row, and none for one that came and went.
+    tasks = {*created, *updated, labelled, deleted, last} - ({deleted} - before.keys())
+    _expect_missed(tabs.reader, len(tasks) + 1)
+    tabs.reader.expect_events(len(tasks) + 1)
+    expect(tabs.reader.event("update", "board_label", repainted)).to_have_count(1)
+    (reply,) = replies
+    assert reply["response_status"] == 200
+    assert reply["data"]["rows"] is None, "it has not loaded the list again"
+    assert tabs.reader.page.evaluate("window.loadedOnce"), "nor itself"
+    assert (tabs.reader.cards(), tabs.reader.picture()) == _as_loaded(tabs.reader)
+
+    # And it is live: this is no change that it had missed.
+    (pk,) = tabs.writer.press("create")["pks"]
+    expect(tabs.reader.event("create", "board_task", pk)).to_have_count(1)
+    _expect_missed(tabs.reader, len(tasks) + 1)
+
+
+def test_a_tab_that_was_cut_twice_goes_on_from_where_it_last_was(tabs: Tabs) -> None:
+    _cut(tabs.reader)
+    tabs.writer.press("bulk-create")
+    _return(tabs.reader)
+    _expect_missed(tabs.reader, 5)
+    _cut(tabs.reader)
+    (pk,) = tabs.writer.press("create")["pks"]
+    _return(tabs.reader)
+    _expect_missed(tabs.reader, 1)
+    expect(tabs.reader.card(pk)).to_be_visible()
+    _cut(tabs.reader)
+    _return(tabs.reader)
+    _expect_missed(tabs.reader, 0)
+
+
+def test_a_tab_that_has_missed_too_much_loads_again(tabs: Tabs) -> None:
+    _cut(tabs.reader)
+    tabs.writer.press("bulk-insert")  # 10 000 rows deleted, and as many others created
+    tabs.writer.press("save")
+    replies = _return(tabs.reader)
+    away = tabs.reader.page.get_by_test_id("away")
+    expect(away).to_have_attribute("data-how", "loaded")
+    expect(away).to_contain_text("REPLAY_LIMIT")
+    assert [reply["response_status"] for reply in replies] == [410, 200]
+    assert (tabs.reader.cards(), tabs.reader.picture()) == _as_loaded(tabs.reader)
 
 
 # -- the page as a whole -------------------------------------------------------------------------------------
