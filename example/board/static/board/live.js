@@ -80,9 +80,9 @@ export class Live {
       await this.#readClock(5);
       const { cursors, rows, now: at } = await this.call("follow", { since: this.#cursors });
       // The changes that were missed come behind this reply, and what stands here has run when they do.
-      this.#cursors = cursors;
-      this.#resumedAt = rows ? 0 : parseTime(at);
       if (rows) this.#handlers.load(rows);
+      this.#cursors = cursors; // after the rows: whoever has the cursor has them
+      this.#resumedAt = rows ? 0 : parseTime(at);
       if (this.#lostAt !== null) this.#handlers.back(performance.now() - this.#lostAt, !rows, this.#reason);
       this.#lostAt = null;
       this.#attempt = 0;
@@ -116,7 +116,7 @@ export class Live {
   #receive(socket, message) {
     if (!("response_status" in message)) {
       this.#handlers.change(message, parseTime(message.committed_at) <= this.#resumedAt);
-      this.#cursors[message.table] = message.cursor; // the last of it: whoever has the cursor has the change
+      this.#cursors[message.table] = message.cursor;
     } else if (message.action === "resync") {
       // A TRUNCATE, say, which no event of a row can tell.
       this.#forget(message.data.reason);
