@@ -36,7 +36,7 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
-PATIENCE = 20_000
+PATIENCE = 60_000
 """Milliseconds that a condition in the browser may take."""
 NEXT = {"todo": "doing", "doing": "done", "done": "todo"}
 
