@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from typing import Any
 
-import djcrf_pg
 from channels.db import database_sync_to_async
 from django.db import connection
 from djangochannelsrestframework.consumers import AsyncAPIConsumer
@@ -11,6 +10,7 @@ from djangochannelsrestframework.decorators import action
 from djangochannelsrestframework.observer import model_observer
 from rest_framework.permissions import AllowAny
 
+import djcrf_pg
 from board.models import Cell, Label, Task
 from board.serializers import CellSerializer, LabelSerializer, TaskSerializer
 

