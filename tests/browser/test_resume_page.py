@@ -1,7 +1,7 @@
 """The page on resuming does what it says: its consumer and its script, as they stand there, in a browser.
 
-They are put into the project of the tutorial, which has a PostgreSQL of its own: what is written while the ASGI server is
-down is what the browser has missed.
+They are put into the project of the tutorial, which has a PostgreSQL of its own: what is written while the ASGI
+server is down is what the browser has missed.
 """
 
 import json
