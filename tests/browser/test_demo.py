@@ -466,7 +466,13 @@ def test_a_tab_that_saw_the_events_shows_what_a_newly_loaded_one_shows(tabs: Tab
     assert tabs.writer.picture() == tabs.reader.picture()
 
 
+def test_it_fits_a_window(tabs: Tabs) -> None:
+    _cut(tabs.reader)
+    assert tabs.reader.page.evaluate("document.documentElement.scrollHeight") <= 900
+
+
 def test_it_fits_a_phone(tabs: Tabs) -> None:
+    _cut(tabs.reader)
     tabs.reader.page.set_viewport_size({"width": 390, "height": 844})
     assert tabs.reader.page.evaluate("document.documentElement.scrollWidth") <= 390
 
