@@ -1,62 +1,77 @@
-"""The board's consumer: DCRF as in its documentation, nothing here knows of djcrf_pg."""
+"""The board's consumer: DCRF as in its documentation, and cursors for clients that come back."""
 
 from collections.abc import Iterable
 from typing import Any
 
+from channels.db import database_sync_to_async
 from django.db import connection
+from djangochannelsrestframework.consumers import AsyncAPIConsumer
 from djangochannelsrestframework.decorators import action
-from djangochannelsrestframework.generics import GenericAsyncAPIConsumer
-from djangochannelsrestframework.mixins import ListModelMixin
 from djangochannelsrestframework.observer import model_observer
 from rest_framework.permissions import AllowAny
 
-from board.models import GRID_SIDE, Cell, Label, Task
+import djcrf_pg
+from board.models import Cell, Label, Task
 from board.serializers import CellSerializer, LabelSerializer, TaskSerializer
 
-Reply = tuple[dict[str, Any] | list[Any], int]
+Reply = tuple[dict[str, Any], int]
 
 
-class BoardConsumer(ListModelMixin, GenericAsyncAPIConsumer):
-    """Lists the rows, and forwards every change of a task, a label or a cell to its client.
+class BoardConsumer(AsyncAPIConsumer):
+    """Gives its client the rows, then forwards every change of a task, a label or a cell.
 
-    A client subscribes first and lists afterwards: what commits in between is in both, and nothing is in
-    neither.
+    Each change comes with a cursor. A client that was away gives back the last one of each table, and receives what
+    has changed since instead of all rows.
     """
 
-    queryset = Task.objects.prefetch_related("labels")
-    serializer_class = TaskSerializer
     permission_classes = (AllowAny,)  # a demo without users
 
     @model_observer(Task, serializer_class=TaskSerializer, many_to_many=True)
     async def task_changes(
-        self, message: dict[str, Any], action: str, subscribing_request_ids: Iterable[str] = (), **kwargs: Any
+        self,
+        message: dict[str, Any],
+        action: str,
+        cursor: str,
+        subscribing_request_ids: Iterable[str] = (),
+        **kwargs: Any,
     ) -> None:
         """Forward a change of a task, or of its labels."""
-        await self.forward("board_task", message, action, subscribing_request_ids, **kwargs)
+        await self.forward("board_task", message, action, cursor, subscribing_request_ids, **kwargs)
 
     @model_observer(Label, serializer_class=LabelSerializer)
     async def label_changes(
-        self, message: dict[str, Any], action: str, subscribing_request_ids: Iterable[str] = (), **kwargs: Any
+        self,
+        message: dict[str, Any],
+        action: str,
+        cursor: str,
+        subscribing_request_ids: Iterable[str] = (),
+        **kwargs: Any,
     ) -> None:
         """Forward a change of a label."""
-        await self.forward("board_label", message, action, subscribing_request_ids, **kwargs)
+        await self.forward("board_label", message, action, cursor, subscribing_request_ids, **kwargs)
 
     @model_observer(Cell, serializer_class=CellSerializer)
     async def cell_changes(
-        self, message: dict[str, Any], action: str, subscribing_request_ids: Iterable[str] = (), **kwargs: Any
+        self,
+        message: dict[str, Any],
+        action: str,
+        cursor: str,
+        subscribing_request_ids: Iterable[str] = (),
+        **kwargs: Any,
     ) -> None:
         """Forward a change of a cell."""
-        await self.forward("board_cell", message, action, subscribing_request_ids, **kwargs)
+        await self.forward("board_cell", message, action, cursor, subscribing_request_ids, **kwargs)
 
     async def forward(
-        self, table: str, row: dict[str, Any], action: str, request_ids: Iterable[str], **kwargs: Any
+        self, table: str, row: dict[str, Any], action: str, cursor: str, request_ids: Iterable[str], **kwargs: Any
     ) -> None:
         """Send one change to the client, once per subscription.
 
         Args:
-            table: Name of the table, for the feed.
+            table: Name of the table.
             row: The serialized row.
             action: `create`, `update` or `delete`.
+            cursor: Where a subscription goes on that has this change.
             request_ids: The subscriptions that asked for it.
             **kwargs: What else the observer knows; from a trigger also `committed_at` (ISO 8601).
         """
@@ -66,33 +81,58 @@ class BoardConsumer(ListModelMixin, GenericAsyncAPIConsumer):
                     "event": action,
                     "table": table,
                     "row": row,
+                    "cursor": cursor,
                     "committed_at": kwargs.get("committed_at"),
                     "request_id": request_id,
                 }
             )
 
     @action()
-    async def subscribe(self, request_id: str, **kwargs: Any) -> Reply:
-        """Subscribe to all three tables; once the reply is out, whatever commits arrives."""
-        await self.task_changes.subscribe(request_id=request_id)
-        await self.label_changes.subscribe(request_id=request_id)
-        await self.cell_changes.subscribe(request_id=request_id)
-        return {}, 200
+    async def follow(self, request_id: str, since: dict[str, str] | None = None, **kwargs: Any) -> Reply:
+        """Subscribe to all three tables: behind the client's cursors, or behind the rows that the reply has.
+
+        A cursor that cannot be resumed from is a reply of 400 or 410. The subscriptions before it may stand then, so
+        the client closes the connection and begins anew.
+
+        Args:
+            request_id: Comes back with each change.
+            since: Table to the cursor of its last change that the client has; None to be given the rows.
+            **kwargs: Not used.
+
+        Returns:
+            The cursors, the rows unless there were cursors, and the database's time. What was written before that
+            time, and comes now, is what the client has missed.
+        """
+        rows = None
+        if since is None:
+            cursor, rows = await self.read_board()
+            since = dict.fromkeys(("board_task", "board_label", "board_cell"), cursor)
+        # An empty text is no cursor, so one that is missing is an InvalidCursor, and not a gap.
+        await self.task_changes.subscribe(request_id=request_id, since=since.get("board_task", ""))
+        await self.label_changes.subscribe(request_id=request_id, since=since.get("board_label", ""))
+        await self.cell_changes.subscribe(request_id=request_id, since=since.get("board_cell", ""))
+        return {"cursors": since, "rows": rows, "now": await self.read_clock()}, 200
+
+    @database_sync_to_async
+    def read_board(self) -> tuple[str, dict[str, Any]]:
+        """Read the rows of all three tables in one snapshot, and the cursor behind it."""
+        with djcrf_pg.consistent_read() as cursor:
+            return cursor, {
+                "tasks": TaskSerializer(Task.objects.prefetch_related("labels"), many=True).data,
+                "labels": LabelSerializer(Label.objects.all(), many=True).data,
+                # In a compact form: x, y, value.
+                "cells": list(Cell.objects.values_list("x", "y", "value")),
+            }
 
     @action()
-    def list_labels(self, **kwargs: Any) -> Reply:
-        """List the labels."""
-        return LabelSerializer(Label.objects.all(), many=True).data, 200
-
-    @action()
-    def list_cells(self, **kwargs: Any) -> Reply:
-        """List the grid in a compact form: `[x, y, value]` per cell."""
-        cells = [list(row) for row in Cell.objects.values_list("x", "y", "value")]
-        return {"side": GRID_SIDE, "cells": cells}, 200
-
-    @action()
-    def clock(self, **kwargs: Any) -> Reply:
+    async def clock(self, **kwargs: Any) -> Reply:
         """Tell the database's time, from which the page works out by how much its own clock differs."""
+        return {"now": await self.read_clock()}, 200
+
+    @database_sync_to_async
+    def read_clock(self) -> str:
+        """Read the database's time, ISO 8601."""
         with connection.cursor() as cursor:
             cursor.execute("SELECT clock_timestamp()")
-            return {"now": cursor.fetchone()[0].isoformat()}, 200
+            now: str = cursor.fetchone()[0].isoformat()
+            return now

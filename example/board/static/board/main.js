@@ -3,59 +3,91 @@ import { Feed, describeLabel, describeTask } from "./feed.js";
 import { Grid } from "./grid.js";
 import { Live } from "./live.js";
 import { Metrics } from "./metrics.js";
+import { onNextFrame } from "./schedule.js";
 
 const cards = new Cards();
 const feed = new Feed();
 const grid = new Grid();
 const metrics = new Metrics();
 const board = document.getElementById("board");
+const away = document.getElementById("away");
+const connection = document.getElementById("connection");
+const cut = document.getElementById("cut");
 const lastWrite = document.getElementById("last-write");
 
 /* --- the way in: the WebSocket, from which everything on the board comes */
 
-/** Subscribe first, then list: a change between the two is in both, and applying it twice does no harm. */
-async function load(live) {
-  await live.call("subscribe");
-  await reload(live);
-}
+/** How many changes came while the connection was lost, and were made up for since it is back. */
+let missed = 0;
+const missedText = document.createElement("strong");
+missedText.dataset.testid = "missed";
+const drawMissed = onNextFrame(() => {
+  missedText.dataset.value = missed;
+  missedText.textContent = `${missed.toLocaleString("en")} ${missed === 1 ? "change" : "changes"}`;
+});
 
-/** List alone: after a TRUNCATE, say, which no event of a row can tell, the subscriptions are still there. */
-async function reload(live) {
-  const [tasks, labels, cells] = [await live.call("list"), await live.call("list_labels"), await live.call("list_cells")];
+function load({ tasks, labels, cells }) {
   cards.load(tasks, labels);
   grid.load(cells);
 }
 
-function change({ event: action, table, row, committed_at: committedAt }) {
+function change({ event: action, table, row, committed_at: committedAt }, wasMissed) {
   const ms = live.since(committedAt);
+  if (wasMissed) {
+    missed++;
+    drawMissed();
+  }
+  // What waited for this page says nothing of how long changes take.
+  const sample = wasMissed ? null : ms;
   if (table === "board_cell") {
     metrics.count();
-    grid.change(action, row, ms);
+    grid.change(action, row, sample);
     feed.addCell(action, ms);
     return;
   }
-  metrics.count(ms);
+  metrics.count(sample);
   let summary;
   if (table === "board_label") summary = describeLabel(action, cards.changeLabel(action, row), row);
   else summary = describeTask(action, cards.changeTask(action, row), row, cards.labels);
   feed.add({ action, table, pk: row.id, ms, summary });
 }
 
-function state(name, text) {
-  document.getElementById("connection").dataset.state = name;
-  document.getElementById("connection-text").textContent = name === "connecting" ? "Connecting" : text;
+function state(name, text, problem = "") {
+  connection.dataset.state = name;
+  document.getElementById("connection-text").textContent = text;
   board.dataset.ready = name === "live";
-  const banner = document.getElementById("banner");
+  cut.textContent = name === "cut" ? "Connect again" : "Cut the connection";
+  if (name === "cut") say("cut", "The connection is cut. Changes go on, and this tab receives none of them.");
   // An error of the server stays in sight until the board is live again.
+  const banner = document.getElementById("banner");
   if (name === "live") banner.hidden = true;
-  if (name === "connecting" && text !== "Connecting") {
-    banner.textContent = text;
+  if (problem) {
+    banner.textContent = problem;
     banner.hidden = false;
   }
 }
 
-const live = new Live(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws/board/`, { load, reload, change, state });
+/** Say what the page has done since the connection is back: caught up, or loaded everything again. */
+function back(ms, resumed, reason) {
+  const after = `Back after ${(ms / 1000).toFixed(1)} s`;
+  if (resumed) {
+    missed = 0;
+    say("resumed", `${after}: caught up on `, missedText, ", one for each row. Nothing was loaded again.");
+    drawMissed();
+  } else {
+    say("loaded", `${after}: everything was loaded again (${reason}).`);
+  }
+}
+
+function say(how, ...words) {
+  away.dataset.how = how;
+  away.replaceChildren(...words);
+  away.hidden = false;
+}
+
+const live = new Live(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws/board/`, { load, change, state, back });
 live.connect();
+cut.addEventListener("click", () => (connection.dataset.state === "cut" ? live.connect() : live.cut()));
 
 /* --- the way out: plain HTTP */
 
