@@ -26,6 +26,7 @@ ROWS = 100_000
 TABLES = (
     *("plain", "captured", "signalled", "notified", "published"),
     *("serialized", "custom", "documented", "grouped", "crowded"),
+    *("resumed", "followed"),
 )
 
 #: As a server would be set up; the disk is waited for. Nothing of the server's own may fall into one turn and not into

@@ -1,0 +1,65 @@
+"""A replay in a log with many rows, beside the same in one with few.
+
+The rows are delivered, of a thousand transactions before the cursor of the client, and analyzed. Times are from the
+subscription of one client to the last frame.
+"""
+
+import statistics
+from collections.abc import Iterator
+
+from benchmarks import runner
+from benchmarks.runner import Bench, Goal, Result
+from benchmarks.servers import Lab, quiet
+
+FEW = 10_000
+
+#: Transactions that the rows are of.
+TRANSACTIONS = 1_000
+
+#: Replays of a turn; the median counts.
+REPEATED = 7
+
+
+def run(bench: Bench) -> Iterator[Result]:
+    """Measure milliseconds."""
+    lab, many = bench.lab, bench.choose(50_000, 1_000_000, 10_000_000)
+    counts = bench.choose((20,), (100, 5_000))
+    found: dict[tuple[int, int], list[float]] = {(size, count): [] for size in (FEW, many) for count in counts}
+    env = {"BENCH_GROUPS": "1", "settings": {"LOG_MAX_ROWS": 100_000_000, "LOG_MAX_BYTES": 2**40}}
+    with lab.web(**env) as web, lab.worker() as writer, lab.worker() as load:
+        url = web.consumer_url("bench")
+        for _ in range(min(2, bench.rounds)):
+            for size in (FEW, many):
+                _fill(lab, size)
+                with lab.listener(**env) as listener:
+                    for count in counts:
+                        cursor = load.ask("load", call="cursor", url=url, name="resumed")
+                        writer.ask("update", table="resumed", count=count)
+                        quiet(listener)
+                        times = []
+                        arguments = {"name": "resumed", "groups": [None], "cursors": [cursor], "count": count}
+                        for _ in range(REPEATED):
+                            [[connected, _, last]] = load.ask("load", call="come_back", urls=[url], **arguments)
+                            load.ask("load", call="vanish")
+                            times.append(1000 * (last - connected))
+                        found[size, count].append(statistics.median(times))
+    for count in counts:
+        title, goal = f"{count} events, {many} rows in the log", Goal("≤", 1.2)
+        reference = (f"{FEW} rows", found[FEW, count])
+        yield Result("old-log", title, runner.OURS, found[many, count], "ms", *reference, goal)
+
+
+def _fill(lab: Lab, rows: int) -> None:
+    """Put rows into the log that are delivered already."""
+    lab.db.execute("TRUNCATE djcrf_pg_change")
+    # Each statement of this connection is a transaction: their ids are given out first.
+    lab.db.execute(
+        "INSERT INTO djcrf_pg_change (xid, relation, op, old, new) "
+        "SELECT (pg_current_xact_id()::text::bigint - %s + i * %s / %s)::text::xid8, 'bench_plain'::regclass, 'U', "
+        """'{"id": 1}', '{"id": 1}' FROM generate_series(1, %s::bigint) AS i""",
+        [TRANSACTIONS, TRANSACTIONS, rows, rows],
+    )
+    lab.db.execute("DELETE FROM djcrf_pg_cursor")
+    lab.db.execute("INSERT INTO djcrf_pg_cursor (name, snapshot, term) VALUES ('leader', pg_current_snapshot(), 1)")
+    lab.settle("plain", "resumed")
+    lab.db.execute("ANALYZE djcrf_pg_change")
