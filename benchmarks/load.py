@@ -235,8 +235,14 @@ class Load:
         self._clients = []
 
     def come_back(
-        self, urls: Sequence[str], name: str, groups: Sequence[int | None], cursors: Sequence[str], count: int
-    ) -> list[tuple[float, float, float]]:
+        self,
+        urls: Sequence[str],
+        name: str,
+        groups: Sequence[int | None],
+        cursors: Sequence[str],
+        count: int,
+        timeout: float = 120,
+    ) -> list[tuple[float, float, float] | None]:
         """Have a client for each cursor connect and resume, all at once, and wait for so many events at each.
 
         Args:
@@ -245,9 +251,11 @@ class Load:
             groups: Their groups, in turns.
             cursors: Theirs.
             count: Events of each.
+            timeout: Seconds that all have.
 
         Returns:
-            For each client, when it was connected, when it had its first frame, and when its last one.
+            For each client, when it was connected, when it had its first frame, and when its last one; None where it
+            had not all in time.
         """
         self._heard = []
         complete = [asyncio.Event() for _ in cursors]
@@ -268,15 +276,19 @@ class Load:
             await complete[number].wait()
             return connected, frames[number][0], frames[number][-1]
 
-        async def come_all() -> list[tuple[float, float, float]]:
-            async with asyncio.timeout(300):
-                return await asyncio.gather(*(come(number, cursor) for number, cursor in enumerate(cursors)))
+        async def come_all() -> list[tuple[float, float, float] | None]:
+            tasks = [asyncio.create_task(come(number, cursor)) for number, cursor in enumerate(cursors)]
+            _, late = await asyncio.wait(tasks, timeout=timeout)
+            for task in late:
+                task.cancel()
+            return [None if task in late else task.result() for task in tasks]
 
         self._clients = [None] * len(cursors)  # type: ignore[list-item]
         found = self._run(come_all())
+        self._clients = [client for client in self._clients if client is not None]
         events, resyncs = self._read()
-        if resyncs or len({event[1:] for event in events}) != count * len(cursors):
-            raise RuntimeError(f"{len(events)} events and {resyncs} resyncs for {count} at {len(cursors)} clients")
+        if resyncs or len(events) != len({event[1:] for event in events}):
+            raise RuntimeError(f"{len(events)} events for {count} at {len(cursors)} clients, and {resyncs} resyncs")
         return found
 
     def churn(self, url: str, count: int, name: str, groups: Sequence[int | None], stay: float) -> None:

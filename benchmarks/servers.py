@@ -87,7 +87,7 @@ class Worker:
             raise RuntimeError(f"the worker ended with {self._process.wait()} at {command} {arguments}")
         answer = json.loads(line)
         if "error" in answer:
-            raise RuntimeError(f"worker, {command} {arguments}: {answer['error']}")
+            raise RuntimeError(f"worker, {command} {str(arguments)[:300]}: {answer['error']}")
         return answer["answer"]
 
     def __enter__(self) -> Self:

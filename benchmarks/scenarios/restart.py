@@ -17,12 +17,15 @@ from typing import Any
 from benchmarks import runner
 from benchmarks.runner import Bench, Goal, Result
 from benchmarks.scenarios.latency import percentile
-from benchmarks.servers import Worker, quiet
+from benchmarks.servers import Worker, cpu, quiet
 
 #: Saves a second of each writer, and seconds of that.
 RATE, WRITING = 100, 10
 
 TABLES = ("captured", "plain")
+
+#: Seconds that the clients have; who has not all by then counts with as many.
+PATIENCE = 120
 
 
 def run(bench: Bench) -> Iterator[Result]:
@@ -33,61 +36,70 @@ def run(bench: Bench) -> Iterator[Result]:
 
 
 def _restart(bench: Bench, clients: int, groups: int, changes: int) -> Iterator[Result]:
-    lab, rows, env = bench.lab, groups * changes, {"BENCH_GROUPS": str(groups)}
+    lab, env, seconds = bench.lab, {"BENCH_GROUPS": str(groups)}, bench.choose(1, WRITING)
+    numbers = [number % groups for number in range(clients)]
     times: dict[float, list[float]] = {0.5: [], 0.95: [], 1: []}
-    plain: list[float] = []
+    without: list[float] = []
+    used: list[float] = []
+    took: list[float] = []
+    late = 0
     before: dict[str, list[float]] = {table: [] for table in TABLES}
     meanwhile: dict[str, list[float]] = {table: [] for table in TABLES}
     for _ in range(min(2, bench.rounds)):
         lab.forget()
         with ExitStack() as stack:
             listener = stack.enter_context(lab.listener(**env))
-            writer, load, *writers = (stack.enter_context(lab.worker()) for _ in range(4))
-            with ExitStack() as servers:
-                webs = [servers.enter_context(lab.web(**env)) for _ in range(2)]
-                numbers = [number % groups for number in range(clients)]
+            writer, load, *writers = (stack.enter_context(lab.worker()) for _ in range(2 + len(TABLES)))
+            with ExitStack() as first:
+                webs = [first.enter_context(lab.web(**env)) for _ in range(2)]
                 begin = time.monotonic()
                 for web in webs:
                     load.ask("load", call="open", url=web.consumer_url("bench"), count=clients // 2)
                 load.ask("load", call="subscribe", name="resumed", groups=numbers)
-                plain.append(time.monotonic() - begin)
+                without.append(time.monotonic() - begin)
                 load.ask("load", call="expect")
                 writer.ask("update", table="resumed", count=groups)
                 load.ask("load", call="done", count=clients, timeout=60)
                 cursors = load.ask("load", call="cursors")
                 for each in (listener, *webs):
                     quiet(each)
-                seconds = bench.choose(1, WRITING)
                 for table, saves in _write(writers, seconds).items():
-                    before[table].append(percentile([end - begin for _, begin, end in saves], 0.99))
+                    before[table].append(1000 * percentile([end - begin for _, begin, end in saves], 0.99))
             load.ask("load", call="vanish")
-            writer.ask("update", table="resumed", count=rows)
-            urls = [stack.enter_context(lab.web(**env)).consumer_url("bench") for _ in range(2)]
-            quiet(listener)
-            arguments = {"name": "resumed", "groups": numbers, "cursors": cursors, "count": changes}
+            writer.ask("update", table="resumed", count=groups * changes)
+            webs = [stack.enter_context(lab.web(**env)) for _ in range(2)]
+            for each in (listener, *webs):
+                quiet(each)
+            asked = {"name": "resumed", "groups": numbers, "cursors": cursors, "count": changes, "timeout": PATIENCE}
+            urls = [web.consumer_url("bench") for web in webs]
+            work = sum(map(cpu, webs))
             with ThreadPoolExecutor(1) as thread:
-                began = time.monotonic()
-                coming = thread.submit(load.ask, "load", call="come_back", urls=urls, **arguments)
+                begin = time.monotonic()
+                coming = thread.submit(load.ask, "load", call="come_back", urls=urls, **asked)
                 written = _write(writers, seconds)
                 came = coming.result()
-            lasts = [last for _, _, last in came]
+            lasts = [PATIENCE if one is None else one[2] - begin for one in came]
+            late += sum(one is None for one in came)
+            used.append(sum(map(cpu, webs)) - work)
+            took.append(max(lasts))
             for share, theirs in times.items():
-                theirs.append(percentile(lasts, share) - began)
+                theirs.append(percentile(lasts, share))
             for table, saves in written.items():
-                took = [end - begin for _, begin, end in saves if begin < max(lasts)]
-                meanwhile[table].append(percentile(took, 0.99))
-    title = f"{clients} clients in {groups} groups come back, {changes} changes each"
-    without = ("to connect and subscribe without a cursor", plain)
+                end = begin + max(lasts)
+                found = [after - start for _, start, after in saves if start < end]
+                meanwhile[table].append(1000 * percentile(found, 0.99))
+    title = f"{clients} clients in {groups} group{'s' * (groups > 1)} come back, {changes} changes each"
+    note = f"{late} had not all after {PATIENCE} s" if late else ""
     for share, theirs in times.items():
         what = f"{title}: the last one has all" if share == 1 else f"{title}, p{100 * share:.0f}"
         goal = Goal("≤", 10, "figure") if share == 1 else None
-        yield Result("restart", what, runner.OURS, theirs, "s", *without, goal)
+        reference = "to connect and subscribe without a cursor"
+        yield Result("restart", what, runner.OURS, theirs, "s", reference, without, goal, note)
+    yield Result("restart", f"{title}: CPU of both servers", runner.OURS, used, "s", "the whole", took)
     for table, who in (("captured", "an observed table"), ("plain", "a table that nobody observes")):
         what = f"{title}: `save()` to {who} meanwhile, p99"
-        goal = Goal("≤", 1.5) if table == "captured" else None
-        figures, others = ([1000 * one for one in ones[table]] for ones in (meanwhile, before))
-        subject = runner.OURS if table == "captured" else runner.FLOOR
-        yield Result("restart", what, subject, figures, "ms", "before", others, goal)
+        goal, whose = (Goal("≤", 1.5), runner.OURS) if table == "captured" else (None, runner.FLOOR)
+        yield Result("restart", what, whose, meanwhile[table], "ms", "before", before[table], goal)
 
 
 def _write(writers: list[Worker], seconds: float) -> dict[str, list[tuple[int, float, float]]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from benchmarks import runner
 from benchmarks.runner import Bench, Goal, Result
-from benchmarks.servers import quiet
+from benchmarks.servers import cpu, quiet
 
 LIVE = "the same events live"
 FLAVOURS = {
@@ -26,6 +26,7 @@ def run(bench: Bench) -> Iterator[Result]:
     env = {"BENCH_GROUPS": "1"}
     found: dict[str, list[float]] = {name: [] for name in FLAVOURS}
     live: dict[str, list[float]] = {name: [] for name in FLAVOURS}
+    used: dict[str, list[float]] = {name: [] for name in FLAVOURS}
     times: dict[int, list[float]] = {1: [], bench.choose(1_000, 100_000): []}
     with (
         lab.listener(**env) as listener,
@@ -54,8 +55,10 @@ def run(bench: Bench) -> Iterator[Result]:
                 _, committed = writer.ask("update", table=name, count=count)
                 last = load.ask("load", call="done", count=count, timeout=120)["last"]
                 load.ask("load", call="vanish")
+                work = cpu(web)
                 took = resume(name, cursor, count)
                 if number:
+                    used[name].append(count / (cpu(web) - work))
                     live[name].append(count / (last - committed))
                     found[name].append(count / took)
         for _ in range(min(2, bench.rounds)):
@@ -67,6 +70,8 @@ def run(bench: Bench) -> Iterator[Result]:
     for name, what in FLAVOURS.items():
         title, goal = f"{count} events, {what}", Goal("≥", 5_000, "figure")
         yield Result("resume", title, runner.OURS, found[name], "events/s", LIVE, live[name], goal)
+        what, wall = f"{title}: for each second of the server's CPU", ("for each second", found[name])
+        yield Result("resume", what, runner.OURS, used[name], "events", *wall)
     (once, few), (often, many) = times.items()
     title = f"a row that was updated {often} times is one event"
     yield Result("resume", title, runner.OURS, many, "ms", f"{once} time", few)
