@@ -155,6 +155,8 @@ class Lab:
             self.db.execute("SET session_replication_role = replica")
             for table in TABLES:
                 self.db.execute(FILL.format(table, ROWS).encode())
+            # Of a session in that role the log and the cursor take nothing.
+            self.db.execute("RESET session_replication_role")
             self.db.execute(NOTIFY.encode())
             self.settle()
         except BaseException:
