@@ -63,13 +63,14 @@ class Client(asyncio.Protocol):
         self._transport.write(_HANDSHAKE.format(path=parts.path, host=parts.netloc).encode())
         await self.opened
 
-    async def call(self, action: str, **arguments: Any) -> None:
-        """Call an action and wait for its reply."""
+    async def call(self, action: str, **arguments: Any) -> Any:
+        """Call an action, wait for its reply, and return its data."""
         self._reply = asyncio.get_running_loop().create_future()
         self._send(_TEXT, json.dumps({"action": action, "request_id": 1, **arguments}).encode())
         reply = await self._reply
         if reply["response_status"] >= 300:
             raise RuntimeError(f"{action}: {reply}")
+        return reply["data"]
 
     def vanish(self) -> None:
         """Abort the connection without a close frame."""
@@ -204,6 +205,91 @@ class Load:
         """When each event arrived that has one of these keys, and how many seconds after its beginning that was."""
         begin = dict(begins)
         return [(at, at - begin[key]) for at, _, key in self._read()[0] if key in begin]
+
+    def cursor(self, url: str, name: str) -> str:
+        """A cursor of an observer that has seen all that is committed."""
+
+        async def ask() -> Any:
+            client = self._client(url, -1)
+            await client.open()
+            try:
+                return await client.call("cursor", name=name)
+            finally:
+                client.vanish()
+
+        return str(self._run(ask()))
+
+    def cursors(self) -> list[str]:
+        """The cursor of the last event of each client."""
+        found = {number: text for _, number, text in self._heard}
+        return [json.loads(found[number])["cursor"] for number in range(len(self._clients))]
+
+    def vanish(self) -> None:
+        """Have all clients abort their connections."""
+
+        async def abort() -> None:
+            for client in self._clients:
+                client.vanish()
+
+        self._run(abort())
+        self._clients = []
+
+    def come_back(
+        self,
+        urls: Sequence[str],
+        name: str,
+        groups: Sequence[int | None],
+        cursors: Sequence[str],
+        count: int,
+        timeout: float = 120,
+    ) -> list[tuple[float, float, float] | None]:
+        """Have a client for each cursor connect and resume, all at once, and wait for so many events at each.
+
+        Args:
+            urls: The servers; clients connect to them in turns.
+            name: The observer.
+            groups: Their groups, in turns.
+            cursors: Theirs.
+            count: Events of each.
+            timeout: Seconds that all have.
+
+        Returns:
+            For each client, when it was connected, when it had its first frame, and when its last one; None where it
+            had not all in time.
+        """
+        self._heard = []
+        complete = [asyncio.Event() for _ in cursors]
+        frames: list[list[float]] = [[] for _ in cursors]
+
+        async def come(number: int, cursor: str) -> tuple[float, float, float]:
+            def receive(at: float, text: bytes) -> None:
+                self._heard.append((at, number, text))
+                frames[number].append(at)
+                if len(frames[number]) == count:
+                    complete[number].set()
+
+            client = Client(urls[number % len(urls)], receive)
+            await client.open()
+            self._clients[number] = client
+            connected = time.monotonic()
+            await client.call("subscribe", name=name, group=groups[number % len(groups)], since=cursor)
+            await complete[number].wait()
+            return connected, frames[number][0], frames[number][-1]
+
+        async def come_all() -> list[tuple[float, float, float] | None]:
+            tasks = [asyncio.create_task(come(number, cursor)) for number, cursor in enumerate(cursors)]
+            _, late = await asyncio.wait(tasks, timeout=timeout)
+            for task in late:
+                task.cancel()
+            return [None if task in late else task.result() for task in tasks]
+
+        self._clients = [None] * len(cursors)  # type: ignore[list-item]
+        found = self._run(come_all())
+        self._clients = [client for client in self._clients if client is not None]
+        events, resyncs = self._read()
+        if resyncs or len(events) != len({event[1:] for event in events}):
+            raise RuntimeError(f"{len(events)} events for {count} at {len(cursors)} clients, and {resyncs} resyncs")
+        return found
 
     def churn(self, url: str, count: int, name: str, groups: Sequence[int | None], stay: float) -> None:
         """From now on, have so many visitors come, subscribe, stay so many seconds at most, vanish and come again."""

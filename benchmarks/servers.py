@@ -26,6 +26,7 @@ ROWS = 100_000
 TABLES = (
     *("plain", "captured", "signalled", "notified", "published"),
     *("serialized", "custom", "documented", "grouped", "crowded"),
+    *("resumed", "followed"),
 )
 
 #: As a server would be set up; the disk is waited for. Nothing of the server's own may fall into one turn and not into
@@ -86,7 +87,7 @@ class Worker:
             raise RuntimeError(f"the worker ended with {self._process.wait()} at {command} {arguments}")
         answer = json.loads(line)
         if "error" in answer:
-            raise RuntimeError(f"worker, {command} {arguments}: {answer['error']}")
+            raise RuntimeError(f"worker, {command} {str(arguments)[:300]}: {answer['error']}")
         return answer["answer"]
 
     def __enter__(self) -> Self:
@@ -154,6 +155,8 @@ class Lab:
             self.db.execute("SET session_replication_role = replica")
             for table in TABLES:
                 self.db.execute(FILL.format(table, ROWS).encode())
+            # Of a session in that role the log and the cursor take nothing.
+            self.db.execute("RESET session_replication_role")
             self.db.execute(NOTIFY.encode())
             self.settle()
         except BaseException:

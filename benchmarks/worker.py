@@ -68,6 +68,24 @@ def update(table: str, count: int, after: int = 0) -> list[float]:
 
 
 @command
+def update_often(table: str, key: int, count: int) -> None:
+    """Update one row so many times, a hundred to a transaction."""
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute("SET synchronous_commit = off")
+        cursor.execute(
+            f"""DO $$ BEGIN
+                FOR number IN 1..{int(count)} LOOP
+                    UPDATE {_model(table)._meta.db_table} SET n = n + 1 WHERE id = {int(key)};
+                    IF number % 100 = 0 THEN COMMIT; END IF;
+                END LOOP;
+            END $$"""
+        )
+        cursor.execute("RESET synchronous_commit")
+
+
+@command
 def bulk_create(table: str, count: int) -> float:
     """``bulk_create()`` of so many rows, which are deleted afterwards; returns the seconds that it took."""
     from django.db import connection

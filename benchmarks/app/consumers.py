@@ -9,7 +9,18 @@ from djangochannelsrestframework.generics import GenericAsyncAPIConsumer
 from djangochannelsrestframework.observer import model_observer as signal_observer
 from rest_framework.serializers import ModelSerializer
 
-from benchmarks.app.models import Captured, Crowded, Custom, Documented, Grouped, Serialized, Signalled
+from benchmarks.app.models import (
+    Captured,
+    Crowded,
+    Custom,
+    Documented,
+    Followed,
+    Grouped,
+    Narrow,
+    Resumed,
+    Serialized,
+    Signalled,
+)
 from djcrf_pg.observer import model_observer
 
 
@@ -95,13 +106,44 @@ class BenchConsumer(GenericAsyncAPIConsumer):
         for number in range(settings.BENCH_GROUPS) if group is None else [group]:
             yield f"g{number}"
 
+    @model_observer(Resumed)
+    async def resumed(self, message: Any, cursor: str, **kwargs: Any) -> None:
+        """One of many groups, with a cursor."""
+        await self.hear({**message, "cursor": cursor})
+
+    @resumed.groups_for_signal
+    def resumed(self, instance: Resumed, **kwargs: Any):
+        yield f"r{instance.pk % settings.BENCH_GROUPS}"
+
+    @resumed.groups_for_consumer
+    def resumed(self, group: int | None = None, **kwargs: Any):
+        for number in range(settings.BENCH_GROUPS) if group is None else [group]:
+            yield f"r{number}"
+
+    @model_observer(Followed, serializer_class=RowSerializer)
+    async def followed(self, message: Any, cursor: str, **kwargs: Any) -> None:
+        """The whole row, with a cursor."""
+        await self.hear({"pk": message["id"], **message, "cursor": cursor})
+
+    @model_observer(Narrow)
+    async def narrow(self, message: Any, **kwargs: Any) -> None:
+        """For the size of the log alone."""
+
     @action()
     async def subscribe(
-        self, name: str, group: int | None = None, request_id: Any = None, **kwargs: Any
+        self, name: str, group: int | None = None, since: str | None = None, request_id: Any = None, **kwargs: Any
     ) -> tuple[None, int]:
-        """Subscribe to an observer, or to one group of it."""
-        await getattr(self, name).subscribe(**({} if group is None else {"group": group}), request_id=request_id)
+        """Subscribe to an observer, or to one group of it; with a cursor, what it has not seen comes first."""
+        asked: dict[str, Any] = {} if group is None else {"group": group}
+        if since is not None:
+            asked["since"] = since
+        await getattr(self, name).subscribe(**asked, request_id=request_id)
         return None, 201
+
+    @action()
+    async def cursor(self, name: str, **kwargs: Any) -> tuple[str, int]:
+        """A cursor that has seen all that is committed."""
+        return await getattr(self, name).current_cursor(), 200
 
     @action()
     async def listen(self, count: int, events: bool = False, **kwargs: Any) -> tuple[None, int]:

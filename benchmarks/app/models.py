@@ -64,4 +64,25 @@ class Crowded(Row):
     """djcrf_pg with `settings.BENCH_OBSERVERS` observers."""
 
 
-TABLES = (Plain, Captured, Signalled, Notified, Published, Serialized, Custom, Documented, Grouped, Crowded)
+class Resumed(Row):
+    """djcrf_pg with `settings.BENCH_GROUPS` groups and a cursor with each event."""
+
+
+class Followed(Row):
+    """djcrf_pg with `serializer_class` and a cursor with each event."""
+
+
+class Narrow(models.Model):
+    """A row of about 50 bytes."""
+
+    title = models.CharField(max_length=100)
+    n = models.IntegerField(default=0)
+
+    def __str__(self) -> str:
+        return self.title
+
+
+TABLES = (
+    *(Plain, Captured, Signalled, Notified, Published, Serialized),
+    *(Custom, Documented, Grouped, Crowded, Resumed, Followed),
+)

@@ -17,5 +17,9 @@ ALL = (
     "memory",
     "backlog",
     "growth",
+    "resume",
+    "restart",
+    "old_log",
+    "log_size",
     "idle",
 )

@@ -22,9 +22,11 @@ import binascii
 import dataclasses
 import zlib
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import accumulate, chain, islice, pairwise
 from typing import NamedTuple, Self
 
+from django.conf import settings
 from django.core.signing import BadSignature, Signer
 
 from djcrf_pg.changelog.cursor import Position, Snapshot, Span
@@ -37,11 +39,20 @@ MOST = 1_000
 #: Bytes that are signed: three become four characters, and the signature has 44.
 _MOST_BYTES = (MOST - 44) // 4 * 3
 
+#: Bytes that compression is not tried on: each event of those who resume has a cursor.
+_SHORT = 100
+
 _VERSION = 1
 _SALT = "djcrf_pg.cursor"
 
 #: The order of an occurrence's events.
 PHASES = ("delete", "update", "create")
+
+
+@lru_cache(maxsize=1)
+def _signer(key: str) -> Signer:
+    """What signs with a key. Making one reads the settings, which takes as long as a signature."""
+    return Signer(key=key, salt=_SALT)
 
 
 def digest(text: str) -> int:
@@ -144,7 +155,8 @@ class Cursor:
 
     def encode(self) -> str:
         """The signed text."""
-        return Signer(salt=_SALT).sign(base64.urlsafe_b64encode(self._packed()).decode("ascii").rstrip("="))
+        text = base64.urlsafe_b64encode(self._packed()).decode("ascii").rstrip("=")
+        return _signer(settings.SECRET_KEY).sign(text)
 
     def _packed(self) -> bytes:
         """The bytes; where they do not fit, those of a cursor that has seen less."""
@@ -163,8 +175,10 @@ class Cursor:
             id, row, phase, group = self.mark
             numbers += [id, row, phase, group + 1]
         snapshots = [last] if target is None else [last, target]
-        packed = _pack(chain([len(numbers)], numbers, *map(_numbers, snapshots)))
-        return bytes([_VERSION]) + min(b"\0" + packed, b"\1" + zlib.compress(packed, 9), key=len)
+        packed = b"\0" + _pack(chain([len(numbers)], numbers, *map(_numbers, snapshots)))
+        if len(packed) > _SHORT:
+            packed = min(packed, b"\1" + zlib.compress(packed[1:], 9), key=len)
+        return bytes([_VERSION]) + packed
 
     @classmethod
     def decode(cls, text: object, history: History, observer: str) -> Self:
