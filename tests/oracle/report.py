@@ -28,14 +28,16 @@ In between, something breaks: the leader's session, its process, its network, th
 
 A client that is subscribed over a WebSocket folds the events into a copy: all rows of a table; the rows of each of
 three groups, which rows enter and leave; those of a group of its own; the labels of each row, from the join table; the
-parents. It knows nothing else. Where it gets a *resync*, it loads its copy again. Where its connection ends, it
-connects, subscribes and loads again, as a page in a browser does: with channels_redis's `core`, consumers end when
-Redis is gone; with its `pubsub` they live on, and have to be told what they missed.
+parents. It knows nothing else. It loads each list with a [cursor](../how-to/resume.md) and subscribes behind it. Now
+and then it sleeps, and its connection is cut; with channels_redis's `core`, consumers end when Redis is gone too. Then
+it connects, and subscribes behind the last event that it has. A *resync* has it load a list again. There is none but
+for a `TRUNCATE` and for rows that cannot be read: whatever layers drop, and whatever an inbox has no room for, comes
+from the log.
 
 Other clients come and vanish beside it, in the same process, $most at a time at most. They subscribe to everything, or
 to a group of their own. Some read slowly and some nothing, until their sockets are full, and then their inboxes, which
-hold $inbox events here. None of them sends a close frame: they reset the connection or just end it, and some do so
-while they subscribe.
+hold $inbox events here. They too get no other resync. None of them sends a close frame: they reset the connection or
+just end it, and some do so while they subscribe.
 
 The channel layer loses messages. `core` has a capacity of $capacity (its default is 100), and receives more than that
 while the process of the clients is stopped. The *lossy* layers drop $share % of all messages to groups, heartbeats
@@ -85,7 +87,8 @@ own, or [a model checker](doorbell.md#checked-by-a-model-checker).
 
 It did find faults that nobody had thought of. A leader that was stopped in the middle of sending a question looked
 busy, and no standby took over. And a leader that was behind sent old events to clients that had just loaded newer rows
-after a loss; when a lossy layer dropped the last of them, the clients kept an old row.
+after a loss; when a lossy layer dropped the last of them, the clients kept an old row. And what was lost was first told
+as its net effect: a client that had loaded its list meanwhile was not told of a group that a row had entered and left.
 
 ## Run it
 
@@ -123,6 +126,8 @@ def page(tally: Tally, seconds: float, world: World) -> str:
         "messages that a layer dropped": tally.of("messages dropped").total(),
         "events": tally.of("events").total(),
         "… that came again": tally.of("events that came again").total(),
+        "times that the client slept, or its connection was cut": tally.of("absences").total(),
+        **{f"subscriptions {what}": count for what, count in tally.of("subscriptions").most_common()},
         "resyncs": tally.of("resyncs").total(),
         **{f"… with the reason `{reason}`": count for reason, count in tally.of("resyncs").most_common()},
         "connections of the client that ended": ended["of the client"],
