@@ -4,6 +4,7 @@ import dataclasses
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncpg
@@ -230,6 +231,12 @@ class ChangeLog:
     async def now(self) -> Snapshot:
         """What is committed now."""
         return Snapshot.parse(await self.connection.fetchval(self._sql["now"]))
+
+    async def moment(self) -> tuple[Snapshot, datetime]:
+        """What is committed now, and then what the server's clock says."""
+        row = await self.connection.fetchrow(self._sql["moment"])
+        assert row is not None
+        return Snapshot.parse(row["snapshot"]), row["at"]
 
     async def written(self, position: Position, target: Snapshot) -> dict[int, int]:
         """The tables, by oid, that have changes between a position and a snapshot, each with the id of the last one."""

@@ -34,7 +34,7 @@ class Replayer(Protocol):
     """What reads the log."""
 
     async def replay(
-        self, cursor: Cursor, until: Snapshot, observer: Any, groups: Collection[str], *, lost: int | None
+        self, cursor: Cursor, until: Snapshot, observer: Any, groups: Collection[str], *, lost: int
     ) -> Sequence[Replayed]:
         """See :meth:`djcrf_pg.listener.replay.Replays.replay`."""
 

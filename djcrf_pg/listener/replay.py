@@ -1,25 +1,34 @@
-"""What a client that resumes has not seen: read from the log, told through the same routes and serializers.
+"""What a client has not seen: read from the log, told through the same routes and serializers.
 
 A replay runs in the process of the subscription, which is live already: what commits after its moment waits in the
 inbox. It makes the spans that a cursor leaves (:mod:`djcrf_pg.delivery.resume`), for one observer and the groups that
 are subscribed to now.
+
+When a server starts again, its clients come back at once, and most have the same last message. Those whose cursors are
+in one span share a read: it is made for the groups of all of them, up to a moment after the last of them came, and each
+is given what is behind its own mark.
 """
 
 import asyncio
+import contextvars
+import dataclasses
+import heapq
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from django.db import InterfaceError, OperationalError, connections
 
-from djcrf_pg.changelog.cursor import Snapshot
+from djcrf_pg.changelog.cursor import Snapshot, Span
 from djcrf_pg.changelog.decode import StaleRelation
 from djcrf_pg.changelog.reader import FAILS_AGAIN, ChangeLog
 from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.backoff import Backoff
 from djcrf_pg.delivery.envelope import RESYNC, Event
 from djcrf_pg.delivery.healing import Replayed
+from djcrf_pg.delivery.inbox import Moment
 from djcrf_pg.delivery.protocol import EVERYBODY, Origin
 from djcrf_pg.delivery.resume import Cursor, Mark
 from djcrf_pg.exceptions import CursorExpired
@@ -30,6 +39,12 @@ from djcrf_pg.listener.worker import Worker
 from djcrf_pg.registry import Observed, registry
 from djcrf_pg.routing.events import events
 from djcrf_pg.routing.failed import Failed, resync_event
+
+#: Times ``REPLAY_LIMIT`` that are read for clients that share a read, at most.
+_SHARES = 10
+
+#: Behind all events of a span.
+_LAST = Mark(2**63, 0, 0, 0)
 
 #: Tries of work whose user code finds its database gone while ours is there.
 _TRIES = 3
@@ -53,6 +68,61 @@ class _Groups:
         return True
 
 
+class _Batch:
+    """Clients that share a read.
+
+    Attributes:
+        cursors: Theirs, in one span.
+        groups: Those that any of them is told.
+        task: What reads.
+    """
+
+    task: asyncio.Task[tuple["_Told", Moment]]
+
+    def __init__(self, observer: Observed) -> None:
+        self.observer = observer
+        self.cursors: list[Cursor] = []
+        self.groups: set[str] = set()
+
+
+class _Told:
+    """What was read for a batch.
+
+    Args:
+        spans: The events of each span.
+        first: The first mark of those who share it, if the first span has those behind marks.
+    """
+
+    def __init__(self, spans: Sequence[Sequence[Replayed]], first: Mark | None) -> None:
+        #: Group to its events, each with its place among all, and its mark if it is of the span that some have seen.
+        self._lanes: dict[str, list[tuple[int, Mark | None, Replayed]]] = {}
+        place = 0
+        for number, told in enumerate(spans):
+            for each in told:
+                mark = (_mark_of(each) or _LAST) if first is not None and number == 0 else None
+                self._lanes.setdefault(each[0], []).append((place, mark, each))
+                place += 1
+
+    def of(self, mark: Mark | None, groups: Collection[str], limit: int) -> list[Replayed]:
+        """What comes behind a mark, through some groups.
+
+        Raises:
+            CursorExpired: It is more than the limit, for each group.
+        """
+        lanes = [self._lanes[group] for group in {EVERYBODY, *groups} if group in self._lanes]
+        found = [
+            each for place, its, each in heapq.merge(*lanes, key=itemgetter(0)) if its is None or _is_behind(its, mark)
+        ]
+        if len(found) > limit * max(len(groups), 1):
+            raise CursorExpired("More rows were changed since than DJCRF_PG['REPLAY_LIMIT']: load again.")
+        return found
+
+
+def _is_behind(its: Mark, mark: Mark | None) -> bool:
+    """Whether an event of the span of a cursor comes after its mark; without one all of the span was seen."""
+    return mark is not None and its > mark
+
+
 class Replays:
     """Reads the log of one database for those who resume, over one connection of this event loop.
 
@@ -63,55 +133,95 @@ class Replays:
     def __init__(self, alias: str) -> None:
         self._alias = alias
         self._turn = asyncio.Lock()
+        self._batches: dict[Any, _Batch] = {}
         self._session: Session | None = None
         self._log: ChangeLog | None = None
         self._tables: Tables | None = None
         self._worker: Worker | None = None
 
-    async def replay(
-        self,
-        cursor: Cursor,
-        until: Snapshot,
-        observer: Observed,
-        groups: Collection[str],
-        *,
-        lost: int | None = None,
-    ) -> list[Replayed]:
-        """The events that a cursor has not seen.
+    async def resume(
+        self, cursor: Cursor, observer: Observed, groups: Collection[str]
+    ) -> tuple[list[Replayed], Moment]:
+        """The events that a client's cursor has not seen: one for each row, ``REPLAY_LIMIT`` rows at most.
 
         Args:
             cursor: The cursor.
-            until: The snapshot up to which it is told; what comes after it is live.
             observer: The observer.
             groups: Those of its groups that are told.
-            lost: Of events that were lost on their way, so many changes are told at most, each as it would have come.
-                None for a client that resumes: one event for each row, and ``REPLAY_LIMIT`` rows.
+
+        Returns:
+            The events, and the moment up to which they are told; what comes after it is live.
 
         Raises:
             CursorExpired: They are not to be had any more.
             OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError: The database cannot be asked.
         """
+        key = (observer.address, cursor.history, cursor.span)
+        if (batch := self._batches.get(key)) is None:
+            batch = self._batches[key] = _Batch(observer)
+            # Nothing of the context of whoever came first: the bodies are for others too.
+            batch.task = asyncio.create_task(self._resume(key, batch), context=contextvars.Context())
+        batch.cursors.append(cursor)
+        batch.groups.update(groups)
+        # Whoever is cancelled leaves the others what they wait for.
+        told, moment = await asyncio.shield(batch.task)
+        return told.of(cursor.mark, groups, get_settings().REPLAY_LIMIT), moment
+
+    async def _resume(self, key: Any, batch: "_Batch") -> tuple["_Told", Moment]:
+        async with self._turn:
+            del self._batches[key]  # whoever comes now has a moment of its own
+            log, _ = await self._connected()
+            moment = Moment(*await log.moment())
+            first = min((cursor.mark for cursor in batch.cursors if cursor.mark is not None), default=None)
+            cursor = dataclasses.replace(batch.cursors[0], mark=first)
+            limit = get_settings().REPLAY_LIMIT * min(len(batch.cursors), _SHARES)
+            spans = cursor.spans(moment.snapshot)
+            return _Told(await self._read(cursor, spans, batch.observer, batch.groups, limit), first), moment
+
+    async def replay(
+        self, cursor: Cursor, until: Snapshot, observer: Observed, groups: Collection[str], *, lost: int
+    ) -> list[Replayed]:
+        """Events that were lost on their way: each change, as it would have come.
+
+        Args:
+            cursor: What has been handed over.
+            until: The snapshot up to which they are told.
+            observer: The observer.
+            groups: Those of its groups that are told.
+            lost: So many changes at most.
+
+        Raises:
+            CursorExpired: They are not to be had any more.
+            OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError: The database cannot be asked.
+        """
+        async with self._turn:
+            spans = cursor.spans(until, netted=False)
+            return [each for told in await self._read(cursor, spans, observer, groups, lost) for each in told]
+
+    async def _read(
+        self,
+        cursor: Cursor,
+        spans: Iterable[tuple[Span, Mark | None]],
+        observer: Observed,
+        groups: Collection[str],
+        limit: int,
+    ) -> list[list[Replayed]]:
+        """The events of spans that follow a cursor, of each by itself."""
         # Of those with one identity the newest is told, and it makes the same.
         observer = registry.at(observer.address) or observer
-        limit = get_settings().REPLAY_LIMIT if lost is None else lost
-        async with self._turn:
-            log, tables = await self._connected()
-            told: list[Replayed] = []
-            keys = await self._keys(log, tables, observer)
-            try:
-                for span, mark in cursor.spans(until, netted=lost is None):
-                    origin = Origin(cursor.history, span)
-                    told += await self._span(log, tables, origin, mark, observer, groups, keys, limit)
-            except FAILS_AGAIN as error:
-                raise CursorExpired(
-                    f"Changes that come after the cursor cannot be read ({error}): load again."
-                ) from error
-            # After all is read.
-            if await log.horizon() >= cursor.span.last.xmin:
-                raise CursorExpired("Changes that come after the cursor were deleted from the log: load again.")
-            if len(told) > limit * max(len(groups), 1):
-                raise CursorExpired("More rows were changed since than DJCRF_PG['REPLAY_LIMIT']: load again.")
-            return told
+        log, tables = await self._connected()
+        keys = await self._keys(log, tables, observer)
+        told = []
+        try:
+            for span, mark in spans:
+                origin = Origin(cursor.history, span)
+                told.append(await self._span(log, tables, origin, mark, observer, groups, keys, limit))
+        except FAILS_AGAIN as error:
+            raise CursorExpired(f"Changes that come after the cursor cannot be read ({error}): load again.") from error
+        # After all is read.
+        if await log.horizon() >= cursor.span.last.xmin:
+            raise CursorExpired("Changes that come after the cursor were deleted from the log: load again.")
+        return told
 
     async def failed(self, seconds: float) -> Collection[str]:
         """The addresses of observers that something failed on so lately that a resync for it may have been lost.
@@ -181,7 +291,7 @@ class Replays:
         items, failed = await self._with_database(partial(events, mine, _Groups(groups), origin))
         told = [(group, line, origin) for _, group, line in items]
         if mark is not None:
-            told = [each for each in told if _is_news(each, mark)]
+            told = [each for each in told if (its := _mark_of(each)) is None or its > mark]
         return [*_resyncs_last(told), *_of_failures(failed, observer, origin)]
 
     async def _with_database(self, work: Any) -> Any:
@@ -213,11 +323,11 @@ class Replays:
             await worker.close()
 
 
-def _is_news(replayed: Replayed, mark: Mark) -> bool:
-    """Whether an event comes after a mark; a resync does, for it was sent after events that follow it in the log."""
+def _mark_of(replayed: Replayed) -> Mark | None:
+    """The mark of an event; a resync has none, for it was sent after events that follow it in the log."""
     group, line, _ = replayed
     event = Event(*json.loads(line))
-    return event.action == RESYNC or Mark.of(event.change_id, event.row, event.action, group) > mark
+    return None if event.action == RESYNC else Mark.of(event.change_id, event.row, event.action, group)
 
 
 def _resyncs_last(told: Iterable[Replayed]) -> list[Replayed]:
@@ -227,8 +337,11 @@ def _resyncs_last(told: Iterable[Replayed]) -> list[Replayed]:
     return [*events, *resyncs.values()]
 
 
-def _of_failures(failed: Iterable[Failed], observer: Observed, origin: Origin) -> list[Replayed]:
-    """One resync where groups or serializers failed."""
+def _of_failures(failed: Sequence[Failed], observer: Observed, origin: Origin) -> list[Replayed]:
+    """One resync for each group for which groups or serializers failed, or for all."""
+    found: dict[str, Replayed] = {}
     for each in failed:
-        return [(EVERYBODY, resync_event(observer, each.change.id).encode(), origin)]
-    return []
+        line = resync_event(observer, each.change.id).encode()
+        for group in [EVERYBODY] if each.groups is None else each.groups:
+            found.setdefault(group, (group, line, origin))
+    return [found[EVERYBODY]] if EVERYBODY in found else list(found.values())

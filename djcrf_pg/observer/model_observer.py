@@ -19,7 +19,7 @@ from rest_framework.settings import api_settings
 from djcrf_pg.changelog.reader import CONNECTION_ERRORS
 from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.envelope import Event, load
-from djcrf_pg.delivery.inbox import Subscription
+from djcrf_pg.delivery.inbox import Moment, Subscription
 from djcrf_pg.delivery.protocol import KEY, Origin
 from djcrf_pg.delivery.resume import Cursor
 from djcrf_pg.exceptions import (
@@ -435,8 +435,9 @@ class ModelObserver(DCRFModelObserver):
                     async with subscription.changing:  # else another call may be leaving it
                         await consumer.add_group(group)
             probe = await embedded.ready(alias, self.tables, subscription, names)
+            moment = probe.moment
             if since is not None:
-                replayed = await self._replay(since, probe, names, request_id)
+                replayed, moment = await self._replay(since, probe, names, request_id)
             self._refuse_if_ended(consumer)
         except BaseException:
             if since is not None:
@@ -451,7 +452,7 @@ class ModelObserver(DCRFModelObserver):
             is_alone = since is not None and requests.get(group, {request_id}) == {request_id}
             if is_alone or group not in subscription.since:
                 # Whoever goes on behind a cursor once more is not told again what was on its way before.
-                subscription.since[group] = probe.moment
+                subscription.since[group] = moment
         if since is not None:
             inbox.put_first(subscription, replayed)
             inbox.release()
@@ -459,16 +460,16 @@ class ModelObserver(DCRFModelObserver):
 
     async def _replay(
         self, since: str, probe: Probe, groups: Collection[str], request_id: Any
-    ) -> list[tuple[str, str, Origin]]:
-        """What a cursor has not seen of what had been committed at the answer."""
+    ) -> tuple[list[tuple[str, str, Origin]], Moment]:
+        """What a cursor has not seen; and the moment, after the answer, up to which it is that."""
         cursor = Cursor.decode(since, probe.history, self.address)
         replays = embedded.runtime(router.db_for_write(self.model_cls)).replays
         try:
-            events = await replays.replay(cursor, probe.moment.snapshot, self, groups)
+            events, moment = await replays.resume(cursor, self, groups)
         except CONNECTION_ERRORS as error:
             raise SubscribeError(f"The database cannot be asked for what the cursor has not seen: {error}") from error
         requests = () if request_id is None else (request_id,)
-        return [(group, line, origin._replace(requests=requests)) for group, line, origin in events]
+        return [(group, line, origin._replace(requests=requests)) for group, line, origin in events], moment
 
     def _refuse_if_ended(self, consumer: AsyncAPIConsumer) -> None:
         """Nobody would take such a subscription out of the hub again."""

@@ -278,7 +278,7 @@ async def test_what_is_live_waits_for_what_was_missed(monkeypatch: pytest.Monkey
     await other.begin()
     missed = await make("missed", "as well")
     await other.take(2)  # the leader has sent them
-    replay = Replays.replay
+    replay = Replays.resume
     live: list[Task] = []
 
     async def replay_slowly(replays: Replays, *arguments: Any) -> Any:
@@ -289,7 +289,7 @@ async def test_what_is_live_waits_for_what_was_missed(monkeypatch: pytest.Monkey
             await asyncio.sleep(0)
         return found
 
-    monkeypatch.setattr(Replays, "replay", replay_slowly)
+    monkeypatch.setattr(Replays, "resume", replay_slowly)
     client._socket = WebsocketCommunicator(Resuming.as_asgi(), "/ws/")
     assert (await client._socket.connect(timeout=10))[0]
     call = {"action": "subscribe_beside", "status": "todo", "since": client.cursor, "request_id": "todo"}

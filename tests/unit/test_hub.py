@@ -128,10 +128,9 @@ class Log:
         self.going.set()
 
     async def replay(
-        self, cursor: Cursor, until: Snapshot, observer: Any, groups: Collection[str], *, lost: int | None
+        self, cursor: Cursor, until: Snapshot, observer: Any, groups: Collection[str], *, lost: int
     ) -> list[tuple[str, str, Origin]]:
         """As that of the listener's end, of what was lost."""
-        assert lost is not None
         self.read += 1
         await self.going.wait()
         if self.error is not None:

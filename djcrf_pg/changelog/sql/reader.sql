@@ -65,6 +65,9 @@ ORDER BY id
 -- name: now
 SELECT pg_current_snapshot()::text
 
+-- name: moment
+SELECT pg_current_snapshot()::text AS snapshot, clock_timestamp() AS at
+
 -- name: relations
 -- The columns of tables as the driver would see their types: a domain is its base type. A row of a table that inherits
 -- is a row of all its ancestors, which have fewer columns perhaps; a partition is no such table.
