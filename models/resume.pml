@@ -1,6 +1,6 @@
 /*
- * Resuming and healing, for the model checker spin. docs/explanation/delivery-guarantees.md says what they do and why; what
- * they stand for are djcrf_pg/observer/model_observer.py (the client), djcrf_pg/delivery/hub.py and
+ * Resuming and healing, for the model checker spin. docs/explanation/delivery-guarantees.md says what they do and why;
+ * what they stand for are djcrf_pg/observer/model_observer.py (the client), djcrf_pg/delivery/hub.py and
  * djcrf_pg/delivery/protocol.py (the process), djcrf_pg/listener/replay.py (what is read from the log), and
  * djcrf_pg/listener/dispatch.py (the leader).
  *
@@ -53,7 +53,7 @@
 
 /* The one of a set that comes first. */
 inline first_of(set, change) {
-      d_step {
+    d_step {
         change = 0;
         do
         :: set & BIT(change) -> break
@@ -94,7 +94,8 @@ Inbox inboxes[CLIENTS];
 #define HANDLES(client) (!slow[client] && (REPLAYS(client) || (IS_LIVE(client) && len(inboxes[client].entries) > 0)))
 
 /* What a client does in its turn concerns nobody else, so it is done at once: fewer states. It may be slow all the same,
- * which is to be seen only when its connection breaks. Nor does it matter when the log is read that nothing is deleted from. */
+ * which is to be seen only when its connection breaks. Nor does it matter when a log is read that nothing is deleted
+ * from. */
 #if CLIENTS > 1     /* two at most */
 #define CALM (!HANDLES(0) && !HANDLES(1) && (TRIMS || !looks))
 #else
