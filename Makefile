@@ -23,7 +23,7 @@ help:
 	@echo 'make coverage  run the tests, report the branches they miss, and fail below 95 %'
 	@echo 'make bench     speed beside the peers, as ratios measured in turns: a quarter of an hour'
 	@echo '               (ARGS="write-one latency" for some, "--quick" to see that it runs, "--markdown" for the docs)'
-	@echo 'make model     check the model of the doorbell with spin, which it needs beside gcc'
+	@echo 'make model     check the models with spin, which it needs beside gcc'
 	@echo 'make oracle    compare a client with the database while things break (ARGS="--minutes 60 --slow")'
 	@echo 'make lint      ruff and the import contract; "make format" mends what can be mended'
 	@echo 'make types     mypy'

@@ -1,7 +1,8 @@
 """The models hold, and the model checker finds each mistake that is made in them on purpose.
 
 No state of the doorbell sleeps with a committed change that was not read and no ring due. No change is left out that a
-subscription is to receive, by a leader that makes nothing for groups that nobody has.
+subscription is to receive, by a leader that makes nothing for groups that nobody has. A client that resumes, and one
+whose process heals what the layer has dropped, handles each change once and in order.
 """
 
 import re
