@@ -17,7 +17,7 @@ import contextvars
 import dataclasses
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -286,6 +286,23 @@ class Inbox:
         if not self.gone:
             self._first.extendleft((subscription, *entry) for entry in reversed(entries))
             self._wake()
+
+    def withdraw(self, subscription: Subscription, groups: Collection[str], request: Any = None) -> None:
+        """Drop what waits of replays for a subscription that ends: the next one has replays of its own.
+
+        Args:
+            subscription: Whose they are.
+            groups: Those that are left.
+            request: The request id that they are for; None for all.
+        """
+        self._first = deque(
+            entry
+            for entry in self._first
+            if entry[0] is not subscription
+            or entry[1] not in groups
+            or not isinstance(entry[3], Origin)
+            or (request is not None and entry[3].requests != (request,))
+        )
 
     def remind(self, subscription: Subscription) -> None:
         """Have an observer look, in its turn, at what is due for a subscription: a resync, or one after failures."""

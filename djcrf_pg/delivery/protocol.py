@@ -51,7 +51,8 @@ It keeps two numbers and two points for each stream.
 
 - :meth:`~Inbound.join` when the layer has put the channel into a stream's group; the database is asked after that, and
   :meth:`~Inbound.learn` takes the answer: history, term, snapshot. What the snapshot sees is nobody's loss here. A
-  subscription's own snapshot is as late or later. :meth:`~Inbound.leave` forgets the stream.
+  subscription's own snapshot is as late or later. What the stream brings before that is held. :meth:`~Inbound.leave`
+  forgets the stream.
 - :meth:`~Inbound.take` takes what the channel receives, and says what happened. A gap in the numbers is a Loss at once.
   What a heartbeat names and has not come may be on its way by another host of the layer; what has not come by a
   heartbeat :data:`PATIENCE` seconds later is lost.
@@ -732,6 +733,11 @@ class Inbound:
             if is_present:
                 self._garbled, self._observers = False, read.observers
             return self._compare(read, now)
+        state = self._streams.get(read.stream)
+        if state is not None and state.begun is None:
+            # What is missing before it may be behind the snapshot that is on its way. The answer brings it.
+            self._keep(read, size)
+            return []
         return self._follow(read)
 
     def _is_followed(self, history: History, term: int) -> bool:
@@ -742,12 +748,15 @@ class Inbound:
     def _hold(self, read: _Batch | _Beat, size: int, claim: tuple[History, int]) -> list[Happening]:
         if claim in self._refuted:
             return []
-        if len(self._held) < HELD and size + sum(each for _, each in self._held) <= HELD_BYTES:
-            self._held.append((read, size))
+        self._keep(read, size)
         if self._asking:
             return []
         self._asking = True
         return [Doubt(*claim)]
+
+    def _keep(self, read: _Batch | _Beat, size: int) -> None:
+        if len(self._held) < HELD and size + sum(each for _, each in self._held) <= HELD_BYTES:
+            self._held.append((read, size))
 
     def _follow(self, batch: _Batch) -> list[Happening]:
         """A message with events."""

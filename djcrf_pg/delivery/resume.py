@@ -6,9 +6,11 @@ first changes, then delete, update and create, then groups. A cursor is a span a
 its owner has. So it stands behind *that event*, however many of the same span are still on their way, and whoever makes
 the events of the span again, and leaves out those up to the mark, has the rest.
 
-What follows a span is told as one transaction: one event for each row, from its first old image to its last new one
-(:attr:`Span.netted`). The cursors of such a replay are spans again, so a client that loses its connection in the middle
-of one goes on there.
+What follows the window of a span is told as one transaction: one event for each row, from its first old image to its
+last new one (:attr:`Span.netted`). The cursors of such a replay are spans again, so a client that loses its connection
+in the middle of one goes on there. The rest of the window is told change by change: where a leader was killed, its
+successor reads a window again that the client has seen more of than the cursor says, and the net effect would not tell
+of the groups that a row has left since.
 
 A cursor is signed (:mod:`django.core.signing`), so that it can be neither forged nor changed, and bound to the history
 of a database. It is no secret and gives no right: what is replayed is what may be subscribed to. Its text has
@@ -147,7 +149,7 @@ class Cursor:
         if self.mark is not None:
             yield self.span, self.mark
         if target is not None and end is not None:
-            yield Span(last, target, start=end, netted=netted), None
+            yield Span(last, target, start=end), None
         if (begin := target or last) != now:
             yield Span(begin, now, netted=netted), None
 

@@ -559,6 +559,7 @@ class ModelObserver(DCRFModelObserver):
                 for group in names:
                     if request_id is None or (group in known and group not in requests):
                         subscription.since.pop(group, None)
+                subscription.inbox.withdraw(subscription, names, request_id)
                 self._leave_lanes(subscription, names)
         await self._leave_unused(subscription, groups)
         return groups

@@ -64,6 +64,14 @@ class Resuming(GenericAsyncAPIConsumer):  # type: ignore[misc]
         return {"cursor": await self.tasks.current_cursor()}, 201
 
     @action()
+    async def go_on_twice(self, request_id: Any = None, **kwargs: Any):
+        """Subscribe behind a cursor, leave, and do so once more."""
+        for _ in range(2):
+            await self.tasks.unsubscribe(status=kwargs["status"], request_id=request_id)
+            await self.tasks.subscribe(request_id=request_id, **_only(kwargs))
+        return None, 201
+
+    @action()
     async def subscribe_beside(self, request_id: Any = None, **kwargs: Any):
         """Subscribe in a task of its own: other handlers of the consumer have their turns meanwhile."""
         self.task = asyncio.create_task(self.tasks.subscribe(request_id=request_id, **_only(kwargs)))
@@ -269,6 +277,22 @@ async def test_a_row_that_was_changed_often_is_one_event() -> None:
     assert client.rows == {task.pk: 50, other.pk: 3, last.pk: 9}
     await client.drop()
     await embedded.close_all()
+
+
+async def test_a_replay_that_waits_ends_with_its_subscription() -> None:
+    client = Client("todo")
+    await client.begin()
+    await client.drop()
+    await make("missed", "as well")
+    since = client.cursor
+    client._socket = WebsocketCommunicator(Resuming.as_asgi(), "/ws/")
+    assert (await client._socket.connect(timeout=10))[0]
+    await client._socket.send_json_to({"action": "go_on_twice", "status": "todo", "since": since, "request_id": "todo"})
+    assert (await client._socket.receive_json_from(timeout=20))["response_status"] == 201
+    last = await Task.objects.acreate(title="last", points=9)
+    await client.take_to(last.pk, 9)
+    assert len(client.events) == 3, "nothing is twice"
+    await client.drop()
 
 
 async def test_what_is_live_waits_for_what_was_missed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -307,6 +307,19 @@ async def test_a_resync_is_behind_what_came_before_the_loss(inbox: Inbox, observ
     assert observer.looks == 1
 
 
+async def test_a_replay_of_a_subscription_that_has_ended_is_not_handed_over(inbox: Inbox, observer: Observer) -> None:
+    one, other = subscribe(inbox, observer), subscribe(inbox, Observer("labels"))
+    inbox.hold()
+    for request in ("first", "second"):
+        inbox.put_first(one, [(group, f"{group} {request}", ORIGIN._replace(requests=(request,))) for group in "gh"])
+    inbox.put_first(other, [("g", "of another observer", ORIGIN._replace(requests=("first",)))])
+    inbox.withdraw(one, ["g"], "first")
+    inbox.withdraw(one, ["h"])
+    inbox.release()
+    await until(lambda: observer.noted == ["g second"])
+    await until(lambda: other.observer.noted == ["of another observer"])
+
+
 # -- turns ---------------------------------------------------------------------------------------------------
 
 

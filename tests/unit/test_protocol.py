@@ -762,6 +762,29 @@ def test_what_was_sent_while_the_stream_was_left_is_no_loss() -> None:
     assert [type(each) for each in end.take(wire(one(out)), 0.0)] == [Arrival]
 
 
+def test_what_is_lost_between_the_question_of_a_stream_and_its_answer_is_missed() -> None:
+    """Also where the process knows the database by other streams."""
+    own = stream_of(OBSERVER)
+    end, out = inbound(next(stream for stream in USED if stream != own)), outbound()
+    end.join(own)
+    asked = Standing(OURS, 3, Snapshot(10, 10))
+    one(out, body="lost")
+    assert end.take(wire(one(out)), 0.0) == []
+    assert [type(each) for each in end.learn(asked, [own], 0.1)] == [Loss, Arrival]
+
+
+def test_what_was_healed_is_lost_no_more() -> None:
+    stream = stream_of(OBSERVER)
+    end, out = inbound(stream), outbound()
+    promised = out.heartbeat().text
+    one(out)
+    end.healed(stream, Snapshot(12, 12), 0.0)
+    assert [type(each) for each in end.take(wire(one(out)), 0.0)] == [Arrival], "it reaches no further"
+    end.healed(stream, Snapshot(9, 9), 0.0)
+    assert end.take(wire(promised), 0.1) == []
+    assert end.take(wire(out.heartbeat().text), 5.0) == []
+
+
 def test_what_comes_behind_a_later_message_is_a_loss_for_everybody_and_not_applied() -> None:
     end, out = inbound(), outbound()
     first, second, third = [one(out) for _ in range(3)]

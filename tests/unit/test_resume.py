@@ -141,7 +141,7 @@ MARK = Mark(7, 1, 2, 3)
             Position(A),
             Position(A, B, 50),
             MARK,
-            [Span(A, B, 0, 50), Span(A, B, 50, netted=True), Span(B, C, netted=True)],
+            [Span(A, B, 0, 50), Span(A, B, 50), Span(B, C, netted=True)],
         ),
         (Position(A, B, 50), Position(B), MARK, [Span(A, B, 50), Span(B, C, netted=True)]),
     ],
@@ -155,7 +155,7 @@ def test_what_is_left_behind_an_event(begin: Position, end: Position, mark: Mark
 def test_beside_what_is_read_all_was_seen_that_was_sent() -> None:
     assert list(Cursor(OURS, Span.before(Position(A)), MARK).spans(C))[1:] == [(Span(A, C, netted=True), None)]
     found = [span for span, _ in Cursor(OURS, Span.before(Position(A, B, 50))).spans(C)]
-    assert found == [Span(A, B, 50, netted=True), Span(B, C, netted=True)]
+    assert found == [Span(A, B, 50), Span(B, C, netted=True)]
 
 
 def test_nothing_is_left_where_nothing_has_come() -> None:
