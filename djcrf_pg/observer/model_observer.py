@@ -1,7 +1,9 @@
 """The model observer that hears of changes from the database instead of from Django's signals."""
 
+import asyncio
 import hashlib
 import inspect
+import time
 from collections.abc import Collection, Iterable
 from functools import cached_property, lru_cache
 from types import CellType, FunctionType
@@ -18,6 +20,7 @@ from rest_framework.settings import api_settings
 
 from djcrf_pg.changelog.reader import CONNECTION_ERRORS
 from djcrf_pg.conf import get_settings
+from djcrf_pg.delivery.backoff import Backoff
 from djcrf_pg.delivery.envelope import Event, load
 from djcrf_pg.delivery.inbox import Moment, Subscription
 from djcrf_pg.delivery.protocol import KEY, Origin
@@ -464,10 +467,18 @@ class ModelObserver(DCRFModelObserver):
         """What a cursor has not seen; and the moment, after the answer, up to which it is that."""
         cursor = Cursor.decode(since, probe.history, self.address)
         replays = embedded.runtime(router.db_for_write(self.model_cls)).replays
-        try:
-            events, moment = await replays.resume(cursor, self, groups)
-        except CONNECTION_ERRORS as error:
-            raise SubscribeError(f"The database cannot be asked for what the cursor has not seen: {error}") from error
+        backoff, patience = Backoff(0.05, 1.0), get_settings().SUBSCRIBE_TIMEOUT
+        begun = time.monotonic()
+        while True:
+            try:
+                events, moment = await replays.resume(cursor, self, groups)
+                break
+            except CONNECTION_ERRORS as error:
+                if time.monotonic() - begun > patience:
+                    raise SubscribeError(
+                        f"The database cannot be asked for what the cursor has not seen: {error}"
+                    ) from error
+            await asyncio.sleep(backoff.delay())
         requests = () if request_id is None else (request_id,)
         return [(group, line, origin._replace(requests=requests)) for group, line, origin in events], moment
 

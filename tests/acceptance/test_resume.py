@@ -295,6 +295,29 @@ async def test_a_replay_that_waits_ends_with_its_subscription() -> None:
     await client.drop()
 
 
+async def test_a_database_that_is_away_for_a_while_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client("todo")
+    await client.begin()
+    await client.drop()
+    missed = await make("missed")
+    open_session, ends = Session.open, []
+
+    async def open_and_lose(alias: str, role: str, *arguments: Any) -> Session:
+        session = await open_session(alias, role, *arguments)
+        if role == "replay" and len(ends) < 2:
+            ends.append(session)
+            await session.close()
+        return session
+
+    monkeypatch.setattr(Session, "open", open_and_lose)
+    await embedded.runtime("default").replays.close()
+    await client.connect()
+    await client.take(1)
+    assert client.events == [("create", missed[0].pk)]
+    assert len(ends) == 2
+    await client.drop()
+
+
 async def test_what_is_live_waits_for_what_was_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     client, other = Client("todo"), Client("todo")
     await client.begin()

@@ -196,6 +196,10 @@ class Replica:
                 self._tally.add("subscriptions", "behind what had expired")
                 self._load_again(name)
                 return
+            if status == 503:
+                self._tally.add("subscriptions", "refused while the database was away")
+                self._ask(name)
+                return
             if status != 201:
                 raise AssertionError(f"a subscription was refused: {message}")
             self.mirrors[name].is_current = True
