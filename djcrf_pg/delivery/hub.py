@@ -589,9 +589,10 @@ class Hub:
     async def _heal(self, healing: Healing, moment: Moment) -> None:
         stream, begun = healing.loss.stream, time.monotonic()
         try:
-            failed = await self._log.failed(begun - healing.loss.known_at)
-            for address in [address for address in self._lanes if stream_of(address) == stream]:
-                await self._heal_observer(healing, moment, address, has_failed=address in failed)
+            if addresses := [address for address in self._lanes if stream_of(address) == stream]:
+                failed = await self._log.failed(begun - healing.loss.known_at)
+                for address in addresses:
+                    await self._heal_observer(healing, moment, address, has_failed=address in failed)
         except _DATABASE_ERRORS:
             healing.task = None
             healing.lose()
@@ -610,13 +611,17 @@ class Hub:
             loss = dataclasses.replace(healing.loss, since=Position(moment.snapshot), known_at=begun)
             self._healing[stream] = Healing(loss, time.monotonic())
             self._wanted.set()
-        for arrival in healing.held or ():
-            self._deliver(arrival)
+        try:
+            for arrival in healing.held or ():
+                self._deliver(arrival)
+        except Exception as error:
+            emit(HubFailed(error=text_of(error)), error)
+            self._report(healing.loss, None, self.subscriptions({stream}))
 
     async def _heal_observer(self, healing: Healing, moment: Moment, address: str, *, has_failed: bool) -> None:
         """Hand over what the subscriptions of an observer have lost, or have them load it."""
-        loss, history = healing.loss, self._history
-        if (lanes := self._lanes.get(address)) is None or history is None:
+        loss, standing = healing.loss, self._standing
+        if (lanes := self._lanes.get(address)) is None or standing is None:
             return
         members = list(lanes[EVERYBODY])
         observer = members[0].observer
@@ -625,11 +630,11 @@ class Hub:
             cursor = healing.cursors.get(address)
             if cursor is None:
                 progress = self._progress.get(loss.stream) or Progress()
-                cursor = progress.cursor(history, loss.since, address)
+                cursor = progress.cursor(standing.history, loss.since, address)
             groups = [group for group in lanes if group != EVERYBODY]
             with contextlib.suppress(CursorExpired):
                 found = await self._log.replay(cursor, moment.snapshot, observer, groups, lost=_MOST_LOST)
-        healing.cursors[address] = Cursor.at(history, moment.snapshot)
+        healing.cursors[address] = Cursor.at(standing.history, moment.snapshot)
         if found is None:
             self._report(loss, moment, members)
             return
@@ -640,9 +645,11 @@ class Hub:
 
     def _report(self, loss: Loss, moment: Moment | None, members: Iterable[Subscription]) -> None:
         """Have those load again whom a loss concerns, and with that what had been committed by a moment."""
-        # Nothing was handed on since.
-        until = None if moment is None else Point.of(Position(moment.snapshot))
-        loss = dataclasses.replace(loss, until=loss.until and until)
+        if moment is not None and loss.since is not None:
+            # Nothing was handed on since. What began in another history cannot be compared.
+            loss = dataclasses.replace(loss, until=Point.of(Position(moment.snapshot)))
+        else:
+            loss = dataclasses.replace(loss, until=None)
         observers: dict[str, int] = {}
         for subscription in members:
             if subscription.is_concerned(loss):

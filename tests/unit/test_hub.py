@@ -19,6 +19,7 @@ from djcrf_pg.changelog.cursor import Position, Snapshot, Span
 from djcrf_pg.delivery import healing, protocol
 from djcrf_pg.delivery import hub as module
 from djcrf_pg.delivery.envelope import CHANNEL_LAYER, Event, parse
+from djcrf_pg.delivery.healing import Progress
 from djcrf_pg.delivery.hub import Hub
 from djcrf_pg.delivery.inbox import BEHIND, Inbox, Moment, Subscription
 from djcrf_pg.delivery.interest import bit_of
@@ -199,12 +200,14 @@ class Observer:
     def __init__(self, address: str) -> None:
         self.address = self.label = address
         self.spans: list[Span] = []
+        self.histories: list[History] = []
         self.noted: defaultdict[Subscription, list[Any]] = defaultdict(list)
 
     async def receive(self, subscription: Subscription, group: str, line: str, origin: Origin) -> None:
         """An event."""
         self.noted[subscription].append((group, parse(line).body))
         self.spans.append(origin.span)
+        self.histories.append(origin.history)
         subscription.consumer.append(parse(line).body)
 
     async def settle(self, subscription: Subscription) -> None:
@@ -685,6 +688,57 @@ async def test_a_database_that_becomes_another_while_the_log_is_read_is_a_resync
     site.lead(OTHER_DATABASE, 1, 40)
     await site.send((TASKS, "g", 3))
     await until(lambda: site.noted(one) == [RESYNC, ("g", 3)])
+
+
+async def test_what_was_lost_of_a_promoted_database_is_of_its_history(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await site.subscribe("g")
+    promoted = HISTORY._replace(timeline=2)
+    site.gate.answer.history = promoted
+    monkeypatch.setattr(module, "SILENCE", 0.02)
+    await until(lambda: site.noted(one) == [RESYNC])
+    monkeypatch.setattr(module, "SILENCE", 600)
+    site.lead(promoted, 1, 30)
+    await site.send((TASKS, "g", 1))
+    await lose(site, (TASKS, "g", 2))
+    await site.send((TASKS, "g", 3))
+    await until(lambda: site.noted(one) == [RESYNC, ("g", 1), ("g", 2), ("g", 3)])
+    assert set(site.observers[TASKS].histories) == {promoted}, "what their cursors are of"
+
+
+async def test_whoever_begins_while_the_log_is_read_in_vain_has_lost_nothing(site: Site) -> None:
+    early = await site.subscribe("g")
+    site.log.expired = True
+    site.log.going.clear()
+    await lose(site, (TASKS, "g", 1))
+    await site.send((TASKS, "g", 2))
+    await until(lambda: site.log.read == 1)
+    late = await site.subscribe("g")
+    site.log.going.set()
+    await until(lambda: site.noted(early) == [RESYNC])
+    await site.send((TASKS, "g", 3))
+    await until(lambda: site.noted(early) == [RESYNC, ("g", 3)])
+    assert site.noted(late) == [("g", 3)]
+
+
+async def test_a_fault_of_ours_after_the_log_was_read_deafens_nobody(
+    site: Site, observed: list[Observation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await site.subscribe("g")
+    site.log.going.clear()
+    await lose(site, (TASKS, "g", 1))
+    await site.send((TASKS, "g", 2))
+    await until(lambda: site.log.read == 1)
+    await site.send((TASKS, "g", 3))
+    await site.settled()
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "note", lambda *_: 1 / 0)
+        site.log.going.set()
+        await until(lambda: RESYNC in site.noted(one))
+    assert len(of(HubFailed, observed)) == 1
+    await site.send((TASKS, "g", 4))
+    await until(lambda: site.noted(one)[-1] == ("g", 4))
 
 
 async def test_an_inbox_that_was_full_has_what_it_missed_from_the_log(site: Site) -> None:
