@@ -16,7 +16,7 @@ A cursor is signed (:mod:`django.core.signing`), so that it can be neither forge
 of a database. It is no secret and gives no right: what is replayed is what may be subscribed to. Its text has
 :data:`MOST` characters at most. A snapshot names the transactions that were in progress, and where these are so many,
 and so far apart, that they do not fit, the cursor is one from before the span, and from before some of them began: its
-owner receives some events twice and misses none.
+owner receives some events twice and misses none, for what follows is told change by change.
 """
 
 import base64
@@ -106,12 +106,14 @@ class Cursor:
         mark: The last event of it that was seen; None where all of it was.
         observer: The :func:`digest` of the address of the observer whose events were seen: those of others may be on
             their way. 0 where it is good for all.
+        is_exact: Whether its owner has seen nothing else.
     """
 
     history: History
     span: Span
     mark: Mark | None = None
     observer: int = 0
+    is_exact: bool = True
 
     @classmethod
     def at(cls, history: History, snapshot: Snapshot) -> Self:
@@ -151,14 +153,13 @@ class Cursor:
         if target is not None and end is not None:
             yield Span(last, target, start=end), None
         if (begin := target or last) != now:
-            yield Span(begin, now, netted=netted), None
+            yield Span(begin, now, netted=netted and self.is_exact), None
 
     # The text.
 
     def encode(self) -> str:
         """The signed text."""
-        text = base64.urlsafe_b64encode(self._packed()).decode("ascii").rstrip("=")
-        return _signer(settings.SECRET_KEY).sign(text)
+        return _text(self, settings.SECRET_KEY)
 
     def _packed(self) -> bytes:
         """The bytes; where they do not fit, those of a cursor that has seen less."""
@@ -167,12 +168,12 @@ class Cursor:
         while len(packed) > _MOST_BYTES:
             first = sorted(last.xip)[: len(last.xip) * 3 // 4]
             last = Snapshot(last.xmin, first[-1], frozenset(first[:-1]))
-            packed = Cursor(self.history, Span(last), None, self.observer)._exactly()
+            packed = Cursor(self.history, Span(last), None, self.observer, is_exact=False)._exactly()
         return packed
 
     def _exactly(self) -> bytes:
         last, target, start, end, netted = self.span
-        numbers = [*self.history, self.observer, start, 0 if end is None else end + 1, netted]
+        numbers = [*self.history, self.observer, self.is_exact, start, 0 if end is None else end + 1, netted]
         if self.mark is not None:
             id, row, phase, group = self.mark
             numbers += [id, row, phase, group + 1]
@@ -220,7 +221,7 @@ class Cursor:
     def _unpacked(cls, packed: bytes) -> Self:
         numbers = _unpack(packed)
         system, database, log, timeline, observer, *place = [next(numbers) for _ in range(next(numbers))]
-        start, end, netted, *mark = place
+        is_exact, start, end, netted, *mark = place
         last = _snapshot(numbers)
         target = _snapshot(numbers)
         assert last is not None
@@ -229,7 +230,15 @@ class Cursor:
             Span(last, target, start, end - 1 if end else None, netted=bool(netted)),
             Mark(mark[0], mark[1], mark[2], mark[3] - 1) if mark else None,
             observer,
+            bool(is_exact),
         )
+
+
+@lru_cache(maxsize=64)
+def _text(cursor: Cursor, key: str) -> str:
+    """Made once for all consumers of a process that are given the same event."""
+    packed = base64.urlsafe_b64encode(cursor._packed()).decode("ascii").rstrip("=")
+    return _signer(key).sign(packed)
 
 
 # Of a signed text: nothing here meets what somebody else has made.

@@ -59,6 +59,7 @@ def test_500_transactions_fit_or_the_cursor_has_seen_less(apart: int, seed: int)
         assert found == cursor, "they fit as they are"
     elif found != cursor:
         assert found.mark is found.span.target is None
+        assert [span.netted for span, _ in found.spans(target)] == [False], "its owner has seen more"
         for xid in range(1, begun[-1] + 10, max(apart // 10, 1)):
             assert last.sees(xid) >= found.span.last.sees(xid)
 
