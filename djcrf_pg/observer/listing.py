@@ -277,7 +277,7 @@ class ListAndSubscribeMixin:
         raise ListError(
             f"The queryset of {name} is not the table {label} with the filter of rows_for_consumer of "
             f"{observer.label} alone: its get_queryset(), filter_queryset() or the manager has another filter, a "
-            f"slice, distinct fields or an aggregate. The groups do not express that, so events would come of rows "
+            f"slice, distinct fields, a join or an aggregate. The groups do not express that, so events would come of rows "
             f"that the list does not have. Have the groups express it (groups_for_signal, groups_for_consumer and "
             f"rows_for_consumer), or leave it out."
         )
