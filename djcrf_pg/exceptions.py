@@ -41,8 +41,8 @@ class TokenError(DjcrfPgError):
 
 
 class ReadError(DjcrfPgError):
-    """``djcrf_pg.consistent_read`` stands inside a transaction, or reads another database than PostgreSQL; or a template
-    asks for the cursor of one where none is open.
+    """``djcrf_pg.consistent_read`` stands inside a transaction, or reads another database than PostgreSQL; or a
+    template asks for the cursor of one where none is open.
     """
 
 

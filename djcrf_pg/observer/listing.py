@@ -1,16 +1,16 @@
 """The consumer mixin that gives a list and follows it: the rows of some groups, and then the events of these groups.
 
-Events know the groups of a row and nothing else. So a list is one that events continue where its rows are *exactly* those
-of the groups that are subscribed to, and the mixin gives no other. Groups are code; what can be known of them is this:
+Events know the groups of a row and nothing else. So a list is one that events continue where its rows are *exactly*
+those of the groups that are subscribed to, and the mixin gives no other. What can be known of groups, which are code:
 
-- Which rows are meant is said beside the groups, by :meth:`~djcrf_pg.observer.model_observer.ModelObserver.rows_for_consumer`.
+- Which rows are meant is said beside the groups, by ``rows_for_consumer``.
 - That the consumer's queryset is neither less nor more than these rows is known from its SQL, whatever is in the table:
   but for order and columns it is that of the whole table with this filter.
 - That the filter uses nothing which the groups do not is asked of the groups: with another value of an argument they
   have to be others, all of them.
 - That each row of the list is in one of the groups is asked of each row.
 
-What remains is a row that is in the groups and that the filter leaves out, for which the whole table would have to be read:
+What remains is a row that is in the groups and that the filter leaves out: the whole table would have to be read.
 :meth:`ListAndSubscribeMixin.verify_list` does that, in a project's tests.
 """
 
@@ -35,8 +35,8 @@ __all__ = ["ListAndSubscribeMixin"]
 
 #: How an observer says which rows are in its groups.
 _DECORATE = (
-    "decorate a function with @<observer>.rows_for_consumer, which takes what groups_for_consumer takes and returns a Q "
-    "of the rows."
+    "decorate a function with @<observer>.rows_for_consumer, which takes what groups_for_consumer takes and returns a "
+    "Q of the rows."
 )
 
 
@@ -165,7 +165,8 @@ class ListAndSubscribeMixin:
         self._refuse_unknown(observer, arguments)
         rows, groups, alias = self._listed(observer, arguments, {"request_id": None, "action": "list", **arguments})
         pks = {row.pk for row in rows}
-        for row in QuerySet(rows.model, using=alias).iterator():
+        table: QuerySet[Model] = QuerySet(rows.model, using=alias)
+        for row in table.iterator():
             if _is_in(observer, row, groups) and row.pk not in pks:
                 raise ListError(
                     f"{type(self).__name__} does not list {row._meta.label} {row.pk}, which is in the groups of "
@@ -260,15 +261,15 @@ class ListAndSubscribeMixin:
                 )
         return groups
 
-    def _whole(self, observer: ModelObserver, rows: Any, where: Q, alias: str) -> "QuerySet[Model]":
+    def _whole(self, observer: ModelObserver, given: Any, where: Q, alias: str) -> "QuerySet[Model]":
         """The consumer's queryset with the filter of the groups, refused where it has any other."""
         name, label = type(self).__name__, observer.model_cls._meta.label
-        if not isinstance(rows, QuerySet) or rows._fields is not None:  # type: ignore[attr-defined]
+        if not isinstance(given, QuerySet) or given._fields is not None:  # type: ignore[attr-defined]
             raise ListError(f"{name}.get_queryset() gives no instances of {label}, whose groups could be asked for.")
-        if rows.model._meta.concrete_model is not observer.model_cls._meta.concrete_model:
-            raise ListError(f"{name} lists {rows.model._meta.label}, and {observer.label} observes {label}.")
+        if given.model._meta.concrete_model is not observer.model_cls._meta.concrete_model:
+            raise ListError(f"{name} lists {given.model._meta.label}, and {observer.label} observes {label}.")
         # What a router would have somebody else read is not in the snapshot of the cursor.
-        rows = rows.using(alias)
+        rows: QuerySet[Model] = given.using(alias)
         whole = _keys(QuerySet(rows.model, using=alias).filter(where), alias)
         if _keys(rows, alias) == whole:
             return rows
@@ -277,8 +278,8 @@ class ListAndSubscribeMixin:
         raise ListError(
             f"The queryset of {name} is not the table {label} with the filter of rows_for_consumer of "
             f"{observer.label} alone: its get_queryset(), filter_queryset() or the manager has another filter, a "
-            f"slice, distinct fields, a join or an aggregate. The groups do not express that, so events would come of rows "
-            f"that the list does not have. Have the groups express it (groups_for_signal, groups_for_consumer and "
+            f"slice, distinct fields, a join or an aggregate. The groups do not express that, so events would come of "
+            f"rows that the list does not have. Have the groups express it (groups_for_signal, groups_for_consumer and "
             f"rows_for_consumer), or leave it out."
         )
 
@@ -316,7 +317,7 @@ class ListAndSubscribeMixin:
                 )
 
     async def _end_former(self, observer: ModelObserver, request_id: Any, arguments: Mapping[str, Any]) -> None:
-        """Leave the groups of an earlier list of this request: events of it that still wait are older than the new one."""
+        """Leave the groups of an earlier list of this request: what still waits of it is older than the new one."""
         consumer: Any = self
         requests = consumer._observer_group_to_request_id[observer._stable_observer_id]
         groups = observer.group_names_for_consumer(consumer=self, **arguments)
@@ -378,7 +379,7 @@ def _keys(rows: "QuerySet[Model]", alias: str) -> Any:
     if not _can_be_filtered(rows) or query.distinct_fields:
         return object()
     # Not by methods of the queryset's class, which may be the project's.
-    keys = QuerySet(rows.model, query=query.chain(), using=alias).order_by().values("pk").distinct()
+    keys: Any = QuerySet(rows.model, query=query.chain(), using=alias).order_by().values("pk").distinct()
     try:
         return keys.query.get_compiler(using=alias).as_sql()
     except EmptyResultSet:

@@ -12,7 +12,6 @@ from djcrf_pg.delivery.resume import Cursor
 from djcrf_pg.exceptions import NotMigrated, ReadError
 from djcrf_pg.listener.election import HISTORY
 
-
 #: An attribute of a Django connection: the cursor of the read that is open on it.
 _CURSOR = "_djcrf_pg_cursor"
 
@@ -128,8 +127,8 @@ def cursor_of_read(using: str) -> str:
             f"djcrf_pg.consistent_read(using={using!r})."
         )
     raise ReadError(
-        f"{{% cursor %}}: no consistent_read of database {using!r} is open where the template is rendered, so it may have "
-        f"read later than any cursor. Have the view read and render in one block: `with djcrf_pg.consistent_read(): "
+        f"{{% cursor %}}: no consistent_read of database {using!r} is open where the template is rendered, so it may "
+        f"have read later than any cursor. Have the view read and render in one block: `with djcrf_pg.consistent_read(): "
         f"return render(…)`. A TemplateResponse is rendered when the view has returned: return response.render(). An "
         f"asynchronous view renders in the block's thread: await sync_to_async(render)(…)."
     )

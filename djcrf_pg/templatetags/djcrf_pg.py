@@ -12,7 +12,7 @@ register = template.Library()
 def cursor(using: str = DEFAULT_DB_ALIAS) -> str:
     """Print the cursor of the ``djcrf_pg.consistent_read()`` in which the template is rendered.
 
-    It is that of the connection which the template's own queries use, so a queryset that is evaluated only here has been
+    It is that of the connection which the template's own queries use, so a queryset that is evaluated only here is
     read with the same snapshot. Escaped as any value is; ``{% cursor as name %}`` keeps it in a variable.
 
     Args:
