@@ -41,7 +41,9 @@ class TokenError(DjcrfPgError):
 
 
 class ReadError(DjcrfPgError):
-    """``djcrf_pg.consistent_read`` stands inside a transaction, or reads another database than PostgreSQL."""
+    """``djcrf_pg.consistent_read`` stands inside a transaction, or reads another database than PostgreSQL; or a
+    template asks for the cursor of one where none is open.
+    """
 
 
 class SubscribeError(DjcrfPgError, APIException):
@@ -83,6 +85,16 @@ class TooManySubscriptions(SubscribeError):
 
     status_code = 429
     default_code = "too_many_subscriptions"
+
+
+class ListError(SubscribeError):
+    """``list_and_subscribe`` was asked for rows that are not those of the groups, so that events would not match them.
+
+    A DCRF consumer answers with ``response_status`` 422.
+    """
+
+    status_code = 422
+    default_code = "list_error"
 
 
 class InvalidCursor(DjcrfPgError, ValidationError, ValueError):

@@ -1,4 +1,4 @@
-"""The consumer mixin that observes single instances; the same names as in DCRF's module."""
+"""The consumer mixin that observes single instances; the same names as in DCRF's module. And what it has not: lists."""
 
 import inspect
 from collections.abc import Mapping
@@ -15,9 +15,10 @@ from djcrf_pg.delivery.envelope import RESYNC
 from djcrf_pg.exceptions import MalformedRequestId, SubscribeError
 from djcrf_pg.observer.consumers import attach
 from djcrf_pg.observer.dcrf import DCRFGenericModelObserver, DCRFObserverModelInstanceMixin
+from djcrf_pg.observer.listing import ListAndSubscribeMixin
 from djcrf_pg.observer.model_observer import ModelObserver, check_request_id
 
-__all__ = ["ObserverModelInstanceMixin"]
+__all__ = ["ListAndSubscribeMixin", "ObserverModelInstanceMixin"]
 
 #: The key of the row that an event is about, while it is looked up for the client. No client can set it.
 _event_pk: ContextVar[Any] = ContextVar("djcrf_pg.event_pk", default=None)

@@ -120,6 +120,8 @@ class ModelObserver(DCRFModelObserver):
         self._reuse_serializer = reuse_serializer
         self._parents = tuple(parents)
         self._resync: Any = None
+        #: What :meth:`rows_for_consumer` decorated, or None.
+        self.rows_of_groups: Any = None
         self._serializer_extras: tuple[str, ...] = ()
         self._extras = _accepted(func, (*HANDLER_EXTRAS, "transaction"))
         named = inspect.signature(func).parameters
@@ -266,7 +268,7 @@ class ModelObserver(DCRFModelObserver):
     def needs_old(self) -> bool:
         """Whether groups, serializer or handler are given the instance as it was before."""
         named = self.wants_old or "old_instance" in self._serializer_extras
-        return named or not self._has_one_group or self._has_other("serialize")
+        return named or not self.has_one_group or self._has_other("serialize")
 
     @property
     def needs_row(self) -> bool:
@@ -284,7 +286,8 @@ class ModelObserver(DCRFModelObserver):
         return self._serializer is not None and bool(api_settings.COERCE_DECIMAL_TO_STRING)
 
     @property
-    def _has_one_group(self) -> bool:
+    def has_one_group(self) -> bool:
+        """Whether it has no groups of its own, so that all rows are in one."""
         return self._group_names_for_signal is None and not self._overrides_groups
 
     @cached_property
@@ -316,7 +319,7 @@ class ModelObserver(DCRFModelObserver):
 
     def group_names_for_signal(self, *args: Any, **kwargs: Any) -> Iterable[str]:
         """The groups that an instance belongs to; see DCRF."""
-        if self._has_one_group:
+        if self.has_one_group:
             return self._one_group
         groups: Iterable[str] = super().group_names_for_signal(*args, **kwargs)
         return groups
@@ -325,6 +328,16 @@ class ModelObserver(DCRFModelObserver):
         """Use the decorated function for the body of the message; see DCRF."""
         self._serializer_extras = () if func is None else _accepted(func, _SERIALIZER_EXTRAS)
         super().serializer(func)
+        return self
+
+    def rows_for_consumer(self, func: Any) -> "ModelObserver":
+        """Say with the decorated function which rows are in the groups that ``groups_for_consumer`` gives.
+
+        It is called as ``(self, consumer, **kwargs)`` with what that is given, and returns a
+        :class:`~django.db.models.Q`. A list of these rows is what events continue, see
+        :class:`~djcrf_pg.observer.generics.ListAndSubscribeMixin`.
+        """
+        self.rows_of_groups = func
         return self
 
     def resync(self, func: Any) -> "ModelObserver":
@@ -370,14 +383,19 @@ class ModelObserver(DCRFModelObserver):
         Raises:
             SubscribeError: The database cannot be asked, or is none of PostgreSQL.
         """
-        self._require_log()
+        self.require_log()
         try:
             probe = await embedded.runtime(router.db_for_write(self.model_cls)).probe((), ())
         except (ConfigurationError, *CONNECTION_ERRORS) as error:
             raise SubscribeError(f"The database cannot be asked for a cursor: {error}") from error
         return Cursor.at(probe.history, probe.moment.snapshot).encode()
 
-    def _require_log(self) -> None:
+    def require_log(self) -> None:
+        """Refuse what needs a log, of which a model on another database vendor has none.
+
+        Raises:
+            SubscribeError: It has none.
+        """
         if not self.trigger_driven:
             raise SubscribeError(f"{self.label} has no cursors: {self.model_cls._meta.label} is not on PostgreSQL.")
 
@@ -408,7 +426,7 @@ class ModelObserver(DCRFModelObserver):
         """
         check_request_id(request_id)
         if since is not None:
-            self._require_log()
+            self.require_log()
         equip(consumer, self.label, replies=request_id is not None and self._resync is None)
         if not self.trigger_driven:
             return list(await super().subscribe(consumer, *args, request_id=request_id, **kwargs))

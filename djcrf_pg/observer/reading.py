@@ -12,6 +12,9 @@ from djcrf_pg.delivery.resume import Cursor
 from djcrf_pg.exceptions import NotMigrated, ReadError
 from djcrf_pg.listener.election import HISTORY
 
+#: An attribute of a Django connection: the cursor of the read that is open on it.
+_CURSOR = "_djcrf_pg_cursor"
+
 
 class consistent_read:
     """Read with one snapshot, and get the cursor that has seen exactly what is read.
@@ -68,6 +71,8 @@ class consistent_read:
                     f"Database {self._using!r} lacks the change log djcrf_pg_change: run `manage.py migrate`."
                 )
             text = Cursor.at(History(*map(int, history)), Snapshot.parse(snapshot)).encode()
+            stack.callback(setattr, connection, _CURSOR, None)
+            setattr(connection, _CURSOR, text)
             self._stack = stack.pop_all()
         return text
 
@@ -100,3 +105,30 @@ class consistent_read:
         if thread is not None:
             await sync_to_async(connections.close_all)()
             await thread.__aexit__(None, None, None)  # type: ignore[no-untyped-call]
+
+
+def cursor_of_read(using: str) -> str:
+    """The cursor of the read that is open on the connection which queries made here would use.
+
+    Args:
+        using: The alias of the database.
+
+    Raises:
+        ReadError: None is open on it.
+    """
+    text: str | None = getattr(connections[using], _CURSOR, None)
+    if text is not None:
+        return text
+    opened = [each.alias for each in connections.all(initialized_only=True) if getattr(each, _CURSOR, None)]
+    if opened:
+        raise ReadError(
+            f"{{% cursor %}}: no consistent_read of database {using!r} is open here, but one of {opened[0]!r}: write "
+            f'{{% cursor using="{opened[0]}" %}}, or read what the page shows in '
+            f"djcrf_pg.consistent_read(using={using!r})."
+        )
+    raise ReadError(
+        f"{{% cursor %}}: no consistent_read of database {using!r} is open where the template is rendered, so it may "
+        f"have read later than any cursor. Have the view read and render in one block: `with djcrf_pg.consistent_read(): "
+        f"return render(…)`. A TemplateResponse is rendered when the view has returned: return response.render(). An "
+        f"asynchronous view renders in the block's thread: await sync_to_async(render)(…)."
+    )
