@@ -117,7 +117,7 @@ def test_an_event_s_cursor_is_of_its_observer() -> None:
 
 def test_one_of_another_version_has_its_owner_load_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resume, "_VERSION", 2)
-    text = Cursor.at(OURS, Snapshot(5, 9)).encode()
+    text = Cursor.at(OURS, Snapshot(5, 2_000)).encode()
     monkeypatch.undo()
     with pytest.raises(CursorExpired, match="version"):
         Cursor.decode(text, OURS, "app.tasks")
