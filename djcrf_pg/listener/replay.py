@@ -14,7 +14,8 @@ import contextvars
 import dataclasses
 import heapq
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -39,6 +40,9 @@ from djcrf_pg.listener.worker import Worker
 from djcrf_pg.registry import Observed, registry
 from djcrf_pg.routing.events import events
 from djcrf_pg.routing.failed import Failed, resync_event
+
+#: Seconds for which a connection is kept that nobody uses.
+_IDLE = 60.0
 
 #: Times ``REPLAY_LIMIT`` that are read for clients that share a read, at most.
 _SHARES = 10
@@ -134,6 +138,8 @@ class Replays:
         self._alias = alias
         self._turn = asyncio.Lock()
         self._batches: dict[Any, _Batch] = {}
+        self._idle: asyncio.TimerHandle | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._session: Session | None = None
         self._log: ChangeLog | None = None
         self._tables: Tables | None = None
@@ -168,7 +174,7 @@ class Replays:
         return told.of(cursor.mark, groups, get_settings().REPLAY_LIMIT), moment
 
     async def _resume(self, key: Any, batch: "_Batch") -> tuple["_Told", Moment]:
-        async with self._turn:
+        async with self._use():
             del self._batches[key]  # whoever comes now has a moment of its own
             log, _ = await self._connected()
             moment = Moment(*await log.moment())
@@ -194,7 +200,7 @@ class Replays:
             CursorExpired: They are not to be had any more.
             OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError: The database cannot be asked.
         """
-        async with self._turn:
+        async with self._use():
             spans = cursor.spans(until, netted=False)
             return [each for told in await self._read(cursor, spans, observer, groups, lost) for each in told]
 
@@ -232,10 +238,25 @@ class Replays:
         Raises:
             OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError: The database cannot be asked.
         """
-        async with self._turn:
+        async with self._use():
             await self._connected()
             assert self._session is not None
             return await failed_within(self._session, seconds + _TOLD)
+
+    @asynccontextmanager
+    async def _use(self) -> AsyncIterator[None]:
+        """Have the connection, and close it when nobody has had it for a while."""
+        async with self._turn:
+            if self._idle is not None:
+                self._idle.cancel()
+            try:
+                yield
+            finally:
+                self._idle = asyncio.get_running_loop().call_later(_IDLE, self._close_idle)
+
+    def _close_idle(self) -> None:
+        if not self._turn.locked():
+            self._closing = asyncio.create_task(self.close(), context=contextvars.Context())
 
     async def _connected(self) -> tuple[ChangeLog, Tables]:
         if self._session is None or self._session.is_closed():
@@ -313,8 +334,10 @@ class Replays:
         return await self._worker.run(partial(work, forgiving=True))
 
     async def close(self) -> None:
-        """Close the connection, and end the thread."""
+        """Close the connection, and end the thread; whoever comes then has others."""
         async with self._turn:
+            if self._idle is not None:
+                self._idle.cancel()
             session, self._session = self._session, None
             worker, self._worker = self._worker, None
         if session is not None:

@@ -24,10 +24,12 @@ from djcrf_pg.changelog.reader import ChangeLog
 from djcrf_pg.delivery.protocol import History
 from djcrf_pg.delivery.resume import Cursor
 from djcrf_pg.listener import embedded
+from djcrf_pg.listener import replay as module
 from djcrf_pg.listener.replay import Replays
 from djcrf_pg.listener.session import Session
 from djcrf_pg.observer import model_observer
 from djcrf_pg.observer.generics import ObserverModelInstanceMixin
+from tests.processes import until
 from tests.testapp.models import Label, Task
 
 pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
@@ -315,6 +317,21 @@ async def test_a_database_that_is_away_for_a_while_is_asked_again(monkeypatch: p
     await client.take(1)
     assert client.events == [("create", missed[0].pk)]
     assert len(ends) == 2
+    await client.drop()
+
+
+async def test_a_connection_that_nobody_uses_is_closed_and_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_IDLE", 0.05)
+    client = Client("todo")
+    await client.begin()
+    replays = embedded.runtime("default").replays
+    for number in range(2):
+        await client.drop()
+        await make(f"missed {number}")
+        await client.connect()
+        await client.take(1)
+        await until(lambda: replays._session is None and replays._worker is None)
+    assert len(client.events) == 2
     await client.drop()
 
 
