@@ -128,7 +128,7 @@ def cursor_of_read(using: str) -> str:
         )
     raise ReadError(
         f"{{% cursor %}}: no consistent_read of database {using!r} is open where the template is rendered, so it may "
-        f"have read later than any cursor. Have the view read and render in one block: `with djcrf_pg.consistent_read(): "
-        f"return render(…)`. A TemplateResponse is rendered when the view has returned: return response.render(). An "
-        f"asynchronous view renders in the block's thread: await sync_to_async(render)(…)."
+        f"have read later than any cursor. Have the view read and render in a block: `with "
+        f"djcrf_pg.consistent_read(): return render(…)`. A TemplateResponse is rendered when the view has returned: "
+        f"return response.render(). An asynchronous view renders in the block's thread: await sync_to_async(render)(…)."
     )

@@ -638,7 +638,7 @@ def test_a_test_of_the_project_can_verify_a_list() -> None:
     FewerRows().verify_list(status="doing")
     with pytest.raises(ListError, match=r"FewerRows does not list testapp\.Task \d+, which is in the groups"):
         FewerRows().verify_list(status="todo")
-    with pytest.raises(ListError, match="MoreRows lists .* in none of the groups"):
+    with pytest.raises(ListError, match=r"MoreRows lists .* in none of the groups"):
         MoreRows().verify_list(status="todo")
     with pytest.raises(ListError, match="takes no 'page'"):
         Listing().verify_list(status="todo", page=1)
