@@ -94,6 +94,7 @@ class Subscription:
         consumer: The consumer.
         inbox: Where its events wait.
         since: Group to when it was joined: what had been committed by then is not for it, however late it arrives.
+        later: The same for a request that went on behind a cursor in a group that others had joined before.
         waiting: Group to the number of calls of ``subscribe`` that wait for a listener.
         loaded: When it last had to load again, or what it had missed was last read from the log. What had been
             committed by then is not for it any more, as if it had begun then: if of that more is lost, it is no other
@@ -112,6 +113,7 @@ class Subscription:
     consumer: Any
     inbox: "Inbox"
     since: dict[str, Moment] = dataclasses.field(default_factory=dict)
+    later: dict[tuple[str, Any], Moment] = dataclasses.field(default_factory=dict)
     waiting: dict[str, int] = dataclasses.field(default_factory=dict)
     loaded: Moment | None = None
     lost: dict[str, Any] | None = None

@@ -87,6 +87,12 @@ def _is_news(subscription: Subscription, group: str, event: Event) -> bool:
     )
 
 
+def _is_news_to(subscription: Subscription, group: str, request: Any, event: Event) -> bool:
+    """Whether an event is for a request: the list that it goes on behind may have it already."""
+    moment = subscription.later.get((group, request))
+    return moment is None or not moment.sees(event.xid, event.committed_at)
+
+
 async def settle(observer: Any, subscription: Subscription) -> None:
     """Do what is due: a resync that was not handled, or the one after failures."""
     if not subscription.groups:
@@ -125,15 +131,18 @@ async def _settle_failures(observer: Any, subscription: Subscription) -> None:
 
 
 async def _call(observer: Any, subscription: Subscription, group: str, event: Event, origin: Origin) -> None:
+    requests = _requests(observer, subscription).get(group, ()) if origin.requests is None else origin.requests
+    if subscription.later and origin.requests is None:
+        known, requests = requests, [each for each in requests if _is_news_to(subscription, group, each, event)]
+        if known and not requests:
+            return
     await observer.func(
         subscription.consumer,
         event.body,
         observer=observer,
         message_type=observer.message_type,
         group=group,
-        subscribing_request_ids=list(
-            _requests(observer, subscription).get(group, ()) if origin.requests is None else origin.requests
-        ),
+        subscribing_request_ids=list(requests),
         action=event.action,
         **_cursor_of(observer, subscription, group, event, origin),
         **await _extras_of(observer, event),

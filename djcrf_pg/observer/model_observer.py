@@ -470,10 +470,11 @@ class ModelObserver(DCRFModelObserver):
             raise
         subscription.waited(names)
         for group in names:
-            is_alone = since is not None and requests.get(group, {request_id}) == {request_id}
-            if is_alone or group not in subscription.since:
-                # Whoever goes on behind a cursor once more is not told again what was on its way before.
+            # What was on its way before is not for whoever goes on behind a cursor: neither alone nor beside others.
+            if group not in subscription.since or (since is not None and requests.get(group) in (None, {request_id})):
                 subscription.since[group] = moment
+            elif since is not None:
+                subscription.later[group, request_id] = moment
         if since is not None:
             inbox.put_first(subscription, replayed)
             inbox.release()
@@ -588,6 +589,9 @@ class ModelObserver(DCRFModelObserver):
                 for group in names:
                     if request_id is None or (group in known and group not in requests):
                         subscription.since.pop(group, None)
+                for group, request in list(subscription.later):
+                    if group in names and request_id in (None, request):
+                        del subscription.later[group, request]
                 subscription.inbox.withdraw(subscription, names, request_id)
                 self._leave_lanes(subscription, names)
         await self._leave_unused(subscription, groups)

@@ -28,6 +28,7 @@ from djcrf_pg.listener import replay as module
 from djcrf_pg.listener.replay import Replays
 from djcrf_pg.listener.session import Session
 from djcrf_pg.observer import model_observer
+from djcrf_pg.observer.consumers import inbox_of
 from djcrf_pg.observer.generics import ObserverModelInstanceMixin
 from tests.processes import until
 from tests.testapp.models import Label, Task
@@ -71,6 +72,19 @@ class Resuming(GenericAsyncAPIConsumer):  # type: ignore[misc]
         for _ in range(2):
             await self.tasks.unsubscribe(status=kwargs["status"], request_id=request_id)
             await self.tasks.subscribe(request_id=request_id, **_only(kwargs))
+        return None, 201
+
+    @action()
+    async def subscribe_late(self, status: str, request_id: Any = None, **kwargs: Any):
+        """Subscribe behind a cursor while older events wait for the consumer's other request."""
+        for points in (1, 2):
+            await Task.objects.acreate(title=f"waits {points}", points=points)
+        inbox = inbox_of(self)
+        await until(lambda: len(inbox._entries) == 2)
+        since = await self.tasks.current_cursor()
+        await Task.objects.acreate(title="missed", points=3)
+        await until(lambda: len(inbox._entries) == 3)
+        await self.tasks.subscribe(status=status, since=since, request_id=request_id)
         return None, 201
 
     @action()
@@ -279,6 +293,25 @@ async def test_a_row_that_was_changed_often_is_one_event() -> None:
     assert client.rows == {task.pk: 50, other.pk: 3, last.pk: 9}
     await client.drop()
     await embedded.close_all()
+
+
+async def test_what_was_on_its_way_is_not_for_a_request_that_goes_on_behind_it() -> None:
+    """Another request of the consumer has the group already, and waits for what the other one's list has."""
+    client, other = Client("todo"), Client("todo")
+    await client.begin()
+    await other.begin()
+    call = {"action": "subscribe_late", "status": "todo", "request_id": "late"}
+    await client._socket.send_json_to(call)
+    told = [await client._socket.receive_json_from(timeout=20) for _ in range(5)]
+    reply = next(message for message in told if "response_status" in message)
+    assert reply["response_status"] == 201
+    events = [(message["body"]["points"], message["for"]) for message in told if "event" in message]
+    assert events == [(3, ["late"]), (1, ["todo"]), (2, ["todo"]), (3, ["todo"])]
+    await Task.objects.acreate(title="live", points=4)
+    last = await client._socket.receive_json_from(timeout=20)
+    assert (last["body"]["points"], sorted(last["for"])) == (4, ["late", "todo"])
+    for each in (client, other):
+        await each.drop()
 
 
 async def test_a_replay_that_waits_ends_with_its_subscription() -> None:
