@@ -42,7 +42,7 @@ compat:
 	scripts/compat.sh $(ARGS)
 
 long: $(VENV)/.installed-test
-	DJCRF_PG_TEST_LONG=1 $(BIN)/pytest tests/acceptance/test_volume.py $(ARGS)
+	DJCRF_PG_TEST_LONG=1 $(BIN)/pytest tests/acceptance/test_volume.py tests/acceptance/test_roaming.py $(ARGS)
 
 # Each run has only its part; the report of all decides by `fail_under`.
 coverage: $(VENV)/.installed-test
