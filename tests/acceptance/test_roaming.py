@@ -284,7 +284,7 @@ async def test_a_client_that_is_cut_off_every_second_has_the_table_without_a_res
         # After a killed leader what it had told may come again; folded once more, it is the same.
         assert not [text for at, text in copy.wrong if not listeners.may_repeat(at)]
         assert not [at for at in copy.again if not listeners.may_repeat(at)]
-    assert page.counts["resumed"] > len(FOLLOWED) * 0.5 * LENGTH / CUT, "it was hardly ever there"
+    assert page.counts["resumed"] > len(FOLLOWED) * LENGTH / CUT / 4, "it was hardly ever there"
     assert len(listeners.kills) >= LENGTH / KILL / 2
 
 
