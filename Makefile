@@ -19,7 +19,8 @@ help:
 	@echo 'make test-all  run every test: also the slow ones, browsers, packages, an older PostgreSQL'
 	@echo 'make compat    run what depends on PostgreSQL on each version, with the oldest and the newest Python and'
 	@echo '               Django here, and write docs/reference/compatibility.md'
-	@echo 'make long      the tests of volume with the numbers that the documentation names: some minutes'
+	@echo 'make long      the tests of volume and of a roaming client, with the numbers that the'
+	@echo '               documentation names: some minutes'
 	@echo 'make coverage  run the tests, report the branches they miss, and fail below 95 %'
 	@echo 'make bench     speed beside the peers, as ratios measured in turns: a quarter of an hour'
 	@echo '               (ARGS="write-one latency" for some, "--quick" to see that it runs, "--markdown" for the docs)'
@@ -42,7 +43,7 @@ compat:
 	scripts/compat.sh $(ARGS)
 
 long: $(VENV)/.installed-test
-	DJCRF_PG_TEST_LONG=1 $(BIN)/pytest tests/acceptance/test_volume.py $(ARGS)
+	DJCRF_PG_TEST_LONG=1 $(BIN)/pytest tests/acceptance/test_volume.py tests/acceptance/test_roaming.py $(ARGS)
 
 # Each run has only its part; the report of all decides by `fail_under`.
 coverage: $(VENV)/.installed-test
