@@ -85,6 +85,11 @@ class Span(NamedTuple):
     end: int | None = None
     netted: bool = False
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is in it, as :meth:`before` makes it."""
+        return self.target is None or self.start == self.end
+
     @classmethod
     def between(cls, begin: Position, end: Position) -> Self:
         """That of a read.

@@ -156,7 +156,9 @@ def _cursor_of(observer: Any, subscription: Subscription, group: str, event: Eve
     # A replay is of what it has not had.
     span = subscription.rest_of(origin.span, group) if origin.requests is None else origin.span
     mark = Mark.of(event.change_id, event.row, event.action, group)
-    return {"cursor": Cursor(origin.history, span, mark, digest(observer.address)).encode()}
+    # What is beside a read stands behind all that was sent, as its leader knows: a former one may have sent more.
+    cursor = Cursor(origin.history, span, mark, digest(observer.address), is_exact=not span.is_empty)
+    return {"cursor": cursor.encode()}
 
 
 async def _extras_of(observer: Any, event: Event) -> dict[str, Any]:

@@ -159,7 +159,8 @@ def _body(occurrence: Occurrence, instance: Model, action: Action, groups: Seque
         # One body for all groups: who has it by one of several has not had it by the others yet.
         mark = Mark.of(change.id, occurrence.row, action.value, groups[0] if len(groups) == 1 else None)
         address = digest(occurrence.observer.address)
-        extras["cursor"] = Cursor(origin.history, origin.span, mark, address).encode()
+        cursor = Cursor(origin.history, origin.span, mark, address, is_exact=not origin.span.is_empty)
+        extras["cursor"] = cursor.encode()
     message = occurrence.observer.serialize(
         instance,
         action,

@@ -1,7 +1,9 @@
 """Cursors of clients: what one has seen, as text, and what is left for it."""
 
 import random
+from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from django.core.signing import Signer
@@ -11,10 +13,14 @@ from hypothesis import strategies as st
 
 from djcrf_pg.changelog.cursor import Position, Snapshot, Span
 from djcrf_pg.delivery import resume
-from djcrf_pg.delivery.protocol import History
+from djcrf_pg.delivery.envelope import Event
+from djcrf_pg.delivery.inbox import Inbox, Moment, Subscription
+from djcrf_pg.delivery.protocol import History, Origin
 from djcrf_pg.delivery.resume import MOST, Cursor, Mark, digest
 from djcrf_pg.exceptions import CursorExpired, InvalidCursor
+from djcrf_pg.observer import handling
 
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 OURS = History(7_713_261_555_475_993_915, 16_384, 16_584, 1)
 
 
@@ -151,6 +157,18 @@ def test_what_is_left_behind_an_event(begin: Position, end: Position, mark: Mark
     found = list(Cursor(OURS, Span.between(begin, end), mark).spans(C))
     assert [span for span, _ in found] == left
     assert [each for _, each in found] == [mark if mark is not None else None, None, None][: len(left)]
+
+
+@pytest.mark.parametrize("position", [Position(A), Position(A, B, 50)])
+def test_whoever_has_an_event_beside_what_is_read_may_have_seen_more(position: Position) -> None:
+    """Its leader knows what it has sent itself."""
+    one = Subscription(None, None, Inbox(), since={"g": Moment(Snapshot(1, 1), NOON)})
+    observer, event = Mock(takes_cursor=True, address="app.tasks"), Event("update", 1, 1, 5, NOON.isoformat())
+    for span, is_exact in ((Span.before(position), False), (Span.between(position, Position(C)), True)):
+        text = handling._cursor_of(observer, one, "g", event, Origin(OURS, span))["cursor"]
+        cursor = Cursor.decode(text, OURS, "app.tasks")
+        assert cursor.is_exact is is_exact
+        assert [each.netted for each, _ in cursor.spans(Snapshot(2_000, 2_000))][-1] is is_exact
 
 
 def test_beside_what_is_read_all_was_seen_that_was_sent() -> None:
