@@ -3,7 +3,7 @@
 import html
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
@@ -78,8 +78,7 @@ async def test_a_script_that_subscribes_since_the_cursor_of_its_page_gets_what_w
     url: str,
 ) -> None:
     before = await Task.objects.acreate(title="before")
-    get: Callable[[str], HttpResponse] = Browser().get
-    page = (await sync_to_async(get)(url)).content.decode()
+    page = (await sync_to_async(Browser().get)(url)).content.decode()
     client = Client("todo")
     client.rows = {int(pk): int(points) for pk, points in re.findall(r'data-pk="(\d+)">(\d+)<', page)}
     assert client.rows == {before.pk: 0}, "the snapshot's"
