@@ -4,6 +4,7 @@ import html
 import re
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
@@ -14,6 +15,7 @@ from django.template.response import TemplateResponse
 from django.test import Client as Browser
 from django.test import override_settings
 from django.urls import path
+from django.views.generic import ListView
 
 from djcrf_pg import consistent_read
 from djcrf_pg.exceptions import ReadError
@@ -54,6 +56,22 @@ def rendered_response(request: HttpRequest) -> HttpResponse:
         return TemplateResponse(request, "page.html", read(request)).render()
 
 
+class Recipe(ListView):  # type: ignore[type-arg]
+    """As in the documentation."""
+
+    template_name = "page.html"
+    context_object_name = "tasks"
+
+    def get_queryset(self) -> Any:
+        """The same rows."""
+        return read(self.request)["tasks"]
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        """Render in the block."""
+        with consistent_read():
+            return super().get(request, *args, **kwargs).render()  # type: ignore[attr-defined, no-any-return]
+
+
 def returned_response(request: HttpRequest) -> HttpResponse:
     """Django renders it when the block has ended."""
     with consistent_read():
@@ -61,6 +79,7 @@ def returned_response(request: HttpRequest) -> HttpResponse:
 
 
 urlpatterns = [path(f"{view.__name__}/", view) for view in (rendered, rendered_response, returned_response)]
+urlpatterns += [path("list_view/", Recipe.as_view())]
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +92,7 @@ def templates() -> Iterator[None]:
     async_to_sync(sync_to_async(connections.close_all))()
 
 
-@pytest.mark.parametrize("url", ["/rendered/", "/rendered/?lazy", "/rendered_response/?lazy"])
+@pytest.mark.parametrize("url", ["/rendered/", "/rendered/?lazy", "/rendered_response/?lazy", "/list_view/?lazy"])
 async def test_a_script_that_subscribes_since_the_cursor_of_its_page_gets_what_was_written_after_the_read(
     url: str,
 ) -> None:
