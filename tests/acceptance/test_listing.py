@@ -262,6 +262,31 @@ async def test_a_list_that_is_loaded_again_takes_the_place_of_the_former_one() -
     await embedded.close_all()
 
 
+async def test_a_list_takes_the_place_of_one_whose_replay_still_waits() -> None:
+    """The replay is for the same request, and the new list has what it would tell."""
+    client, count = Client("todo"), 1_000
+    await Task.objects.abulk_create(Task(title=f"task {number}") for number in range(count))
+    await client.connect()
+    await client.list()
+    await client.drop()
+    await Task.objects.aupdate(points=1)
+    await client.connect()
+    both = {"action": "list_and_subscribe", "request_id": "the list", "status": "todo"}
+    await client._socket.send_json_to({**both, "since": client.cursor})
+    await client._socket.send_json_to(both)  # has its turn among what the first one replays
+    assert (await client._socket.receive_json_from(timeout=20))["data"]["results"] is None
+    told = 0
+    while "event" in (message := await client._socket.receive_json_from(timeout=20)):
+        told += 1
+    assert {each["points"] for each in message["data"]["results"]} == {1}
+    assert told < count, "else nothing waited"
+    client.rows = {each["id"]: 1 for each in message["data"]["results"]}
+    last = await Task.objects.acreate(title="last")
+    assert (await client.next())["body"]["id"] == last.pk, "what is older than the list does not come"
+    await client.drop()
+    await embedded.close_all()
+
+
 async def test_an_unsubscribed_list_is_told_nothing_more() -> None:
     client, other = Client("todo"), Client("todo")
     for each in (client, other):
