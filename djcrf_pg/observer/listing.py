@@ -16,7 +16,7 @@ What remains is a row that is in the groups and that the filter leaves out: the 
 
 import inspect
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from channels.db import database_sync_to_async
 from django.core.exceptions import EmptyResultSet
@@ -38,20 +38,6 @@ _DECORATE = (
     "decorate a function with @<observer>.rows_for_consumer, which takes what groups_for_consumer takes and returns a "
     "Q of the rows."
 )
-
-
-class _Listed(NamedTuple):
-    """A list that events can continue.
-
-    Attributes:
-        rows: The queryset.
-        groups: The groups of its rows.
-        alias: The database that has both.
-    """
-
-    rows: "QuerySet[Model]"
-    groups: frozenset[str]
-    alias: str
 
 
 class ListAndSubscribeMixin:
@@ -163,9 +149,9 @@ class ListAndSubscribeMixin:
         """
         observer = self._list_observer()
         self._refuse_unknown(observer, arguments)
-        rows, groups, alias = self._listed(observer, arguments, {"request_id": None, "action": "list", **arguments})
+        rows, groups = self._listed(observer, arguments, {"request_id": None, "action": "list", **arguments})
         pks = {row.pk for row in rows}
-        table: QuerySet[Model] = QuerySet(rows.model, using=alias)
+        table: QuerySet[Model] = QuerySet(rows.model, using=rows.db)
         for row in table.iterator():
             if _is_in(observer, row, groups) and row.pk not in pks:
                 raise ListError(
@@ -205,10 +191,12 @@ class ListAndSubscribeMixin:
                 f"a list has no events of its own; have the groups express it (groups_for_signal, "
                 f"groups_for_consumer and rows_for_consumer), or use the list action."
             )
-        if missing := sorted(known.keys() - arguments.keys() - _optional(known)):
+        if missing := [name for name, each in known.items() if name not in arguments and each.default is each.empty]:
             raise ListError(f"{type(self).__name__}.list_and_subscribe needs {', '.join(missing)}.")
 
-    def _listed(self, observer: ModelObserver, arguments: Mapping[str, Any], request: Mapping[str, Any]) -> _Listed:
+    def _listed(
+        self, observer: ModelObserver, arguments: Mapping[str, Any], request: Mapping[str, Any]
+    ) -> "tuple[QuerySet[Model], frozenset[str]]":
         """The rows that the consumer gives and the groups that they are in; refused where they are not the same."""
         self._refuse_pages()
         where = Q()
@@ -224,8 +212,7 @@ class ListAndSubscribeMixin:
         groups = self._groups_of(observer, arguments)
         consumer: Any = self
         rows = consumer.filter_queryset(consumer.get_queryset(**request), **request)
-        alias = router.db_for_write(observer.model_cls)
-        return _Listed(self._whole(observer, rows, where, alias), groups, alias)
+        return self._whole(observer, rows, where, router.db_for_write(observer.model_cls)), groups
 
     def _refuse_pages(self) -> None:
         consumer: Any = self
@@ -291,7 +278,7 @@ class ListAndSubscribeMixin:
         """The cursor, and the list as it is there."""
         consumer: Any = self
         with consistent_read(using=router.db_for_write(observer.model_cls)) as cursor:
-            rows, groups, _ = self._listed(observer, arguments, request)
+            rows, groups = self._listed(observer, arguments, request)
             self._refuse_strangers(observer, rows, groups, arguments)
             data = consumer.get_serializer(instance=rows, many=True, action_kwargs=dict(request)).data
             if isinstance(data, list) and len(data) != len(rows):
@@ -317,7 +304,7 @@ class ListAndSubscribeMixin:
                 )
 
     async def _end_former(self, observer: ModelObserver, request_id: Any, arguments: Mapping[str, Any]) -> None:
-        """Leave the groups of an earlier list of this request: what still waits of it is older than the new one."""
+        """Leave the groups of an earlier list of this request: what waits of its replay is in the new one."""
         consumer: Any = self
         requests = consumer._observer_group_to_request_id[observer._stable_observer_id]
         groups = observer.group_names_for_consumer(consumer=self, **arguments)
@@ -342,10 +329,6 @@ def _parameters(observer: ModelObserver) -> dict[str, inspect.Parameter]:
     _, *parameters = inspect.signature(observer.rows_of_groups).parameters.values()
     collecting = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return {each.name: each for each in parameters if each.kind not in collecting and each.name != "consumer"}
-
-
-def _optional(parameters: Mapping[str, inspect.Parameter]) -> set[str]:
-    return {name for name, each in parameters.items() if each.default is not each.empty}
 
 
 def _other(value: Any) -> Any:

@@ -13,7 +13,6 @@ from channels.testing import WebsocketCommunicator
 from django.db import OperationalError, connections
 from django.db.models import Count, F, Prefetch, Q, Subquery
 from django.db.models.manager import Manager
-from djangochannelsrestframework.decorators import action
 from djangochannelsrestframework.generics import GenericAsyncAPIConsumer
 from djangochannelsrestframework.mixins import ListModelMixin, PaginatedModelListMixin
 from djangochannelsrestframework.pagination import WebsocketLimitOffsetPagination
@@ -227,20 +226,34 @@ async def test_the_reply_is_what_the_list_action_gives_and_its_cursor() -> None:
     await embedded.close_all()
 
 
+class Slow(Listing):
+    """Its list action waits before it reads, and events wait for its end."""
+
+    began = asyncio.Event()
+    may_go_on = asyncio.Event()
+
+    async def check_permissions(self, action: str, **kwargs: Any) -> None:
+        """Wait, the second time."""
+        if action == "list":
+            if self.began.is_set():
+                await self.may_go_on.wait()
+            self.began.set()
+
+
 async def test_a_list_that_is_loaded_again_takes_the_place_of_the_former_one() -> None:
     """What has come of the former one and was not told yet is in the new one."""
+    Slow.began, Slow.may_go_on = asyncio.Event(), asyncio.Event()
     client, other = Client("todo", Slow), Client("todo")
     task = await Task.objects.acreate(title="task")
     for each in (client, other):
         await each.connect()
         await each.list()
-    Slow.may_go_on = asyncio.Event()
-    await client.call("begin_slowly")
+    again = asyncio.create_task(client.list())
     for points in (1, 2):
         await Task.objects.filter(pk=task.pk).aupdate(points=points)
         await other.next()  # so it is in the inbox of the first one, whose action has the turn
     Slow.may_go_on.set()
-    await client.list()
+    await again
     assert client.rows == {task.pk: 2}
     last = await Task.objects.acreate(title="last")
     assert (await client.next())["body"]["id"] == last.pk, "what is older than the list does not come"
@@ -249,19 +262,29 @@ async def test_a_list_that_is_loaded_again_takes_the_place_of_the_former_one() -
     await embedded.close_all()
 
 
-class Slow(Listing):
-    """Its next action begins when it may, and events wait for its end."""
-
-    may_go_on: asyncio.Event
-    waits = False
-
-    @action()
-    async def begin_slowly(self, **kwargs: Any) -> tuple[None, int]:
-        """Let the next one wait."""
-        self.waits = True
-        await self.reply(action="begin_slowly", status=202)
-        await self.may_go_on.wait()
-        return None  # type: ignore[return-value]
+async def test_a_list_takes_the_place_of_one_whose_replay_still_waits() -> None:
+    """The replay is for the same request, and the new list has what it would tell."""
+    client, count = Client("todo"), 1_000
+    await Task.objects.abulk_create(Task(title=f"task {number}") for number in range(count))
+    await client.connect()
+    await client.list()
+    await client.drop()
+    await Task.objects.aupdate(points=1)
+    await client.connect()
+    both = {"action": "list_and_subscribe", "request_id": "the list", "status": "todo"}
+    await client._socket.send_json_to({**both, "since": client.cursor})
+    await client._socket.send_json_to(both)  # has its turn among what the first one replays
+    assert (await client._socket.receive_json_from(timeout=20))["data"]["results"] is None
+    told = 0
+    while "event" in (message := await client._socket.receive_json_from(timeout=20)):
+        told += 1
+    assert {each["points"] for each in message["data"]["results"]} == {1}
+    assert told < count, "else nothing waited"
+    client.rows = {each["id"]: 1 for each in message["data"]["results"]}
+    last = await Task.objects.acreate(title="last")
+    assert (await client.next())["body"]["id"] == last.pk, "what is older than the list does not come"
+    await client.drop()
+    await embedded.close_all()
 
 
 async def test_an_unsubscribed_list_is_told_nothing_more() -> None:
@@ -599,12 +622,7 @@ async def test_a_list_with_a_row_that_is_in_no_group_is_refused() -> None:
 
 async def test_a_serializer_that_leaves_rows_out_is_refused() -> None:
     await Task.objects.abulk_create(Task(title=f"task {number}") for number in range(4))
-
-    class Some(TaskSerializer):
-        class Meta(TaskSerializer.Meta):
-            list_serializer_class = ThreeOfThem
-
-    reply = await reply_of(type("Filtering", (Listing,), {"serializer_class": Some}))
+    reply = await reply_of(with_queryset(serializer_class=Some))
     assert (reply["response_status"], "gives 3 of 4 rows" in reply["errors"][0]) == (422, True)
 
 
@@ -616,6 +634,44 @@ async def test_who_may_not_list_may_not_subscribe_to_the_list_either() -> None:
     await client.list()
     await client.drop()
     assert (await reply_of(reader, since=client.cursor))["response_status"] == 403
+
+
+class Some(TaskSerializer):
+    """Serializes three of them."""
+
+    class Meta(TaskSerializer.Meta):
+        """With a list serializer that filters."""
+
+        list_serializer_class = ThreeOfThem
+
+
+async def test_a_refusal_leaves_nothing_subscribed_and_nothing_unsubscribed() -> None:
+    """Each client is refused at another check; the last one has a list, and is refused another."""
+    await Task.objects.abulk_create(Task(title=f"task {number}") for number in range(4))
+    refused: list[tuple[Any, dict[str, Any], int]] = [
+        (Listing, {"limit": 10}, 422),
+        (Listing, {"since": "forged"}, 400),
+        (with_queryset(permission_classes=[OnlyReaders]), {}, 403),
+        (of(FILTERED["a filter"]), {}, 422),
+        (with_queryset(serializer_class=Some), {}, 422),
+    ]
+    clients, keeps = [], Client("todo")
+    for consumer, arguments, expected in refused:
+        client = Client("todo", consumer)
+        await client.connect()
+        reply = await client.call("list_and_subscribe", status="todo", **arguments)
+        assert reply["response_status"] == expected, reply
+        clients.append(client)
+    await keeps.connect()
+    await keeps.list()
+    assert (await keeps.call("list_and_subscribe", status="todo", limit=10))["response_status"] == 422
+    await keeps.take_to(await Task.objects.acreate(title="after that"))
+    for client in clients:
+        await client.call("list")  # what has come by now is shown before the reply
+        assert client.rows == {}
+        await client.drop()
+    await keeps.drop()
+    await embedded.close_all()
 
 
 async def test_a_request_id_is_needed_and_a_cursor_is_one() -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, assert_type
 
 from channels.consumer import AsyncConsumer
-from django.db.models import Model
+from django.db.models import Model, Q
 from rest_framework.exceptions import APIException
 from rest_framework.serializers import ModelSerializer
 
@@ -18,13 +18,17 @@ from djcrf_pg.conf import NotifyMode, Settings, get_settings, problems
 from djcrf_pg.exceptions import (
     ChannelLayerError,
     ConfigurationError,
+    CursorExpired,
     DjcrfPgError,
     InstallError,
+    InvalidCursor,
     LeadershipLost,
     ListenerUnavailable,
+    ListError,
     MalformedRequestId,
     NotMigrated,
     ObserverError,
+    ReadError,
     SubscribeError,
     TooManySubscriptions,
     TouchError,
@@ -34,7 +38,7 @@ from djcrf_pg.models import Change, Cursor
 from djcrf_pg.observations import Leading, Observation, ObserverFailed, Sink, add_sink
 from djcrf_pg.observer import BaseObserver, ModelObserver, Observer, model_observer, observer
 from djcrf_pg.observer.base_observer import BaseObserver as BaseObserverToo
-from djcrf_pg.observer.generics import ObserverModelInstanceMixin
+from djcrf_pg.observer.generics import ListAndSubscribeMixin, ObserverModelInstanceMixin
 from djcrf_pg.observer.model_observer import ModelObserver as ModelObserverToo
 from djcrf_pg.observer.observer import Observer as ObserverToo
 from tests.testapp.models import Task
@@ -73,6 +77,38 @@ class Consumer(ObserverModelInstanceMixin, AsyncConsumer):  # type: ignore[misc]
         for group in groups:
             assert_type(group, str)
         await self.tasks.unsubscribe(consumer=self, request_id="a")
+
+
+class ListConsumer(ListAndSubscribeMixin, AsyncConsumer):  # type: ignore[misc]
+    """A list, and what continues it."""
+
+    list_observer = "tasks"
+
+    @model_observer(Task)
+    async def tasks(self, message: dict[str, Any], cursor: str, **kwargs: Any) -> None:
+        """By points."""
+
+    assert_type(tasks.rows_for_consumer(lambda self, points, **kwargs: Q(points=points)), ModelObserver)
+
+    async def connected(self) -> None:
+        """Going on behind a cursor."""
+        cursor: str = await self.tasks.current_cursor(self)
+        await self.tasks.subscribe(self, since=cursor, request_id=1, points=1)
+        await self.list_and_subscribe(request_id=1, points=1)
+        self.verify_list(points=1)
+
+
+def reads() -> None:
+    """A list, and its cursor."""
+    with djcrf_pg.consistent_read(using="second") as cursor:
+        assert_type(cursor, str)
+    djcrf_pg.consistent_read("second")  # type: ignore[call-arg]
+
+
+async def reads_asynchronously() -> None:
+    """The same."""
+    async with djcrf_pg.consistent_read() as cursor:
+        assert_type(cursor, str)
 
 
 assert_type(model_observer(Task), partial[ModelObserver])
@@ -119,13 +155,14 @@ assert_type(problems({}), list[str])
 def refusals() -> Iterator[type[DjcrfPgError]]:
     """Everything that is raised on purpose has one base."""
     yield from (ConfigurationError, ObserverError, InstallError, LeadershipLost, MalformedRequestId, SubscribeError)
-    yield TouchError
+    yield from (TouchError, ReadError, InvalidCursor, CursorExpired)
     subscribe: list[type[SubscribeError]] = [
         NotMigrated,
         TriggersMissing,
         ListenerUnavailable,
         ChannelLayerError,
         TooManySubscriptions,
+        ListError,
     ]
     yield from subscribe
 
