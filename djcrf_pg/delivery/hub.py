@@ -590,7 +590,10 @@ class Hub:
         stream, begun = healing.loss.stream, time.monotonic()
         try:
             if addresses := [address for address in self._lanes if stream_of(address) == stream]:
-                failed = await self._log.failed(begun - healing.loss.known_at)
+                try:
+                    failed = await self._log.failed(begun - healing.loss.known_at)
+                except ConfigurationError:
+                    failed = addresses  # nobody can say
                 for address in addresses:
                     await self._heal_observer(healing, moment, address, has_failed=address in failed)
         except _DATABASE_ERRORS:
@@ -632,7 +635,7 @@ class Hub:
                 progress = self._progress.get(loss.stream) or Progress()
                 cursor = progress.cursor(standing.history, loss.since, address)
             groups = [group for group in lanes if group != EVERYBODY]
-            with contextlib.suppress(CursorExpired):
+            with contextlib.suppress(CursorExpired, ConfigurationError):
                 found = await self._log.replay(cursor, moment.snapshot, observer, groups, lost=_MOST_LOST)
         healing.cursors[address] = Cursor.at(standing.history, moment.snapshot)
         if found is None:
@@ -694,7 +697,7 @@ class Hub:
             if origin.span.target is None or origin.history != answer.history:
                 raise CursorExpired("It is made of nothing that is in the log.")
             found = await self._log.replay(cursor, moment.snapshot, subscription.observer, groups, lost=most)
-        except CursorExpired:
+        except (CursorExpired, ConfigurationError):
             subscription.lose(BEHIND, moment)
             return []
         return [*found, ("", "", moment)]

@@ -20,6 +20,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any
 
+import asyncpg
 from django.db import InterfaceError, OperationalError, connections
 
 from djcrf_pg.changelog.cursor import Snapshot, Span
@@ -32,7 +33,7 @@ from djcrf_pg.delivery.healing import Replayed
 from djcrf_pg.delivery.inbox import Moment
 from djcrf_pg.delivery.protocol import EVERYBODY, Origin
 from djcrf_pg.delivery.resume import Cursor, Mark
-from djcrf_pg.exceptions import CursorExpired
+from djcrf_pg.exceptions import ConfigurationError, CursorExpired
 from djcrf_pg.listener.failures import PAUSE, failed_within
 from djcrf_pg.listener.session import Session
 from djcrf_pg.listener.tables import Tables
@@ -160,6 +161,7 @@ class Replays:
 
         Raises:
             CursorExpired: They are not to be had any more.
+            ConfigurationError: The role may not read the log, or a pooler gives no session.
             OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError: The database cannot be asked.
         """
         key = (observer.address, cursor.history, cursor.span)
@@ -198,6 +200,7 @@ class Replays:
 
         Raises:
             CursorExpired: They are not to be had any more.
+            ConfigurationError: The role may not read the log, or a pooler gives no session.
             OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError: The database cannot be asked.
         """
         async with self._use():
@@ -251,6 +254,11 @@ class Replays:
                 self._idle.cancel()
             try:
                 yield
+            except asyncpg.InsufficientPrivilegeError as error:
+                raise ConfigurationError(
+                    f"The role of database {self._alias!r} may not read the change log ({error}): GRANT SELECT ON "
+                    f"djcrf_pg_change, djcrf_pg_cursor, djcrf_pg_reach_xid to it."
+                ) from error
             finally:
                 self._idle = asyncio.get_running_loop().call_later(_IDLE, self._close_idle)
 

@@ -492,6 +492,8 @@ class ModelObserver(DCRFModelObserver):
             try:
                 events, moment = await replays.resume(cursor, self, groups)
                 break
+            except ConfigurationError as error:
+                raise SubscribeError(str(error)) from error
             except CONNECTION_ERRORS as error:
                 if time.monotonic() - begun > patience:
                     raise SubscribeError(

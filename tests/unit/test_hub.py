@@ -632,6 +632,33 @@ async def test_a_log_that_cannot_be_read_is_read_later(site: Site) -> None:
     await until(lambda: site.noted(one) == [("g", 1), ("g", 2), ("g", 3)])
 
 
+@pytest.mark.parametrize("behind", [False, True])
+async def test_where_the_log_may_not_be_read_a_loss_is_a_resync_at_once(
+    site: Site, observed: list[Observation], monkeypatch: pytest.MonkeyPatch, behind: bool
+) -> None:
+    with override_settings(DJCRF_PG={"INBOX_EVENTS": 2}):
+        one = await site.subscribe("g")
+    site.log.error = ConfigurationError("no right")
+    if behind:
+        site.inboxes[0].hold()
+        for number in range(5):
+            await site.send((TASKS, "g", number))
+        await site.settled()
+        site.inboxes[0].release()
+    else:
+
+        async def denied(seconds: float) -> Collection[str]:
+            raise ConfigurationError("no right")
+
+        monkeypatch.setattr(site.log, "failed", denied)
+        await lose(site, (TASKS, "g", 1))
+        await site.send((TASKS, "g", 2))
+    await until(lambda: site.noted(one) == [("resync", BEHIND if behind else CHANNEL_LAYER)])
+    await site.send((TASKS, "g", 9))
+    await until(lambda: site.noted(one)[1:] == [("g", 9)])
+    assert not of(HubFailed, observed)
+
+
 async def test_a_database_that_is_away_is_asked_later(site: Site) -> None:
     one = await site.subscribe("g")
     site.gate.error = ConnectionError("away")
