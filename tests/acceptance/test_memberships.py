@@ -10,7 +10,7 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from channels.layers import get_channel_layer
 from channels.testing import WebsocketCommunicator
-from django.db import connection, connections
+from django.db import connections
 from django.test import override_settings
 from redis import Redis
 from websockets.exceptions import ConnectionClosedError
@@ -172,11 +172,6 @@ async def hears_live(communicator: WebsocketCommunicator) -> None:
     assert (event["action"], event["body"]) == ("create", {"pk": task.pk})
 
 
-def run(sql: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-
-
 IN_MEMORY = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
 
 
@@ -190,10 +185,6 @@ async def test_memberships_of_the_in_memory_layer_are_renewed(transactional_db, 
 
 
 async def test_what_a_flushed_in_memory_layer_has_lost_comes_all_the_same(transactional_db, close_connections):
-    # The log was deleted from before anybody subscribed, and its leader stands where it was emptied.
-    await sync_to_async(run)(
-        "INSERT INTO djcrf_pg_cursor (name, snapshot, term) VALUES ('pruned', '9:9:', 0) ON CONFLICT (name) DO NOTHING"
-    )
     communicator = await subscribed()
     # As it does itself with a channel whose messages nobody read in time.
     get_channel_layer().groups.clear()
