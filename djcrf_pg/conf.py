@@ -51,7 +51,7 @@ class Settings:
         JOIN_GROUPS: Have ``subscribe()`` join the channel layer's groups as DCRF does, for the messages that the
             application itself sends to them; no event of djcrf_pg travels through them.
         MAX_SUBSCRIPTIONS: Subscriptions of one consumer at most: groups, each counted for each request id.
-        INBOX_EVENTS: Events that wait for one consumer at most; more are dropped, and it gets a resync.
+        INBOX_EVENTS: Events that wait for one consumer at most; more are read from the log when it is ready.
         INBOX_BYTES: Bytes of events that wait for one consumer at most.
         ENVELOPE_EVENTS: Events in one channel-layer message, at most.
         ENVELOPE_BYTES: Bytes of events in one channel-layer message; a larger single event travels alone.

@@ -18,16 +18,13 @@ from typing import Any, Protocol
 from djcrf_pg.changelog.cursor import Position, Snapshot
 from djcrf_pg.delivery.envelope import RESYNC, Event
 from djcrf_pg.delivery.protocol import EVERYBODY, Arrival, History, Loss, Origin, Point
-from djcrf_pg.delivery.resume import Cursor, Mark
+from djcrf_pg.delivery.resume import LAST, Cursor, Mark
 
 #: An event that was read: the group, the event as text, and what it is made of.
 Replayed = tuple[str, str, Origin]
 
 #: Bytes of messages that are held while what comes before them is read.
 HELD_BYTES = 32 * 1024 * 1024
-
-#: Behind all events of a span that are no resync.
-_LAST = 2**63
 
 
 class Replayer(Protocol):
@@ -71,9 +68,7 @@ class Progress:
                 groups[observer].append(group)
         for observer, place in last.items():
             event = arrival.events[place]
-            self.marks[observer] = max(
-                Mark.of(event.change_id, event.row, event.action, group) for group in groups[observer]
-            )
+            self.marks[observer] = max(Mark.of_event(event, group) for group in groups[observer])
 
     def cursor(self, history: History, since: Position, observer: str) -> Cursor:
         """What has been handed over of an observer.
@@ -148,6 +143,6 @@ def before(event: Event, group: str, origin: Origin) -> Cursor:
     if origin.span.target is None:
         return Cursor(origin.history, origin.span)
     if event.action == RESYNC:
-        return Cursor(origin.history, origin.span, Mark(_LAST, 0, 0, 0))
-    mark = Mark.of(event.change_id, event.row, event.action, group)
+        return Cursor(origin.history, origin.span, LAST)
+    mark = Mark.of_event(event, group)
     return Cursor(origin.history, origin.span, mark._replace(group=mark.group - 1))

@@ -655,11 +655,9 @@ class Hub:
 
     def _report(self, loss: Loss, moment: Moment | None, members: Iterable[Subscription], why: str) -> None:
         """Have those load again whom a loss concerns, and with that what had been committed by a moment."""
-        if moment is not None and loss.since is not None:
-            # Nothing was handed on since. What began in another history cannot be compared.
-            loss = dataclasses.replace(loss, until=Point.of(Position(moment.snapshot)))
-        else:
-            loss = dataclasses.replace(loss, until=None)
+        # Nothing was handed on since. What began in another history cannot be compared.
+        until = None if moment is None or loss.since is None else Point.at(moment.snapshot)
+        loss = dataclasses.replace(loss, until=until)
         observers: dict[str, int] = {}
         for subscription in members:
             if subscription.is_concerned(loss):

@@ -21,7 +21,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from djcrf_pg.changelog.cursor import Position, Snapshot, Span
+from djcrf_pg.changelog.cursor import Snapshot, Span
 from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.protocol import Loss, Origin, Point
 
@@ -64,7 +64,7 @@ class Moment:
         Args:
             snapshot: The snapshot.
         """
-        return Point.of(Position(self.snapshot)).covers(Point.of(Position(snapshot)))
+        return Point.at(self.snapshot).covers(Point.at(snapshot))
 
 
 class Receiver(Protocol):
@@ -168,7 +168,7 @@ class Subscription:
         own = None if group is None else self.since.get(group)
         if own is not None and own.covers(span.last):
             # What the others have not had is not to be left out.
-            first = min(self.since.values(), key=lambda moment: Point.of(Position(moment.snapshot)))
+            first = min(self.since.values(), key=lambda moment: Point.at(moment.snapshot))
             if first.covers(span.last):
                 span = span._replace(last=first.snapshot)
         return span

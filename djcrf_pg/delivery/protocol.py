@@ -219,6 +219,11 @@ class Point(NamedTuple):
             return cls(_ended(position.last))
         return cls(_ended(position.last), _ended(position.target), position.after_id or 0)
 
+    @classmethod
+    def at(cls, snapshot: Snapshot) -> Self:
+        """That of the position behind all that a snapshot sees."""
+        return cls.of(Position(snapshot))
+
     def covers(self, other: "Point") -> bool:
         """Whether everything that is before the other one is before this one."""
         if self.seen >= (other.target or other.seen):
@@ -457,7 +462,7 @@ class Loss:
 
     def concerns(self, snapshot: Snapshot) -> bool:
         """Whether a subscription that began with a snapshot may have lost something."""
-        return self.until is None or not Point.of(Position(snapshot)).covers(self.until)
+        return self.until is None or not Point.at(snapshot).covers(self.until)
 
     def merge(self, later: "Loss") -> "Loss":
         """Both as one: it concerns whom either of them concerns.
@@ -628,7 +633,7 @@ class Inbound:
             now: Seconds of some clock.
         """
         state = self._streams.get(stream)
-        if state is not None and not (state.known is not None and state.known.covers(Point.of(Position(snapshot)))):
+        if state is not None and (state.known is None or not state.known.covers(Point.at(snapshot))):
             state.begin(snapshot, now)
 
     # What the database says.

@@ -32,6 +32,7 @@ from django.conf import settings
 from django.core.signing import BadSignature, Signer
 
 from djcrf_pg.changelog.cursor import Position, Snapshot, Span
+from djcrf_pg.delivery.envelope import Event
 from djcrf_pg.delivery.protocol import History
 from djcrf_pg.exceptions import CursorExpired, InvalidCursor
 
@@ -94,6 +95,20 @@ class Mark(NamedTuple):
         """
         phase = PHASES.index(action) + 1 if action in PHASES else len(PHASES) + 1
         return cls(id, row, phase, -1 if group is None else digest(group))
+
+    @classmethod
+    def of_event(cls, event: Event, group: str) -> Self:
+        """That of an event as one group has it.
+
+        Args:
+            event: The event.
+            group: The group.
+        """
+        return cls.of(event.change_id, event.row, event.action, group)
+
+
+#: Behind all events of a span that are no resync.
+LAST = Mark(2**63, 0, 0, 0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from djcrf_pg.delivery.envelope import RESYNC, Event
 from djcrf_pg.delivery.healing import Replayed
 from djcrf_pg.delivery.inbox import Moment
 from djcrf_pg.delivery.protocol import EVERYBODY, Origin
-from djcrf_pg.delivery.resume import Cursor, Mark
+from djcrf_pg.delivery.resume import LAST, Cursor, Mark
 from djcrf_pg.exceptions import ConfigurationError, CursorExpired
 from djcrf_pg.listener.failures import PAUSE, failed_within
 from djcrf_pg.listener.session import Session
@@ -47,9 +47,6 @@ _IDLE = 60.0
 
 #: Times ``REPLAY_LIMIT`` that are read for clients that share a read, at most.
 _SHARES = 10
-
-#: Behind all events of a span.
-_LAST = Mark(2**63, 0, 0, 0)
 
 #: Tries of work whose user code finds its database gone while ours is there.
 _TRIES = 3
@@ -104,7 +101,7 @@ class _Told:
         place = 0
         for number, told in enumerate(spans):
             for each in told:
-                mark = (_mark_of(each) or _LAST) if first is not None and number == 0 else None
+                mark = (_mark_of(each) or LAST) if first is not None and number == 0 else None
                 self._lanes.setdefault(each[0], []).append((place, mark, each))
                 place += 1
 
@@ -358,7 +355,7 @@ def _mark_of(replayed: Replayed) -> Mark | None:
     """The mark of an event; a resync has none, for it was sent after events that follow it in the log."""
     group, line, _ = replayed
     event = Event(*json.loads(line))
-    return None if event.action == RESYNC else Mark.of(event.change_id, event.row, event.action, group)
+    return None if event.action == RESYNC else Mark.of_event(event, group)
 
 
 def _resyncs_last(told: Iterable[Replayed]) -> list[Replayed]:

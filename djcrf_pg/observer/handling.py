@@ -155,7 +155,7 @@ def _cursor_of(observer: Any, subscription: Subscription, group: str, event: Eve
         return {}
     # A replay is of what it has not had.
     span = subscription.rest_of(origin.span, group) if origin.requests is None else origin.span
-    mark = Mark.of(event.change_id, event.row, event.action, group)
+    mark = Mark.of_event(event, group)
     # What is beside a read stands behind all that was sent, as its leader knows: a former one may have sent more.
     cursor = Cursor(origin.history, span, mark, digest(observer.address), is_exact=not span.is_empty)
     return {"cursor": cursor.encode()}

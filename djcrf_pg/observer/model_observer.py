@@ -345,7 +345,7 @@ class ModelObserver(DCRFModelObserver):
 
         It is called as ``(self, reason, subscribing_request_ids, **kwargs)`` for every subscriber of the observer,
         whatever its groups; ``reason`` is ``"truncate"``, ``"unreadable"`` where a row could not be told, or
-        ``"channel_layer"`` where that may have lost events of this process;
+        ``"channel_layer"`` where that has lost events of this process which the log does not have;
         ``kwargs`` has ``model``, ``observer``, ``group`` and what handlers may take. Without one, the consumer replies
         ``{"action": "resync", "response_status": 205, "data": {"reason": …, "model": …}}`` to each request id.
         """
