@@ -2,15 +2,13 @@
 
 import asyncio
 import random
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from channels.testing import WebsocketCommunicator
-from django.db import OperationalError, connections
+from django.db import connections
 from django.db.models import Count, F, Prefetch, Q, Subquery
 from django.db.models.manager import Manager
 from djangochannelsrestframework.generics import GenericAsyncAPIConsumer
@@ -23,7 +21,7 @@ from djcrf_pg.exceptions import ListError
 from djcrf_pg.listener import embedded
 from djcrf_pg.observer import model_observer
 from djcrf_pg.observer.generics import ListAndSubscribeMixin
-from tests.acceptance.test_resume import STATUSES, write
+from tests.acceptance.test_resume import STATUSES, writers
 from tests.testapp.models import Label, Note, Project, Remote, Task
 
 pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True, databases=["default", "second", "lite"])]
@@ -142,31 +140,6 @@ class Client:
     async def drop(self) -> None:
         """Lose the connection."""
         await self._socket.disconnect(timeout=10)
-
-
-@contextmanager
-def writers(seed: int) -> Iterator[None]:
-    """Two of them, in threads of their own, which never stop."""
-    stopped = threading.Event()
-
-    def go_on(number: int) -> None:
-        mine = random.Random(f"{seed}.{number}")
-        try:
-            while not stopped.is_set():
-                with suppress(OperationalError):  # a deadlock of the two
-                    write(mine)
-        finally:
-            connections.close_all()
-
-    threads = [threading.Thread(target=go_on, args=[number]) for number in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stopped.set()
-        for thread in threads:
-            thread.join()
 
 
 async def there(status: str) -> dict[int, int]:

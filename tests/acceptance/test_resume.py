@@ -4,7 +4,8 @@ import asyncio
 import random
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -30,7 +31,7 @@ from djcrf_pg.listener.session import Session
 from djcrf_pg.observer import model_observer
 from djcrf_pg.observer.consumers import inbox_of
 from djcrf_pg.observer.generics import ObserverModelInstanceMixin
-from tests.processes import until
+from tests.processes import meanwhile, until
 from tests.testapp.models import Label, Task
 
 pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
@@ -552,6 +553,23 @@ def write(some: random.Random, *, joins: bool = False) -> None:
             transaction.set_rollback(True)
 
 
+@contextmanager
+def writers(seed: int) -> Iterator[None]:
+    """Two of them, in threads of their own, which never stop."""
+
+    def go_on(number: int, done: threading.Event) -> None:
+        mine = random.Random(f"{seed}.{number}")
+        try:
+            while not done.is_set():
+                with suppress(OperationalError):  # a deadlock of the two
+                    write(mine)
+        finally:
+            connections.close_all()
+
+    with meanwhile(partial(go_on, 0)), meanwhile(partial(go_on, 1)):
+        yield
+
+
 def read(status: str) -> tuple[str, dict[int, int]]:
     """A list, and what continues it."""
     with consistent_read() as cursor:
@@ -569,32 +587,15 @@ async def read_beside(status: str) -> tuple[str, dict[int, int]]:
 @pytest.mark.parametrize("seed", range(4))
 async def test_a_list_and_what_comes_after_it_are_the_table(seed: int, is_async: bool) -> None:
     """Under writers in threads of their own, which never stop meanwhile."""
-    some, stopped = random.Random(seed), threading.Event()
-
-    def go_on(number: int) -> None:
-        mine = random.Random(f"{seed}.{number}")
-        try:
-            while not stopped.is_set():
-                with suppress(OperationalError):  # a deadlock of the two
-                    write(mine)
-        finally:
-            connections.close_all()
-
-    threads = [threading.Thread(target=go_on, args=[number]) for number in range(2)]
-    for thread in threads:
-        thread.start()
+    some = random.Random(seed)
     clients = []
-    try:
+    with writers(seed):
         for _ in range(12):
             client = Client(some.choice(STATUSES))
             reading = read_beside(client.status) if is_async else sync_to_async(read)(client.status)
             client.cursor, client.rows = await reading
             await client.connect()
             clients.append(client)
-    finally:
-        stopped.set()
-        for thread in threads:
-            await asyncio.to_thread(thread.join)
     last = {status: await Task.objects.acreate(title=f"last {status}", points=99, status=status) for status in STATUSES}
     for client in clients:
         await client.take_to(last[client.status].pk, 99)

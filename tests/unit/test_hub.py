@@ -144,7 +144,7 @@ class Log:
             for xid, address, group, line in self.entries:
                 event = parse(line)
                 is_in = span.target.sees(xid) and not span.last.sees(xid)
-                is_news = mark is None or Mark.of(event.change_id, event.row, event.action, group) > mark
+                is_news = mark is None or Mark.of_event(event, group) > mark
                 if address == observer.address and group in groups and is_in and is_news:
                     found.append((group, line, Origin(cursor.history, span)))
         return found
@@ -532,6 +532,14 @@ async def lose(site: Site, *items: tuple[str, str, Any]) -> None:
     site.layer.drops = False
 
 
+async def have_it_read(site: Site) -> None:
+    """Lose 1 and send 2; the log is being read when this returns, and until the test has it go on."""
+    site.log.going.clear()
+    await lose(site, (TASKS, "g", 1))
+    await site.send((TASKS, "g", 2))
+    await until(lambda: site.log.read == 1)
+
+
 async def test_what_was_lost_is_read_and_comes_before_what_is_behind_it(
     site: Site, observed: list[Observation]
 ) -> None:
@@ -578,10 +586,7 @@ async def test_whoever_begins_after_a_loss_is_not_given_what_was_there(site: Sit
 
 async def test_what_comes_while_the_log_is_read_waits_and_comes_once(site: Site) -> None:
     one = await site.subscribe("g")
-    await lose(site, (TASKS, "g", 1))
-    site.log.going.clear()
-    await site.send((TASKS, "g", 2))
-    await until(lambda: site.log.read == 1)
+    await have_it_read(site)
     await site.send((TASKS, "g", 3))
     await site.settled()
     assert site.noted(one) == []
@@ -591,10 +596,7 @@ async def test_what_comes_while_the_log_is_read_waits_and_comes_once(site: Site)
 
 async def test_what_is_lost_while_the_log_is_read_is_read_next(site: Site) -> None:
     one = await site.subscribe("g")
-    await lose(site, (TASKS, "g", 1))
-    site.log.going.clear()
-    await site.send((TASKS, "g", 2))
-    await until(lambda: site.log.read == 1)
+    await have_it_read(site)
     await site.send((TASKS, "g", 3))
     await lose(site, (TASKS, "g", 4))
     await site.send((TASKS, "g", 5))
@@ -608,10 +610,7 @@ async def test_more_than_is_held_while_the_log_is_read_is_read_next(
 ) -> None:
     monkeypatch.setattr(healing, "HELD_BYTES", 1)
     one = await site.subscribe("g")
-    await lose(site, (TASKS, "g", 1))
-    site.log.going.clear()
-    await site.send((TASKS, "g", 2))
-    await until(lambda: site.log.read == 1)
+    await have_it_read(site)
     for number in (3, 4, 5):
         await site.send((TASKS, "g", number))
     await site.settled()
@@ -703,10 +702,7 @@ async def test_a_database_that_becomes_another_while_the_log_is_read_is_a_resync
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = await site.subscribe("g")
-    await lose(site, (TASKS, "g", 1))
-    site.log.going.clear()
-    await site.send((TASKS, "g", 2))
-    await until(lambda: site.log.read == 1)
+    await have_it_read(site)
     site.gate.answer.history = OTHER_DATABASE
     monkeypatch.setattr(module, "SILENCE", 0.02)
     await until(lambda: RESYNC in site.noted(one))
@@ -737,10 +733,7 @@ async def test_what_was_lost_of_a_promoted_database_is_of_its_history(
 async def test_whoever_begins_while_the_log_is_read_in_vain_has_lost_nothing(site: Site) -> None:
     early = await site.subscribe("g")
     site.log.expired = True
-    site.log.going.clear()
-    await lose(site, (TASKS, "g", 1))
-    await site.send((TASKS, "g", 2))
-    await until(lambda: site.log.read == 1)
+    await have_it_read(site)
     late = await site.subscribe("g")
     site.log.going.set()
     await until(lambda: site.noted(early) == [RESYNC])
@@ -753,10 +746,7 @@ async def test_a_fault_of_ours_after_the_log_was_read_deafens_nobody(
     site: Site, observed: list[Observation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = await site.subscribe("g")
-    site.log.going.clear()
-    await lose(site, (TASKS, "g", 1))
-    await site.send((TASKS, "g", 2))
-    await until(lambda: site.log.read == 1)
+    await have_it_read(site)
     await site.send((TASKS, "g", 3))
     await site.settled()
     with monkeypatch.context() as patch:
