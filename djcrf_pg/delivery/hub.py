@@ -612,7 +612,7 @@ class Hub:
         del self._healing[stream]
         if healing.again:
             loss = dataclasses.replace(healing.loss, since=Position(moment.snapshot), known_at=begun)
-            self._healing[stream] = Healing(loss, time.monotonic())
+            self._healing[stream] = Healing(loss, time.monotonic(), aside=healing.aside)
             self._wanted.set()
         try:
             for arrival in healing.held or ():
@@ -629,7 +629,9 @@ class Hub:
         members = list(lanes[EVERYBODY])
         observer = members[0].observer
         found: Sequence[tuple[str, str, Any]] | None = None
-        if loss.since is not None and not has_failed:
+        is_there = address not in healing.aside
+        healing.aside.discard(address)
+        if loss.since is not None and is_there and not has_failed:
             cursor = healing.cursors.get(address)
             if cursor is None:
                 progress = self._progress.get(loss.stream) or Progress()
