@@ -678,7 +678,9 @@ class Hub:
         backoff, begun = Backoff(0.1, 2.0), time.monotonic()
         while not subscription.inbox.gone and time.monotonic() - begun < _HEALS:
             try:
-                return await self._missed(subscription, group, line, origin)
+                # The log may be read for others all the time.
+                async with asyncio.timeout(max(begun + _HEALS - time.monotonic(), 0.0)):
+                    return await self._missed(subscription, group, line, origin)
             except _DATABASE_ERRORS:
                 await asyncio.sleep(backoff.delay())
             except Exception as error:

@@ -866,6 +866,24 @@ async def test_an_inbox_that_was_full_of_what_is_not_in_the_log_loads_again(site
     await until(lambda: site.noted(one) == [("resync", BEHIND)])
 
 
+async def test_whoever_waits_for_long_for_what_an_inbox_has_missed_loads_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log may be read for others, or its server may be silent."""
+    monkeypatch.setattr(module, "_HEALS", 0.1)
+    with override_settings(DJCRF_PG={"INBOX_EVENTS": 2}):
+        one = await site.subscribe("g")
+    site.inboxes[0].hold()
+    for number in range(6):
+        await site.send((TASKS, "g", number))
+    await site.settled()
+    site.log.going.clear()
+    site.inboxes[0].release()
+    await until(lambda: site.noted(one) == [("resync", BEHIND)])
+    await site.send((TASKS, "g", 6))
+    await until(lambda: site.noted(one)[1:] == [("g", 6)])
+
+
 async def test_a_fault_of_ours_deafens_nobody(
     site: Site, observed: list[Observation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
