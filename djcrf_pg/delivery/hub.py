@@ -93,6 +93,9 @@ _PACE, _REST = 0.25, 4.0
 #: Changes of an observer that are read when its stream is healed; where more were lost its subscribers load again.
 _MOST_LOST = 100_000
 
+#: Events of those that were read that are put into inboxes before the other tasks of the loop have a turn.
+_TURN = 1_000
+
 #: Seconds after which those load again whose stream could not be healed.
 _HEALS = UNTOLD
 
@@ -643,8 +646,13 @@ class Hub:
         if found is None:
             self._report(loss, moment, members)
             return
+        puts = 0
         for group, line, origin in found:
             self._put((address, group), line, origin)
+            puts += 1 + len(self._lanes.get(address, {}).get(group, ()))
+            if puts >= _TURN:
+                puts = 0
+                await asyncio.sleep(0)
         if found:
             emit(MessagesReplayed(observer=observer.label, events=len(found)))
 

@@ -884,6 +884,25 @@ async def test_whoever_waits_for_long_for_what_an_inbox_has_missed_loads_again(
     await until(lambda: site.noted(one)[1:] == [("g", 6)])
 
 
+async def test_much_that_was_read_for_many_leaves_others_their_turn(site: Site) -> None:
+    subscriptions = [await site.subscribe("g") for _ in range(10)]
+    await lose(site, *((TASKS, "g", number) for number in range(1_000)))
+    parts = set()
+
+    async def look() -> None:
+        while True:
+            parts.add(len(subscriptions[0].inbox._entries) + len(site.noted(subscriptions[0])))
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(look())
+        await site.send((TASKS, "g", "last"))
+        await until(lambda: len(site.noted(subscriptions[-1])) == 1_001)
+        task.cancel()
+    assert len([part for part in parts if 0 < part < 1_001]) > 5
+    assert [body for _, body in site.noted(subscriptions[0])] == [*range(1_000), "last"]
+
+
 async def test_a_fault_of_ours_deafens_nobody(
     site: Site, observed: list[Observation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
