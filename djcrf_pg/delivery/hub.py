@@ -637,8 +637,11 @@ class Hub:
         if loss.since is not None and is_there and not has_failed:
             cursor = healing.cursors.get(address)
             if cursor is None:
+                since, healed = loss.since, self._healed.get(loss.stream)
+                if healed is not None and Point.of(Position(healed.snapshot)).covers(Point.of(since)):
+                    since = Position(healed.snapshot)  # heartbeats say where the leader is, which may be before that
                 progress = self._progress.get(loss.stream) or Progress()
-                cursor = progress.cursor(standing.history, loss.since, address)
+                cursor = progress.cursor(standing.history, since, address)
             groups = [group for group in lanes if group != EVERYBODY]
             with contextlib.suppress(CursorExpired, ConfigurationError):
                 found = await self._log.replay(cursor, moment.snapshot, observer, groups, lost=_MOST_LOST)

@@ -536,10 +536,10 @@ async def test_groups_are_joined_again_before_they_expire(site: Site, expiry: An
 # -- losses --------------------------------------------------------------------------------------------------
 
 
-async def lose(site: Site, *items: tuple[str, str, Any]) -> None:
+async def lose(site: Site, *items: tuple[str, str, Any], upto: int | None = None) -> None:
     """Commit something that the layer drops."""
     site.layer.drops = True
-    await site.send(*items)
+    await site.send(*items, upto=upto)
     site.layer.drops = False
 
 
@@ -612,6 +612,26 @@ async def test_what_is_lost_while_the_log_is_read_is_read_next(site: Site) -> No
     await site.settled()
     site.log.going.set()
     await until(lambda: site.noted(one) == [("g", number) for number in range(1, 6)])
+
+
+async def test_what_was_read_ahead_of_the_leader_is_not_read_again_for_the_next_loss(site: Site) -> None:
+    """Its heartbeats say where it is, which is before that."""
+    one = await site.subscribe("g")
+    await lose(site, (TASKS, "g", 1))
+    site.log.entries.append((29, TASKS, "g", Event("update", 2, 2, 29, NOON.isoformat()).encode()))
+    site.gate.answer.xid = 30  # committed, and not yet read by the leader
+    await site.beat()
+    await asyncio.sleep(2 * protocol.PATIENCE)
+    await site.beat()
+    await until(lambda: site.noted(one) == [("g", 1), ("g", 2)])
+    await site.beat()
+    await site.settled()
+    await lose(site, (TASKS, "g", 2), upto=30)
+    site.log.entries.pop()  # it is there already
+    await lose(site, (TASKS, "g", 3))
+    await site.send((TASKS, "g", 4))
+    await until(lambda: site.noted(one)[-1] == ("g", 4))
+    assert site.noted(one) == [("g", 1), ("g", 2), ("g", 3), ("g", 4)]
 
 
 async def test_more_than_is_held_while_the_log_is_read_is_read_next(
