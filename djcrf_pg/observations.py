@@ -167,9 +167,13 @@ class MessagesMissing(Observation):
     """
 
     level = logging.WARNING
-    template = "{observer}: the channel layer dropped messages or forgot a group, so {consumers} consumers load again"
+    template = (
+        "{observer}: the channel layer dropped messages or forgot a group, and the log does not have them ({why}), "
+        "so {consumers} consumers load again"
+    )
     observer: str
     consumers: int
+    why: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -99,6 +99,9 @@ _TURN = 1_000
 #: Seconds after which those load again whose stream could not be healed.
 _HEALS = UNTOLD
 
+#: Why those load again whose stream we failed to heal; the observation HubFailed says more.
+_FAULT = "a fault of ours"
+
 #: Seconds between questions about messages of an unknown leader.
 _ASK = 1.0
 
@@ -587,7 +590,8 @@ class Hub:
                 del self._healing[stream]
                 if healing.task is not None:
                     healing.task.cancel()
-                self._report(healing.loss, None, self.subscriptions({stream}))
+                why = f"it took longer than {_HEALS:g} s"
+                self._report(healing.loss, None, self.subscriptions({stream}), why)
 
     async def _heal(self, healing: Healing, moment: Moment) -> None:
         stream, begun = healing.loss.stream, time.monotonic()
@@ -606,7 +610,7 @@ class Hub:
             return
         except Exception as error:
             emit(HubFailed(error=text_of(error)), error)
-            self._report(healing.loss, moment, self.subscriptions({stream}))
+            self._report(healing.loss, moment, self.subscriptions({stream}), _FAULT)
         took = time.monotonic() - begun
         self._heals_at[stream] = time.monotonic() + max(_PACE, took * _REST)
         self._healed[stream] = moment
@@ -622,7 +626,7 @@ class Hub:
                 self._deliver(arrival)
         except Exception as error:
             emit(HubFailed(error=text_of(error)), error)
-            self._report(healing.loss, None, self.subscriptions({stream}))
+            self._report(healing.loss, None, self.subscriptions({stream}), _FAULT)
 
     async def _heal_observer(self, healing: Healing, moment: Moment, address: str, *, has_failed: bool) -> None:
         """Hand over what the subscriptions of an observer have lost, or have them load it."""
@@ -632,9 +636,11 @@ class Hub:
         members = list(lanes[EVERYBODY])
         observer = members[0].observer
         found: Sequence[tuple[str, str, Any]] | None = None
-        is_there = address not in healing.aside
-        healing.aside.discard(address)
-        if loss.since is not None and is_there and not has_failed:
+        why = "the database is not the one that it was" if loss.since is None else "it has failed on something lately"
+        if address in healing.aside:
+            healing.aside.discard(address)
+            why = "what came meanwhile is not in the log"
+        elif loss.since is not None and not has_failed:
             cursor = healing.cursors.get(address)
             if cursor is None:
                 since, healed = loss.since, self._healed.get(loss.stream)
@@ -643,11 +649,13 @@ class Hub:
                 progress = self._progress.get(loss.stream) or Progress()
                 cursor = progress.cursor(standing.history, since, address)
             groups = [group for group in lanes if group != EVERYBODY]
-            with contextlib.suppress(CursorExpired, ConfigurationError):
+            try:
                 found = await self._log.replay(cursor, moment.snapshot, observer, groups, lost=_MOST_LOST)
+            except (CursorExpired, ConfigurationError) as error:
+                why = text_of(error)
         healing.cursors[address] = Cursor.at(standing.history, moment.snapshot)
         if found is None:
-            self._report(loss, moment, members)
+            self._report(loss, moment, members, why)
             return
         puts = 0
         for group, line, origin in found:
@@ -659,7 +667,7 @@ class Hub:
         if found:
             emit(MessagesReplayed(observer=observer.label, events=len(found)))
 
-    def _report(self, loss: Loss, moment: Moment | None, members: Iterable[Subscription]) -> None:
+    def _report(self, loss: Loss, moment: Moment | None, members: Iterable[Subscription], why: str) -> None:
         """Have those load again whom a loss concerns, and with that what had been committed by a moment."""
         if moment is not None and loss.since is not None:
             # Nothing was handed on since. What began in another history cannot be compared.
@@ -673,7 +681,7 @@ class Hub:
                 label = subscription.observer.label
                 observers[label] = observers.get(label, 0) + 1
         for label, count in observers.items():
-            emit(MessagesMissing(observer=label, consumers=count))
+            emit(MessagesMissing(observer=label, consumers=count, why=why))
 
     async def missed(
         self, subscription: Subscription, group: str, line: str, origin: Origin

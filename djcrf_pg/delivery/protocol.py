@@ -540,6 +540,7 @@ class _Stream:
 
     Attributes:
         begun: What is before it is for nobody here, as the database has said.
+        start: The position of that.
         known: What is before it has come, is for nobody here, or is a Loss that was reported. A heartbeat may set it
             back: then a forged one does no harm for longer than to the next.
         since: The position of the last heartbeat that found all there, or of the snapshot at the beginning.
@@ -553,6 +554,7 @@ class _Stream:
     """
 
     begun: Point | None = None
+    start: Position | None = None
     known: Point | None = None
     since: Position | None = None
     at: float = 0.0
@@ -565,7 +567,8 @@ class _Stream:
 
     def begin(self, snapshot: Snapshot, now: float) -> None:
         """Take it that nothing which a snapshot sees is for anybody here."""
-        self.reach(Position(snapshot), now)
+        self.start = Position(snapshot)
+        self.reach(self.start, now)
         self.begun = self.known
 
     def covers(self, point: Point) -> bool:
@@ -824,7 +827,9 @@ class Inbound:
         state = self._streams[stream]
         if state.begun is None or (until is not None and state.begun.covers(until)):
             return []
-        loss = Loss(stream, state.since, until, state.at)
+        # A leader that has nothing to read stays where it is, which may be before the log of today.
+        is_behind = state.known is not None and state.begun.covers(state.known)
+        loss = Loss(stream, state.start if is_behind else state.since, until, state.at)
         if until is not None and state.known is not None and until.covers(state.known):
             state.known = until
         return [loss]

@@ -54,7 +54,7 @@ class TaskSerializer(ModelSerializer):
         fields = ["id", "title"]
 
 
-{block(RESUME, "python", "class TaskConsumer")}
+{block(RESUME, "python", "class TaskConsumer(GenericAsyncAPIConsumer)")}
 """
 
 URLS = f"""

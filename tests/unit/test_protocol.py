@@ -773,6 +773,18 @@ def test_what_is_lost_between_the_question_of_a_stream_and_its_answer_is_missed(
     assert [type(each) for each in end.learn(asked, [own], 0.1)] == [Loss, Arrival]
 
 
+def test_a_loss_begins_where_the_process_did_and_not_where_its_leader_stands() -> None:
+    stream = stream_of(OBSERVER)
+    end, out = Inbound(lambda observer, group: True), outbound(Position(BEGINNING))
+    end.join(stream)
+    end.learn(Standing(OURS, 3, Snapshot(11, 11)), [stream], 0.0)
+    assert end.take(wire(out.heartbeat().text), 0.0) == []
+    one(out)
+    loss, _ = end.take(wire(one(out)), 1.0)
+    assert isinstance(loss, Loss)
+    assert loss.since == Position(Snapshot(11, 11))
+
+
 def test_what_was_healed_is_lost_no_more() -> None:
     stream = stream_of(OBSERVER)
     end, out = inbound(stream), outbound()
