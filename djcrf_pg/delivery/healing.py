@@ -103,6 +103,7 @@ class Healing:
         again: Whether more was lost while what is before it was read.
         task: What reads.
         cursors: What the subscriptions of an observer have, where that is not what was handed over of the stream.
+        aside: The observers of which something was dropped that is not in the log: it came, and could not wait.
     """
 
     loss: Loss
@@ -111,6 +112,7 @@ class Healing:
     again: bool = False
     task: asyncio.Task[None] | None = None
     cursors: dict[str, Cursor] = dataclasses.field(default_factory=dict)
+    aside: set[str] = dataclasses.field(default_factory=set)
     _bytes: int = 0
 
     def ask(self) -> None:
@@ -121,15 +123,23 @@ class Healing:
         """Note that more was lost."""
         if loss is not None:
             self.loss = self.loss.merge(loss)
+        for arrival in self.held or ():
+            self._drop(arrival)
         self.held, self.again = None, True
 
     def hold(self, arrival: Arrival) -> None:
         """Take a message."""
-        if self.held is not None:
-            self.held.append(arrival)
-            self._bytes += sum(map(len, arrival.lines))
-            if self._bytes > HELD_BYTES:
-                self.lose()
+        if self.held is None:
+            self._drop(arrival)
+            return
+        self.held.append(arrival)
+        self._bytes += sum(map(len, arrival.lines))
+        if self._bytes > HELD_BYTES:
+            self.lose()
+
+    def _drop(self, arrival: Arrival) -> None:
+        if arrival.origin.span.target is None:
+            self.aside.update(observer for observer, _ in arrival.to)
 
 
 def before(event: Event, group: str, origin: Origin) -> Cursor:

@@ -93,6 +93,9 @@ _PACE, _REST = 0.25, 4.0
 #: Changes of an observer that are read when its stream is healed; where more were lost its subscribers load again.
 _MOST_LOST = 100_000
 
+#: Events of those that were read that are put into inboxes before the other tasks of the loop have a turn.
+_TURN = 1_000
+
 #: Seconds after which those load again whose stream could not be healed.
 _HEALS = UNTOLD
 
@@ -616,7 +619,7 @@ class Hub:
         del self._healing[stream]
         if healing.again:
             loss = dataclasses.replace(healing.loss, since=Position(moment.snapshot), known_at=begun)
-            self._healing[stream] = Healing(loss, time.monotonic())
+            self._healing[stream] = Healing(loss, time.monotonic(), aside=healing.aside)
             self._wanted.set()
         try:
             for arrival in healing.held or ():
@@ -634,11 +637,17 @@ class Hub:
         observer = members[0].observer
         found: Sequence[tuple[str, str, Any]] | None = None
         why = "the database is not the one that it was" if loss.since is None else "it has failed on something lately"
-        if loss.since is not None and not has_failed:
+        if address in healing.aside:
+            healing.aside.discard(address)
+            why = "what came meanwhile is not in the log"
+        elif loss.since is not None and not has_failed:
             cursor = healing.cursors.get(address)
             if cursor is None:
+                since, healed = loss.since, self._healed.get(loss.stream)
+                if healed is not None and Point.of(Position(healed.snapshot)).covers(Point.of(since)):
+                    since = Position(healed.snapshot)  # heartbeats say where the leader is, which may be before that
                 progress = self._progress.get(loss.stream) or Progress()
-                cursor = progress.cursor(standing.history, loss.since, address)
+                cursor = progress.cursor(standing.history, since, address)
             groups = [group for group in lanes if group != EVERYBODY]
             try:
                 found = await self._log.replay(cursor, moment.snapshot, observer, groups, lost=_MOST_LOST)
@@ -648,8 +657,13 @@ class Hub:
         if found is None:
             self._report(loss, moment, members, why)
             return
+        puts = 0
         for group, line, origin in found:
             self._put((address, group), line, origin)
+            puts += 1 + len(self._lanes.get(address, {}).get(group, ()))
+            if puts >= _TURN:
+                puts = 0
+                await asyncio.sleep(0)
         if found:
             emit(MessagesReplayed(observer=observer.label, events=len(found)))
 
@@ -681,7 +695,9 @@ class Hub:
         backoff, begun = Backoff(0.1, 2.0), time.monotonic()
         while not subscription.inbox.gone and time.monotonic() - begun < _HEALS:
             try:
-                return await self._missed(subscription, group, line, origin)
+                # The log may be read for others all the time.
+                async with asyncio.timeout(max(begun + _HEALS - time.monotonic(), 0.0)):
+                    return await self._missed(subscription, group, line, origin)
             except _DATABASE_ERRORS:
                 await asyncio.sleep(backoff.delay())
             except Exception as error:

@@ -71,10 +71,13 @@ async def failed_within(connection: Asks, seconds: float) -> frozenset[str]:
     Args:
         connection: Asks the server.
         seconds: How lately.
+
+    Raises:
+        asyncpg.InsufficientPrivilegeError: The role may not know. Its leader's may, and have told somebody.
     """
     try:
         return frozenset(row["address"] for row in await connection.fetch(_SQL["lately"], seconds))
-    except _NO_TABLE:
+    except asyncpg.UndefinedTableError:
         return frozenset()
 
 

@@ -236,6 +236,7 @@ class Replays:
             seconds: For how long messages may have been lost.
 
         Raises:
+            ConfigurationError: The role may not know, or a pooler gives no session.
             OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError: The database cannot be asked.
         """
         async with self._use():
@@ -254,7 +255,7 @@ class Replays:
             except asyncpg.InsufficientPrivilegeError as error:
                 raise ConfigurationError(
                     f"The role of database {self._alias!r} may not read the change log ({error}): GRANT SELECT ON "
-                    f"djcrf_pg_change, djcrf_pg_cursor, djcrf_pg_reach_xid to it."
+                    f"djcrf_pg_change, djcrf_pg_cursor, djcrf_pg_failure, djcrf_pg_reach_xid to it."
                 ) from error
             finally:
                 self._idle = asyncio.get_running_loop().call_later(_IDLE, self._close_idle)

@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from asyncpg import InsufficientPrivilegeError
 from django.db import connection
 
 from djcrf_pg.changelog.reader import Connection
 from djcrf_pg.delivery.hub import Hub
 from djcrf_pg.listener.connection import connect
-from djcrf_pg.listener.failures import Asked, again, record
+from djcrf_pg.listener.failures import Asked, again, failed_within, record
 from djcrf_pg.listener.gate import Gate
 from djcrf_pg.listener.replay import Replays
 from djcrf_pg.observer import model_observer
@@ -70,6 +71,16 @@ async def test_what_fails_while_failures_are_recorded_is_recorded_next(asyncpg: 
         '["0"]',
         '["1"]',
     ]
+
+
+async def test_a_role_that_may_not_know_what_has_failed_does_not_take_it_that_nothing_has(asyncpg: Connection) -> None:
+    assert await failed_within(asyncpg, 60.0) == frozenset()
+    await asyncpg.execute("SET ROLE pg_monitor")
+    try:
+        with pytest.raises(InsufficientPrivilegeError):
+            await failed_within(asyncpg, 60.0)
+    finally:
+        await asyncpg.execute("RESET ROLE")
 
 
 def test_a_row_that_cannot_be_loaded_again_is_a_resync(caplog: pytest.LogCaptureFixture) -> None:

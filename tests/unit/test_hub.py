@@ -18,7 +18,7 @@ from django.test import override_settings
 from djcrf_pg.changelog.cursor import Position, Snapshot, Span
 from djcrf_pg.delivery import healing, protocol
 from djcrf_pg.delivery import hub as module
-from djcrf_pg.delivery.envelope import CHANNEL_LAYER, Event, parse
+from djcrf_pg.delivery.envelope import CHANNEL_LAYER, NEVER_SEEN, Event, parse
 from djcrf_pg.delivery.healing import Progress
 from djcrf_pg.delivery.hub import Hub
 from djcrf_pg.delivery.inbox import BEHIND, Inbox, Moment, Subscription
@@ -279,6 +279,17 @@ class Site:
         self.outbound.advance(end)
         self.last = end
 
+    async def send_beside(self, *items: tuple[str, str, Any]) -> None:
+        """Deliver events that are made of nothing in the log, as of a row that is sent again."""
+        events = [
+            Item(address, group, Event("update", body, number, NEVER_SEEN, NOON.isoformat()).encode())
+            for number, (address, group, body) in enumerate(items, 1)
+        ]
+        for messages in self.outbound.deliver(events, self.last).values():
+            for message in messages:
+                await self.put(self.history.group(message.stream), message.text)
+                self.outbound.taken(message)
+
     async def beat(self) -> None:
         """A heartbeat."""
         heartbeat = self.outbound.heartbeat()
@@ -525,10 +536,10 @@ async def test_groups_are_joined_again_before_they_expire(site: Site, expiry: An
 # -- losses --------------------------------------------------------------------------------------------------
 
 
-async def lose(site: Site, *items: tuple[str, str, Any]) -> None:
+async def lose(site: Site, *items: tuple[str, str, Any], upto: int | None = None) -> None:
     """Commit something that the layer drops."""
     site.layer.drops = True
-    await site.send(*items)
+    await site.send(*items, upto=upto)
     site.layer.drops = False
 
 
@@ -603,6 +614,26 @@ async def test_what_is_lost_while_the_log_is_read_is_read_next(site: Site) -> No
     await site.settled()
     site.log.going.set()
     await until(lambda: site.noted(one) == [("g", number) for number in range(1, 6)])
+
+
+async def test_what_was_read_ahead_of_the_leader_is_not_read_again_for_the_next_loss(site: Site) -> None:
+    """Its heartbeats say where it is, which is before that."""
+    one = await site.subscribe("g")
+    await lose(site, (TASKS, "g", 1))
+    site.log.entries.append((29, TASKS, "g", Event("update", 2, 2, 29, NOON.isoformat()).encode()))
+    site.gate.answer.xid = 30  # committed, and not yet read by the leader
+    await site.beat()
+    await asyncio.sleep(2 * protocol.PATIENCE)
+    await site.beat()
+    await until(lambda: site.noted(one) == [("g", 1), ("g", 2)])
+    await site.beat()
+    await site.settled()
+    await lose(site, (TASKS, "g", 2), upto=30)
+    site.log.entries.pop()  # it is there already
+    await lose(site, (TASKS, "g", 3))
+    await site.send((TASKS, "g", 4))
+    await until(lambda: site.noted(one)[-1] == ("g", 4))
+    assert site.noted(one) == [("g", 1), ("g", 2), ("g", 3), ("g", 4)]
 
 
 async def test_more_than_is_held_while_the_log_is_read_is_read_next(
@@ -698,6 +729,45 @@ async def test_whose_serializer_failed_lately_loads_again_for_a_loss(site: Site)
     await until(lambda: site.noted(one) == [RESYNC, ("g", 4)])
 
 
+@pytest.mark.parametrize("when", ["before", "held"])
+async def test_what_is_not_in_the_log_and_comes_while_it_is_read_is_a_resync_where_it_is_dropped(
+    site: Site, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    one, beside = await site.subscribe("g"), await site.subscribe("g", BESIDE)
+    await lose(site, (TASKS, "g", 1), (BESIDE, "g", 2))
+    if when == "before":
+        site.gate.error = ConnectionError("away")
+        await site.send((TASKS, "g", 3))
+        await until(lambda: site.gate.asked > 2)
+        await site.send_beside((TASKS, "g", "again"))
+        await site.settled()
+        site.gate.error = None
+    else:
+        monkeypatch.setattr(healing, "HELD_BYTES", 1)
+        site.log.going.clear()
+        await site.send((TASKS, "g", 3))
+        await until(lambda: site.log.read == 1)
+        await site.send_beside((TASKS, "g", "again"))
+        await site.settled()
+        site.log.going.set()
+    await until(lambda: RESYNC in site.noted(one))
+    await until(lambda: site.noted(beside) == [("g", 2)])
+    await site.send((TASKS, "g", 4))
+    await until(lambda: site.noted(one)[-2:] == [RESYNC, ("g", 4)])
+
+
+async def test_what_is_not_in_the_log_waits_while_that_is_read(site: Site) -> None:
+    one = await site.subscribe("g")
+    await lose(site, (TASKS, "g", 1))
+    site.log.going.clear()
+    await site.send((TASKS, "g", 2))
+    await until(lambda: site.log.read == 1)
+    await site.send_beside((TASKS, "g", "again"))
+    await site.settled()
+    site.log.going.set()
+    await until(lambda: site.noted(one) == [("g", 1), ("g", 2), ("g", "again")])
+
+
 async def test_a_database_that_becomes_another_while_the_log_is_read_is_a_resync(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -791,6 +861,56 @@ async def test_an_inbox_that_was_full_loads_again_where_the_log_has_it_no_more(
     assert len(of(HubFailed, observed)) == (fault == "error")
     await site.send((TASKS, "g", 6))
     await until(lambda: site.noted(one) == [("resync", BEHIND), ("g", 6)])
+
+
+async def test_an_inbox_that_was_full_of_what_is_not_in_the_log_loads_again(site: Site) -> None:
+    with override_settings(DJCRF_PG={"INBOX_EVENTS": 3}):
+        one = await site.subscribe("g")
+    site.inboxes[0].hold()
+    await site.send((TASKS, "g", 1))
+    await site.send_beside((TASKS, "g", "again"))
+    for number in range(5):
+        await site.send((TASKS, "g", number))
+    await site.settled()
+    site.inboxes[0].release()
+    await until(lambda: site.noted(one) == [("resync", BEHIND)])
+
+
+async def test_whoever_waits_for_long_for_what_an_inbox_has_missed_loads_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log may be read for others, or its server may be silent."""
+    monkeypatch.setattr(module, "_HEALS", 0.1)
+    with override_settings(DJCRF_PG={"INBOX_EVENTS": 2}):
+        one = await site.subscribe("g")
+    site.inboxes[0].hold()
+    for number in range(6):
+        await site.send((TASKS, "g", number))
+    await site.settled()
+    site.log.going.clear()
+    site.inboxes[0].release()
+    await until(lambda: site.noted(one) == [("resync", BEHIND)])
+    await site.send((TASKS, "g", 6))
+    await until(lambda: site.noted(one)[1:] == [("g", 6)])
+
+
+async def test_much_that_was_read_for_many_leaves_others_their_turn(site: Site) -> None:
+    subscriptions = [await site.subscribe("g") for _ in range(10)]
+    await lose(site, *((TASKS, "g", number) for number in range(1_000)))
+    parts = set()
+
+    async def look() -> None:
+        while True:
+            parts.add(len(subscriptions[0].inbox._entries) + len(site.noted(subscriptions[0])))
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(look())
+        await site.send((TASKS, "g", "last"))
+        await until(lambda: len(site.noted(subscriptions[-1])) == 1_001)
+        task.cancel()
+    assert len([part for part in parts if 0 < part < 1_001]) > 5
+    assert [body for _, body in site.noted(subscriptions[0])] == [*range(1_000), "last"]
 
 
 async def test_a_fault_of_ours_deafens_nobody(
