@@ -637,9 +637,9 @@ class Hub:
         observer = members[0].observer
         found: Sequence[tuple[str, str, Any]] | None = None
         why = "the database is not the one that it was" if loss.since is None else "it has failed on something lately"
-        if address in healing.aside:
+        if loss.beside or address in healing.aside:
             healing.aside.discard(address)
-            why = "what came meanwhile is not in the log"
+            why = "what was sent is not in the log"
         elif loss.since is not None and not has_failed:
             cursor = healing.cursors.get(address)
             if cursor is None:

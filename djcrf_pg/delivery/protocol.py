@@ -45,7 +45,7 @@ What holds, each with its property in ``tests/unit/test_protocol.py``:
   layer took. So a successor begins where everybody knows to be, after a graceful stop and after a kill. Where that
   heartbeat is lost, the successor's first is a Loss: never silence.
 
-It keeps two numbers and two points for each stream.
+It keeps four numbers and two points for each stream.
 
 **The process's end**, :class:`Inbound`, is one for a channel layer, an event loop and a database:
 
@@ -82,11 +82,12 @@ term      both         of the leadership; terms come from the database, and rise
 stream    events       where it goes
 number    events       from 1
 reach     events       a point: of what was sent in the stream before
+beside    events       the number of the last message before that is beside what is read; 0 for none
 span      events       ``[last, target, start, end]``: the part of the log that they are made of
 to        events       ``{observer: {group: [line, …]}}``; the group :data:`EVERYBODY` is all subscribers
 beat      heartbeat    from 1
 position  heartbeat    ``[last, target, id]``: all of the log up to it was sent
-streams   heartbeat    ``[number taken, number made, reach]`` for each
+streams   heartbeat    ``[number taken, number made, reach, beside]`` for each
 observers heartbeat    eight digits for each observer that the leader has, one after the other
 ========= ============ ===============================================================================================
 
@@ -259,15 +260,27 @@ class Message(NamedTuple):
 
     Attributes:
         stream: Where it goes.
-        number: Its number.
-        reach: Of what was sent with it.
+        sent: What was sent in the stream with it.
         text: Its text.
     """
 
     stream: int
+    sent: "Sent"
+    text: str
+
+
+class Sent(NamedTuple):
+    """What was sent in a stream in a term.
+
+    Attributes:
+        number: Of the last message.
+        reach: Up to where in the log what the messages say may lie.
+        beside: The number of the last message that is beside what is read, so that no log has what it says; 0 for none.
+    """
+
     number: int
     reach: Point
-    text: str
+    beside: int = 0
 
 
 class Heartbeat(NamedTuple):
@@ -301,7 +314,7 @@ class Outbound:
         self._head = {"v": VERSION, "history": history, "term": term}
         self._position = position
         self._limits = max_events, max_bytes
-        self._made = [(0, Point.of(position))] * STREAMS
+        self._made = [Sent(0, Point.of(position))] * STREAMS
         self._taken = list(self._made)
         self._beat = 0
 
@@ -325,10 +338,7 @@ class Outbound:
         for item in items:
             streams.setdefault(stream_of(item.observer), ([], []))[item.group == EVERYBODY].append(item)
         return {
-            stream: [
-                self._message(stream, part, Point.of(reach), span or self.beside)
-                for part in self._cut([*events, *resyncs])
-            ]
+            stream: [self._message(stream, part, reach, span or self.beside) for part in self._cut([*events, *resyncs])]
             for stream, (events, resyncs) in streams.items()
         }
 
@@ -346,8 +356,9 @@ class Outbound:
         if part:
             yield part
 
-    def _message(self, stream: int, items: Iterable[Item], reach: Point, span: Span) -> Message:
-        number, before = self._made[stream]
+    def _message(self, stream: int, items: Iterable[Item], reach: Position, span: Span) -> Message:
+        before = self._made[stream]
+        number, far = before.number + 1, Point.of(reach)
         lines: list[str] = []
         to: dict[str, dict[str, list[int]]] = {}
         for observer, group, line in items:
@@ -355,16 +366,15 @@ class Outbound:
                 lines.append(line)
             to.setdefault(observer, {}).setdefault(group, []).append(len(lines) - 1)
         place = [str(span.last), span.target and str(span.target), span.start, span.end]
-        head = {**self._head, "stream": stream, "number": number + 1, "reach": before, "span": place, "to": to}
-        message = Message(
-            stream, number + 1, reach if reach.covers(before) else before, "\n".join([_json(head), *lines])
-        )
-        self._made[stream] = message.number, message.reach
-        return message
+        head = {**self._head, "stream": stream, "number": number, "reach": before.reach, "beside": before.beside}
+        head |= {"span": place, "to": to}
+        beside = number if span.target is None else before.beside
+        sent = self._made[stream] = Sent(number, far if far.covers(before.reach) else before.reach, beside)
+        return Message(stream, sent, "\n".join([_json(head), *lines]))
 
     def taken(self, message: Message) -> None:
         """Note that the layer has a message, or will never take it."""
-        self._taken[message.stream] = message.number, message.reach
+        self._taken[message.stream] = message.sent
 
     def advance(self, position: Position) -> None:
         """Note that all of the log up to a position was sent.
@@ -385,7 +395,10 @@ class Outbound:
         self._beat += 1
         last, target = self._position.last, self._position.target
         position = [str(last), target and str(target), self._position.after_id]
-        streams = [[taken, made, reach] for (taken, reach), (made, _) in zip(self._taken, self._made, strict=True)]
+        streams = [
+            [taken.number, made.number, taken.reach, taken.beside]
+            for taken, made in zip(self._taken, self._made, strict=True)
+        ]
         head = {**self._head, "beat": self._beat, "position": position, "streams": streams}
         head["observers"] = "".join(map(digits_of, observers))
         return Heartbeat(self._position, _json(head))
@@ -453,12 +466,14 @@ class Loss:
         since: What is before it was not lost.
         until: Who has seen what is before it has lost nothing; None where that is not known.
         known_at: When it was known that what is before ``since`` was there, on the clock of the caller.
+        beside: Whether there was something among them that is in no log.
     """
 
     stream: int
     since: Position | None
     until: Point | None
     known_at: float = 0.0
+    beside: bool = False
 
     def concerns(self, snapshot: Snapshot) -> bool:
         """Whether a subscription that began with a snapshot may have lost something."""
@@ -470,9 +485,10 @@ class Loss:
         Args:
             later: Another one of the stream.
         """
-        if self.until is None or (later.until is not None and self.until.covers(later.until)):
-            return self
-        return dataclasses.replace(self, until=later.until)
+        until, beside = later.until, self.beside or later.beside
+        if self.until is None or (until is not None and self.until.covers(until)):
+            until = self.until
+        return dataclasses.replace(self, until=until, beside=beside)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -509,7 +525,7 @@ class _Batch:
     term: int
     stream: int
     number: int
-    reach: Point
+    before: Sent
     span: Span
     to: dict[tuple[str, str], list[int]]
     lines: list[str]
@@ -524,7 +540,7 @@ class _Beat:
     term: int
     beat: int
     position: Position
-    streams: list[tuple[int, int, Point]]
+    streams: list[tuple[Sent, int]]
     observers: frozenset[str]
 
 
@@ -533,8 +549,7 @@ class _Promise:
     """What a heartbeat has named and has not come yet."""
 
     term: int
-    number: int
-    reach: Point
+    sent: Sent
     position: Position
     at: float
 
@@ -546,6 +561,7 @@ class _Stream:
     Attributes:
         begun: What is before it is for nobody here, as the database has said.
         start: The position of that.
+        joined: What it was at first; since then, what the log has may have been read.
         known: What is before it has come, is for nobody here, or is a Loss that was reported. A heartbeat may set it
             back: then a forged one does no harm for longer than to the next.
         since: The position of the last heartbeat that found all there, or of the snapshot at the beginning.
@@ -560,6 +576,7 @@ class _Stream:
 
     begun: Point | None = None
     start: Position | None = None
+    joined: Point | None = None
     known: Point | None = None
     since: Position | None = None
     at: float = 0.0
@@ -575,12 +592,22 @@ class _Stream:
         self.start = Position(snapshot)
         self.reach(self.start, now)
         self.begun = self.known
+        self.joined = self.joined or self.begun
 
-    def covers(self, point: Point) -> bool:
-        """Whether nothing before a point is missing. Without an answer of the database nobody has subscribed."""
+    def covers(self, sent: Sent) -> bool:
+        """Whether nothing of a term is missing of which nothing has come.
+
+        Without an answer of the database nobody has subscribed.
+        """
         if self.begun is None or self.known is None:
             return True
-        return self.begun.covers(point) or self.known.covers(point)
+        if self.lacks(sent, 0):
+            return False
+        return self.begun.covers(sent.reach) or self.known.covers(sent.reach)
+
+    def lacks(self, sent: Sent, number: int) -> bool:
+        """Whether something may be for somebody here that is in no log, and was sent after a message."""
+        return sent.beside > number and self.joined is not None and not self.joined.covers(sent.reach)
 
     def reach(self, position: Position, now: float) -> None:
         """Note that all up to a position is there."""
@@ -773,8 +800,8 @@ class Inbound:
             return []
         happened: list[Happening] = []
         if state.term != batch.term:
-            if not state.covers(batch.reach):
-                happened += self._lose(batch.stream, batch.reach)
+            if not state.covers(batch.before):
+                happened += self._lose(batch.stream, batch.before, 0)
             promises = [promise for promise in state.promises if promise.term == batch.term]
             state.adopt(batch.term, 0)
             state.promises = promises
@@ -786,9 +813,9 @@ class Inbound:
             state.adopt(batch.term, batch.number)
             return [*self._lose(batch.stream, None)]
         elif batch.number > state.last + 1:
-            happened += self._lose(batch.stream, batch.reach)
+            happened += self._lose(batch.stream, batch.before, state.last)
         state.last = batch.number
-        while state.promises and state.promises[0].number <= state.last:
+        while state.promises and state.promises[0].sent.number <= state.last:
             promise = state.promises.pop(0)
             state.reach(promise.position, promise.at)
         if batch.to:
@@ -806,35 +833,41 @@ class Inbound:
         return happened
 
     def _check(self, stream: int, state: _Stream, beat: _Beat, now: float) -> Iterator[Loss]:
-        taken, made, reach = beat.streams[stream]
+        taken, made = beat.streams[stream]
         if state.promises and state.promises[0].term != beat.term:
             state.promises.clear()  # the points decide
         if state.promises and now - state.promises[0].at >= PATIENCE:
             promise = state.promises[0]
-            yield from self._lose(stream, promise.reach)
-            state.adopt(beat.term, min(promise.number, made))
+            yield from self._lose(stream, promise.sent, state.last if state.term == beat.term else 0)
+            state.adopt(beat.term, min(promise.sent.number, made))
         looks = now - state.looked >= PATIENCE
         if looks and state.term == beat.term and state.floor > made:
             # A number that the leader had not reached when it came: it was forged.
             yield from self._lose(stream, None)
-            state.adopt(beat.term, taken)
-        if state.term != beat.term and state.covers(reach):
-            state.adopt(beat.term, taken)
-        if state.term == beat.term and state.last >= taken:
+            state.adopt(beat.term, taken.number)
+        if state.term != beat.term and state.covers(taken):
+            state.adopt(beat.term, taken.number)
+        if state.term == beat.term and state.last >= taken.number:
             state.promises.clear()
             state.reach(beat.position, now)
         elif len(state.promises) < _PROMISES:
-            state.promises.append(_Promise(beat.term, taken, reach, beat.position, now))
+            state.promises.append(_Promise(beat.term, taken, beat.position, now))
         if looks:
             state.looked, state.floor = now, state.last if state.term == beat.term else 0
 
-    def _lose(self, stream: int, until: Point | None) -> list[Loss]:
+    def _lose(self, stream: int, sent: Sent | None, number: int = 0) -> list[Loss]:
+        """Note that what was sent in a stream, after a number, has not come."""
         state = self._streams[stream]
-        if state.begun is None or (until is not None and state.begun.covers(until)):
+        if state.begun is None:
             return []
+        until, beside = None, False
+        if sent is not None:
+            until, beside = sent.reach, state.lacks(sent, number)
+            if state.begun.covers(until) and not beside:
+                return []
         # A leader that has nothing to read stays where it is, which may be before the log of today.
         is_behind = state.known is not None and state.begun.covers(state.known)
-        loss = Loss(stream, state.start if is_behind else state.since, until, state.at)
+        loss = Loss(stream, state.start if is_behind else state.since, until, state.at, beside)
         if until is not None and state.known is not None and until.covers(state.known):
             state.known = until
         return [loss]
@@ -869,8 +902,9 @@ def _read(message: Any, wants: Callable[[str, str], bool]) -> _Batch | _Beat:
         if wants(observer, group)
     }
     events = {place: parse(lines[place]) for places in to.values() for place in places}
-    number, reach, span = _int(head["number"]), _point(head["reach"]), _span(*head["span"])
-    return _Batch(history, term, stream, number, reach, span, to, lines, events)
+    number, span = _int(head["number"]), _span(*head["span"])
+    before = Sent(number - 1, _point(head["reach"]), _int(head["beside"], number))
+    return _Batch(history, term, stream, number, before, span, to, lines, events)
 
 
 def _int(value: Any, limit: int = _INT) -> int:
@@ -912,8 +946,11 @@ def _observers(digits: Any) -> frozenset[str]:
     return frozenset(digits[start : start + _DIGITS] for start in range(0, len(digits), _DIGITS))
 
 
-def _streams(entries: Any) -> list[tuple[int, int, Point]]:
-    streams = [(_int(taken), _int(made), _point(reach)) for taken, made, reach in entries]
+def _streams(entries: Any) -> list[tuple[Sent, int]]:
+    streams = [
+        (Sent(_int(taken), _point(reach), _int(beside, taken + 1)), _int(made))
+        for taken, made, reach, beside in entries
+    ]
     if len(streams) != STREAMS:
         raise ValueError(f"it has {len(streams)} streams, and here are {STREAMS}")
     return streams

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from djcrf_pg.changelog.cursor import BEGINNING, Position, Snapshot
+from djcrf_pg.changelog.cursor import BEGINNING, Position, Snapshot, Span
 from djcrf_pg.delivery import protocol
 from djcrf_pg.delivery.envelope import Event
 from djcrf_pg.delivery.protocol import (
@@ -155,7 +155,7 @@ class Wire(RuleBasedStateMachine):
         self.now = 0.0
         self.out: Outbound | None = None
         self.position = Position(BEGINNING)
-        self.parts: list[tuple[list[Item], Position]] = []
+        self.parts: list[tuple[list[Item], Position, Span | None]] = []
         self.pending: dict[int, list[Message]] = {}
         self.asked: dict[int, str] = {}
         self.asked_ever: dict[int, str] = {}
@@ -225,9 +225,11 @@ class Wire(RuleBasedStateMachine):
     @precondition(lambda self: self.may_read)
     @rule(limit=st.integers(1, 4), cut=st.integers(0, 3))
     def read(self, limit: int, cut: int) -> None:
-        ids, self.position = self.db.window(self.position, limit)
+        begin = self.position
+        ids, self.position = self.db.window(begin, limit)
         items = [self.item(id, *self.db.log[id]) for id in ids]
-        self.parts = [(part, self.position) for part in (items[:cut], items[cut:]) if part]
+        span = Span.between(begin, self.position)
+        self.parts = [(part, self.position, span) for part in (items[:cut], items[cut:]) if part]
         self.go_on()
 
     @precondition(lambda self: self.may_read and self.asked)
@@ -236,7 +238,7 @@ class Wire(RuleBasedStateMachine):
         reach = Position(self.db.snapshot())
         self.reaches |= dict.fromkeys(self.asked, reach)
         self.sending = set(self.asked)
-        self.parts = [([self.item(id, 2**62, lane) for id, lane in self.asked.items()], reach)]
+        self.parts = [([self.item(id, 2**62, lane) for id, lane in self.asked.items()], reach, None)]
         self.go_on()
 
     def item(self, id: int, xid: int, lane: str) -> Item:
@@ -392,13 +394,17 @@ class Wire(RuleBasedStateMachine):
                     self.lost[one.stream] += 1
                     for subscription in self.subscriptions:
                         if subscription.lane in OF_STREAM[one.stream] and one.concerns(subscription.snapshot):
-                            subscription.has |= self.loaded(subscription.lane)
+                            self.make_good(one, subscription)
                 case Arrival():
                     for subscription in self.subscriptions:
                         for place in one.to.get((OBSERVERS[subscription.lane[0]], subscription.lane), ()):
                             self.show(subscription, one.events[place])
                 case _:
                     raise AssertionError(one)
+
+    def make_good(self, loss: Loss, subscription: Subscription) -> None:
+        """Have a client load its list."""
+        subscription.has |= self.loaded(subscription.lane)
 
     def show(self, subscription: Subscription, event: Event) -> None:
         """Have a client take an event."""
@@ -468,12 +474,25 @@ class Lossy(Wire):
     lossy = True
 
 
+class Healed(Lossy):
+    """What is lost is read from the log, and that has nothing of what was asked for again."""
+
+    def make_good(self, loss: Loss, subscription: Subscription) -> None:
+        if loss.beside:
+            super().make_good(loss, subscription)
+        else:
+            subscription.has |= self.db.committed(subscription.lane)
+        self.inbound.healed(loss.stream, self.db.snapshot(), self.now)
+
+
 PROFILE = settings(max_examples=250, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck))
 
 TestComplete = Complete.TestCase
 TestComplete.settings = PROFILE
 TestLossy = Lossy.TestCase
 TestLossy.settings = PROFILE
+TestHealed = Healed.TestCase
+TestHealed.settings = PROFILE
 
 # The order of snapshots.
 
@@ -526,7 +545,18 @@ def inbound(*streams: int) -> Inbound:
 
 def one(out: Outbound, lane: str = LANES[0], body: Any = None) -> str:
     """A message with one event, which the layer has taken."""
-    ((message,),) = out.deliver([Item(OBSERVER, lane, line(1, 11, body))], Position(Snapshot(12, 12))).values()
+    read = Span.between(Position(Snapshot(10, 10)), Position(Snapshot(12, 12)))
+    return sent(out, Item(OBSERVER, lane, line(1, 11, body)), 12, read)
+
+
+def beside(out: Outbound, xmax: int) -> str:
+    """A message that is beside what is read: a row that is sent again."""
+    return sent(out, Item(OBSERVER, LANES[0], line(1, 2**62)), xmax, None)
+
+
+def sent(out: Outbound, item: Item, reach: int, span: Span | None) -> str:
+    """A message that the layer has taken."""
+    ((message,),) = out.deliver([item], Position(Snapshot(reach, reach)), span).values()
     out.taken(message)
     return message.text
 
@@ -580,6 +610,41 @@ def test_whatever_comes_off_the_layer_raises_nothing_and_the_next_heartbeats_put
         (arrival,) = end.take(wire(one(out, body=number)), now)
         assert isinstance(arrival, Arrival)
         assert arrival.events[0].body == number
+
+
+def test_a_loss_says_whether_something_is_lost_that_is_in_no_log() -> None:
+    stream = stream_of(OBSERVER)
+    for lost, is_beside in ((one, False), (lambda out: beside(out, 13), True)):
+        end, out = inbound(stream), outbound()
+        lost(out)
+        (by_number, _) = end.take(wire(one(out)), 0.0)
+        assert isinstance(by_number, Loss)
+        assert by_number.beside is is_beside
+        (again, _) = (one(out), end.take(wire(one(out)), 0.0)[0])[::-1]
+        assert isinstance(again, Loss)
+        assert not again.beside, "that was lost before"
+        lost(out)
+        assert [each for at in (0.0, 1.0) for each in end.take(wire(out.heartbeat().text), at)] == [
+            Loss(stream, by_number.since, again.until, 0.0, is_beside)
+        ]
+
+
+def test_what_is_in_no_log_is_lost_also_where_the_log_was_read_meanwhile() -> None:
+    stream = stream_of(OBSERVER)
+    for promised in (True, False):
+        end, out = inbound(stream), outbound()
+        beside(out, 12)
+        end.healed(stream, Snapshot(13, 13), 0.0)
+        texts = [out.heartbeat().text, out.heartbeat().text] if promised else [one(out)]
+        losses = [each for at, text in enumerate(texts) for each in end.take(wire(text), at) if isinstance(each, Loss)]
+        assert [loss.beside for loss in losses] == [True]
+
+
+def test_what_is_in_no_log_and_was_sent_before_somebody_joined_is_nobody_s_loss() -> None:
+    stream = stream_of(OBSERVER)
+    end, out = inbound(stream), outbound()
+    beside(out, 9)
+    assert [each for at in (0.0, 1.0) for each in end.take(wire(out.heartbeat().text), at)] == []
 
 
 @pytest.mark.parametrize(
