@@ -7,8 +7,8 @@ task calls the handlers, so both take turns: :meth:`Inbox.begin` and :meth:`Inbo
 as it would there. Handlers have the context variables of their consumer, its language or its tenant, whichever
 task puts the first event there.
 
-An inbox is bounded. One that overflows is *behind*: of each subscription it keeps the first event for which it had no
-room. When the consumer has handled what is before that, what it has missed is read from the log
+An inbox is bounded. One that is full is *behind*: of each subscription it keeps the first event for which it had no
+room. When the consumer has handled what waits, what it has missed is read from the log
 (:mod:`djcrf_pg.delivery.healing`).
 """
 
@@ -272,7 +272,7 @@ class Inbox:
         """
         waiting, size = len(self._entries), self._bytes + len(line)
         if self._missed is None and waiting and (waiting >= self._most_events or size > self._most_bytes):
-            self._fall_behind()
+            self._missed = {}
         if self._missed is None:
             self._append(subscription, group, line, origin)
         elif not self.gone:
@@ -340,16 +340,6 @@ class Inbox:
             self._task = asyncio.create_task(self._run(), name="djcrf_pg inbox", context=self._context)
         elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-    def _fall_behind(self) -> None:
-        """Keep, of the events that wait, what each subscription has first."""
-        waiting, self._entries, self._bytes, self._missed = self._entries, deque(), 0, {}
-        for entry in waiting:
-            subscription, group, line, origin = entry
-            if isinstance(origin, Origin):
-                _miss(self._missed, subscription, group, line, origin)
-            else:
-                self._entries.append(entry)
 
     async def _catch_up(self) -> None:
         """Have what was missed read from the log. What comes meanwhile waits behind it."""
@@ -425,7 +415,7 @@ class Inbox:
                     await self._hand_over()
                 finally:
                     self.end()
-                if self._missed is not None and not self._first:
+                if self._missed is not None and not self._first and not self._entries:
                     await self._catch_up()
                 elif self._is_due:
                     await asyncio.sleep(0)

@@ -231,6 +231,12 @@ class Point(NamedTuple):
             return True
         return self[:2] == other[:2] and self.after_id >= other.after_id
 
+    def both(self, other: "Point") -> "Point":
+        """A point that covers two. Of a place in a window and one that is as late, neither may cover the other."""
+        if self.covers(other):
+            return self
+        return other if other.covers(self) else Point(max(self.seen, self.target, other.seen, other.target))
+
 
 def _ended(snapshot: Snapshot) -> int:
     # The transactions in progress are those of the first level; what a savepoint began counts as ended. It is the order
@@ -358,7 +364,7 @@ class Outbound:
 
     def _message(self, stream: int, items: Iterable[Item], reach: Position, span: Span) -> Message:
         before = self._made[stream]
-        number, far = before.number + 1, Point.of(reach)
+        number = before.number + 1
         lines: list[str] = []
         to: dict[str, dict[str, list[int]]] = {}
         for observer, group, line in items:
@@ -369,7 +375,7 @@ class Outbound:
         head = {**self._head, "stream": stream, "number": number, "reach": before.reach, "beside": before.beside}
         head |= {"span": place, "to": to}
         beside = number if span.target is None else before.beside
-        sent = self._made[stream] = Sent(number, far if far.covers(before.reach) else before.reach, beside)
+        sent = self._made[stream] = Sent(number, before.reach.both(Point.of(reach)), beside)
         return Message(stream, sent, "\n".join([_json(head), *lines]))
 
     def taken(self, message: Message) -> None:

@@ -168,24 +168,25 @@ async def test_what_is_within_the_limits_waits(inbox: Inbox, observer: Observer,
 @pytest.mark.parametrize(
     "lines",
     [
-        ["x"] * (EVENTS + 1),
-        ["x" * (BYTES // 2)] * 2 + ["x"],
-        ["x" * 10 * BYTES, "x"],
-        ["x", "x" * BYTES],
+        ["x"] * EVENTS + ["over"],
+        ["x" * (BYTES // 2)] * 2 + ["over"],
+        ["x" * 10 * BYTES, "over"],
+        ["x", "y" * BYTES],
     ],
 )
 async def test_what_is_over_a_limit_is_read_from_the_log(inbox: Inbox, observer: Observer, lines: list[str]) -> None:
+    *waiting, over = lines
     one, other = subscribe(inbox, observer), subscribe(inbox, Observer("labels"))
     await fill(inbox, observer, one, *lines)
     inbox.put(one, "g", "last", ORIGIN)
     one.hub.open.clear()
     observer.open.set()
-    await until(lambda: one.hub.asked == [("tasks", lines[0])])
+    await until(lambda: one.hub.asked == [("tasks", over)])
     inbox.put(one, "g", "later", ORIGIN)
     inbox.put(other, "g", "beside", ORIGIN)
-    assert observer.noted == ["first"]
+    assert observer.noted == ["first", *waiting]
     one.hub.open.set()
-    await until(lambda: observer.noted == ["first", "read", "also read", "later"])
+    await until(lambda: observer.noted == ["first", *waiting, "read", "also read", "later"])
     await until(lambda: other.observer.noted == ["beside"])
     assert not other.hub.asked, "of this one nothing was dropped"
     assert one.loaded == moment(51), "what it was read up to is not for it any more"
@@ -197,9 +198,10 @@ async def test_an_inbox_that_overflows_again_and_again_reads_once(inbox: Inbox, 
     inbox.put(other, "g", "also", ORIGIN)
     inbox.put(other, "g", "missed", ORIGIN)
     observer.open.set()
-    await until(lambda: observer.noted == ["first", "read", "also read"])
+    waiting = [*map(str, range(EVENTS))]
+    await until(lambda: observer.noted == ["first", *waiting, "read", "also read"])
     await until(lambda: other.observer.noted == ["read", "also read"])
-    assert one.hub.asked + other.hub.asked == [("tasks", "0"), ("labels", "also")]
+    assert one.hub.asked + other.hub.asked == [("tasks", str(EVENTS)), ("labels", "also")]
 
 
 async def test_an_inbox_that_overflows_while_the_log_is_read_reads_again(inbox: Inbox, observer: Observer) -> None:
@@ -207,12 +209,15 @@ async def test_an_inbox_that_overflows_while_the_log_is_read_reads_again(inbox: 
     await fill(inbox, observer, one, *map(str, range(10)))
     one.hub.open.clear()
     observer.open.set()
-    await until(lambda: one.hub.asked == [("tasks", "0")])
+    await until(lambda: one.hub.asked == [("tasks", str(EVENTS))])
     for number in range(10, 20):
         inbox.put(one, "g", str(number), ORIGIN)
     one.hub.open.set()
-    await until(lambda: observer.noted == ["first", *["read", "also read"] * 2])
-    assert one.hub.asked == [("tasks", "0"), ("tasks", "10")]
+    await until(lambda: len(one.hub.asked) == 2)
+    assert one.hub.asked == [("tasks", str(EVENTS)), ("tasks", str(10 + EVENTS))]
+    read = ["read", "also read"]
+    waiting = [[str(begin + number) for number in range(EVENTS)] for begin in (0, 10)]
+    await until(lambda: observer.noted == ["first", *waiting[0], *read, *waiting[1], *read])
     assert one.loaded == moment(52)
 
 
@@ -231,21 +236,22 @@ async def test_a_client_that_is_gone_is_given_nothing_that_was_missed(inbox: Inb
     await fill(inbox, observer, one, *map(str, range(10)))
     one.hub.open.clear()
     observer.open.set()
-    await until(lambda: one.hub.asked == [("tasks", "0")])
+    await until(lambda: one.hub.asked == [("tasks", str(EVENTS))])
     inbox.leave()
     one.hub.open.set()
     await until(lambda: inbox._task is not None and inbox._task.done())
-    assert observer.noted == ["first"]
+    assert observer.noted == ["first", *map(str, range(EVENTS))]
 
 
-async def test_what_is_due_is_done_also_where_events_were_dropped(inbox: Inbox, observer: Observer) -> None:
+async def test_what_is_due_is_done_also_in_an_inbox_that_is_full(inbox: Inbox, observer: Observer) -> None:
     one = subscribe(inbox, observer)
     await fill(inbox, observer, one, "a")
     one.lose("channel_layer")
     for line in "bcdef":
         inbox.put(one, "g", line, ORIGIN)
     observer.open.set()
-    await until(lambda: observer.noted == ["first", ("tasks", "channel_layer"), "read", "also read"])
+    resync = ("tasks", "channel_layer")
+    await until(lambda: observer.noted == ["first", "a", resync, "b", "read", "also read"])
 
 
 async def test_a_replay_is_no_reason_to_overflow_and_is_not_dropped(inbox: Inbox, observer: Observer) -> None:
@@ -263,8 +269,8 @@ async def test_a_replay_is_no_reason_to_overflow_and_is_not_dropped(inbox: Inbox
         inbox.put(one, "g", line, ORIGIN)
     observer.noted.clear()
     inbox.release()
-    await until(lambda: observer.noted == [*replay, "read", "also read"])
-    assert one.hub.asked == [("tasks", "live")]
+    await until(lambda: observer.noted == [*replay, "live", "more", "and more", "read", "also read"])
+    assert one.hub.asked == [("tasks", "too many")]
 
 
 async def test_bytes_that_were_handed_over_make_room(inbox: Inbox, observer: Observer) -> None:
@@ -275,15 +281,6 @@ async def test_bytes_that_were_handed_over_make_room(inbox: Inbox, observer: Obs
     inbox.put(one, "g", "x" * (BYTES - 1), ORIGIN)
     inbox.put(one, "g", "y", ORIGIN)
     await until(lambda: observer.noted[-1:] == ["y"])
-
-
-async def test_bytes_that_were_dropped_make_room(inbox: Inbox, observer: Observer) -> None:
-    one = subscribe(inbox, observer)
-    await fill(inbox, observer, one, "x" * BYTES, "over")
-    observer.open.set()
-    await until(lambda: observer.noted == ["first", "read", "also read"])
-    inbox.put(one, "g", "y" * BYTES, ORIGIN)
-    await until(lambda: observer.noted[-1] == "y" * BYTES)
 
 
 async def test_a_resync_that_waits_is_not_a_second_one_and_keeps_its_reason(inbox: Inbox, observer: Observer) -> None:

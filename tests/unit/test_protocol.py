@@ -393,7 +393,7 @@ class Wire(RuleBasedStateMachine):
                 case Loss():
                     self.lost[one.stream] += 1
                     for subscription in self.subscriptions:
-                        if subscription.lane in OF_STREAM[one.stream] and one.concerns(subscription.snapshot):
+                        if subscription.lane in OF_STREAM[one.stream]:
                             self.make_good(one, subscription)
                 case Arrival():
                     for subscription in self.subscriptions:
@@ -403,8 +403,9 @@ class Wire(RuleBasedStateMachine):
                     raise AssertionError(one)
 
     def make_good(self, loss: Loss, subscription: Subscription) -> None:
-        """Have a client load its list."""
-        subscription.has |= self.loaded(subscription.lane)
+        """Have a client load its list, if it is concerned."""
+        if loss.concerns(subscription.snapshot):
+            subscription.has |= self.loaded(subscription.lane)
 
     def show(self, subscription: Subscription, event: Event) -> None:
         """Have a client take an event."""
@@ -475,13 +476,27 @@ class Lossy(Wire):
 
 
 class Healed(Lossy):
-    """What is lost is read from the log, and that has nothing of what was asked for again."""
+    """What is lost is read from the log, and that has nothing of what was asked for again. One leader leads."""
+
+    def kill(self) -> None:
+        """It goes on: nobody tells what only its predecessor has sent beside what it read."""
+
+    stop = fail_over = kill  # type: ignore[assignment]
+
+    @precondition(lambda self: self.may_read)
+    @rule(lane=st.sampled_from(LANES), fate=FATES)
+    def send_a_row_again(self, lane: str, fate: str) -> None:
+        self.ask_for_a_row_again(lane)
+        self.send_again()
+        self.send(0, fate)
+
+    def settle(self) -> None:
+        super().settle()
+        self.save()
 
     def make_good(self, loss: Loss, subscription: Subscription) -> None:
-        if loss.beside:
-            super().make_good(loss, subscription)
-        else:
-            subscription.has |= self.db.committed(subscription.lane)
+        load = self.loaded if loss.beside else self.db.committed
+        subscription.has |= load(subscription.lane)
         self.inbound.healed(loss.stream, self.db.snapshot(), self.now)
 
 
@@ -524,6 +539,16 @@ def test_within_a_window_the_id_decides_and_its_end_covers_it() -> None:
     # Two windows from the same place have different rows below the same id.
     assert not Point.of(Position(last, other, 9)).covers(order[1])
     assert not order[2].covers(Point.of(Position(last, other, 1)))
+
+
+def test_of_two_points_that_do_not_cover_each_other_a_third_one_covers_both() -> None:
+    """A row is sent again in the middle of a window: what it says may lie behind the window's beginning."""
+    place = Point.of(Position(Snapshot(10, 10), Snapshot(20, 20), 3))
+    for between in (Point(15), Point(20), Point(30), Point(10)):
+        for both in (place.both(between), between.both(place)):
+            assert both.covers(place)
+            assert both.covers(between)
+            assert both.seen <= 30
 
 
 # What comes off the layer.
