@@ -26,8 +26,11 @@ ROWS = 100_000
 TABLES = (
     *("plain", "captured", "signalled", "notified", "published"),
     *("serialized", "custom", "documented", "grouped", "crowded"),
-    *("resumed", "followed"),
+    *("resumed", "followed", "nested", "lonely"),
 )
+
+#: Tables of which each row has an author and three labels.
+NESTING = ("nested", "lonely")
 
 #: As a server would be set up; the disk is waited for. Nothing of the server's own may fall into one turn and not into
 #: another: `Lab.settle` vacuums and checkpoints before each.
@@ -50,6 +53,18 @@ CREATE TRIGGER bench_notify AFTER INSERT OR UPDATE ON bench_notified FOR EACH RO
 FILL = """
 INSERT INTO bench_{} (id, title, body, n, price, at, flag, tag)
 SELECT i, 'title ' || i, repeat('x', 200), 0, i * 1.5, now(), true, gen_random_uuid() FROM generate_series(1, {}) AS i
+"""
+
+
+NAMES = "INSERT INTO bench_{} (id, name) SELECT i, 'name ' || i FROM generate_series(1, {}) AS i"
+
+AUTHORS, LABELS = 1_000, 100
+
+AUTHOR = f"UPDATE bench_{{}} SET author_id = 1 + id % {AUTHORS}"
+
+LABEL = f"""
+INSERT INTO bench_{{0}}_labels ({{0}}_id, label_id)
+SELECT id, 1 + (id + i) % {LABELS} FROM bench_{{0}}, generate_series(1, 3) AS i
 """
 
 
@@ -155,6 +170,11 @@ class Lab:
             self.db.execute("SET session_replication_role = replica")
             for table in TABLES:
                 self.db.execute(FILL.format(table, ROWS).encode())
+            for table, count in (("author", AUTHORS), ("label", LABELS)):
+                self.db.execute(NAMES.format(table, count).encode())
+            for table in NESTING:
+                self.db.execute(AUTHOR.format(table).encode())
+                self.db.execute(LABEL.format(table).encode())
             # Of a session in that role the log and the cursor take nothing.
             self.db.execute("RESET session_replication_role")
             self.db.execute(NOTIFY.encode())

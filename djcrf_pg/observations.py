@@ -279,6 +279,19 @@ class ObserverFailed(Observation):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PrefetchFailed(Observation):
+    """The relations that a serializer follows could not be loaded for a batch; said once for each observer.
+
+    They are loaded event by event. ``prefetch=`` of the observer corrects what is loaded, or turns it off.
+    """
+
+    level = logging.WARNING
+    template = "what the serializer of {observer} follows cannot be loaded by the batch ({error}): see its `prefetch=`"
+    observer: str
+    error: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class FailuresUnrecorded(Observation):
     """Failures of observers cannot be kept for ``manage.py djcrf_pg failures``, as where the table is missing."""
 

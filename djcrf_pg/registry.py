@@ -85,6 +85,10 @@ class Observed(Protocol):
         """Whether anybody is given more of an instance than its primary key."""
 
     @property
+    def prefetches(self) -> Sequence[Any]:
+        """The relations that its serializer follows, as ``prefetch_related`` takes them."""
+
+    @property
     def decimals_as_text(self) -> bool:
         """Whether a decimal in a body becomes text; else a number, where that has each digit."""
 

@@ -7,7 +7,7 @@ from django.conf import settings
 from djangochannelsrestframework.decorators import action
 from djangochannelsrestframework.generics import GenericAsyncAPIConsumer
 from djangochannelsrestframework.observer import model_observer as signal_observer
-from rest_framework.serializers import ModelSerializer
+from rest_framework.serializers import CharField, IntegerField, ModelSerializer, Serializer
 
 from benchmarks.app.models import (
     Captured,
@@ -16,7 +16,9 @@ from benchmarks.app.models import (
     Documented,
     Followed,
     Grouped,
+    Lonely,
     Narrow,
+    Nested,
     Resumed,
     Serialized,
     Signalled,
@@ -30,6 +32,23 @@ class RowSerializer(ModelSerializer[Documented]):
     class Meta:
         model = Documented
         fields = ("id", "title", "body", "n", "price", "at", "flag", "tag")
+
+
+class NameSerializer(Serializer[Any]):
+    """What is nested."""
+
+    id = IntegerField()
+    name = CharField()
+
+
+class NestedSerializer(RowSerializer):
+    """Every column, and the rows that belong to it."""
+
+    author = NameSerializer()
+    labels = NameSerializer(many=True)
+
+    class Meta(RowSerializer.Meta):
+        fields = (*RowSerializer.Meta.fields, "author", "labels")
 
 
 class BenchConsumer(GenericAsyncAPIConsumer):
@@ -63,6 +82,16 @@ class BenchConsumer(GenericAsyncAPIConsumer):
     @model_observer(Serialized, serializer_class=RowSerializer)
     async def serialized(self, message: Any, **kwargs: Any) -> None:
         """The whole row."""
+        await self.hear({"pk": message["id"]})
+
+    @model_observer(Nested, serializer_class=NestedSerializer)
+    async def nested(self, message: Any, **kwargs: Any) -> None:
+        """The whole row with others in it."""
+        await self.hear({"pk": message["id"]})
+
+    @model_observer(Lonely, serializer_class=NestedSerializer, prefetch=False)
+    async def lonely(self, message: Any, **kwargs: Any) -> None:
+        """The same, each event by itself."""
         await self.hear({"pk": message["id"]})
 
     @model_observer(Custom)

@@ -72,6 +72,42 @@ class Followed(Row):
     """djcrf_pg with `serializer_class` and a cursor with each event."""
 
 
+class Author(models.Model):
+    """What a nested row has one of."""
+
+    name = models.CharField(max_length=100)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Label(models.Model):
+    """What a nested row has three of."""
+
+    name = models.CharField(max_length=100)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Nesting(Row):
+    """A row whose body has others in it."""
+
+    author = models.ForeignKey(Author, models.CASCADE, null=True, related_name="+")
+    labels = models.ManyToManyField(Label, related_name="+")
+
+    class Meta(Row.Meta):
+        abstract = True
+
+
+class Nested(Nesting):
+    """djcrf_pg with a `serializer_class` that nests a foreign key and its many-to-many."""
+
+
+class Lonely(Nesting):
+    """The same with `prefetch=False`: each event makes its own queries."""
+
+
 class Narrow(models.Model):
     """A row of about 50 bytes."""
 
@@ -84,5 +120,5 @@ class Narrow(models.Model):
 
 TABLES = (
     *(Plain, Captured, Signalled, Notified, Published, Serialized),
-    *(Custom, Documented, Grouped, Crowded, Resumed, Followed),
+    *(Custom, Documented, Grouped, Crowded, Resumed, Followed, Nested, Lonely),
 )

@@ -19,6 +19,8 @@ FLAVOURS = {
     "serialized": ("`serializer_class`", 30_000, Goal("≥", 20_000, "figure")),
     "custom": ("`serializer` that makes a dict", 30_000, Goal("≥", 8_000, "figure")),
     "documented": ("`serializer` that makes a DRF serializer for each event", 3_000, None),
+    "nested": ("`serializer_class` that nests a foreign key and a many-to-many", 10_000, None),
+    "lonely": ("the same with `prefetch=False`", 1_000, None),
     "grouped": ("1 000 groups, primary key as body", 30_000, Goal("≥", 5_000, "figure")),
 }
 
@@ -82,6 +84,12 @@ def run(bench: Bench) -> Iterator[Result]:
         yield Result("throughput", what, runner.OURS, found[name], "events/s", *reference, goal)
     what, one = "1 000 groups, all joined by one consumer", ("one group", found["captured"])
     yield Result("throughput", what, runner.OURS, found["grouped"], "events/s", *one, Goal("≥", 0.7))
+    what, flat = "nested, against flat", ("`serializer_class`, flat", found["serialized"])
+    yield Result("throughput", what, runner.OURS, found["nested"], "events/s", *flat, Goal("≥", 0.4))
+    seconds = [FLAVOURS["nested"][1] / rate for rate in found["nested"]]
+    alone = [FLAVOURS["nested"][1] / rate for rate in found["lonely"]]
+    what = f"`update()` of {FLAVOURS['nested'][1]} rows with nested ones, commit to the last handler call"
+    yield Result("throughput", what, runner.OURS, seconds, "s", "with `prefetch=False`", alone, Goal("≤", 5, "figure"))
     if runner.PUBSUB in found:
         what = "the row, to a listener that counts"
         yield Result("throughput", what, runner.PUBSUB, found[runner.PUBSUB], "events/s", *reference)

@@ -11,7 +11,7 @@ from typing import Any
 
 from django.apps import apps
 from django.db import router
-from django.db.models import Model
+from django.db.models import Model, Prefetch
 from djangochannelsrestframework.consumers import AsyncAPIConsumer
 from djangochannelsrestframework.observer.base_observer import BaseObserver
 from djangochannelsrestframework.observer.model_observer import Action
@@ -39,6 +39,7 @@ from djcrf_pg.observer import by_hand, handling
 from djcrf_pg.observer.consumers import attach, equip, inbox_of, refuse_synchronous
 from djcrf_pg.observer.dcrf import DCRFModelObserver
 from djcrf_pg.observer.handling import HANDLER_EXTRAS, NAMED_EXTRAS
+from djcrf_pg.observer.paths import lookups_of, with_given
 from djcrf_pg.observer.serializing import represent
 from djcrf_pg.registry import (
     Relationship,
@@ -89,6 +90,9 @@ class ModelObserver(DCRFModelObserver):
         reuse_serializer: Whether one instance of ``serializer_class`` makes all bodies of a batch. By default where
             it provably has no state, see :mod:`djcrf_pg.observer.serializing`. True is for those who know that theirs
             has none: state of one row would show in the body of another. False makes one for each event.
+        prefetch: What ``serializer_class`` follows is read off it and loaded for a whole batch at once. Lookups of
+            ``prefetch_related``, text or ``Prefetch``, add to that and correct it: a ``Prefetch`` stands for what is
+            found under its name. False has each event load its own.
         skip_unchanged: An update that changes no field is no event.
         every_change: Tell each change of a row in a transaction, instead of their net effect.
 
@@ -108,6 +112,7 @@ class ModelObserver(DCRFModelObserver):
         fields: Iterable[str] | None = None,
         parents: Iterable[str] = (),
         reuse_serializer: bool | None = None,
+        prefetch: "bool | Iterable[str | Prefetch[Any]]" = True,
         skip_unchanged: bool = False,
         every_change: bool = False,
     ) -> None:
@@ -119,6 +124,7 @@ class ModelObserver(DCRFModelObserver):
         self._skip_unchanged = skip_unchanged
         self._reuse_serializer = reuse_serializer
         self._parents = tuple(parents)
+        self._prefetch = prefetch if isinstance(prefetch, bool) else tuple(prefetch)
         self._resync: Any = None
         #: What :meth:`rows_for_consumer` decorated, or None.
         self.rows_of_groups: Any = None
@@ -157,6 +163,8 @@ class ModelObserver(DCRFModelObserver):
         try:
             relationships = {relationship.name for relationship in self.relationships}
             parents_of(self.model_cls, self._parents)
+            if not isinstance(self._prefetch, bool):
+                with_given(self.model_cls, self._prefetch, ())
         except ObserverError as error:
             raise ObserverError(f"@model_observer on {self.label}: {error}") from None
         known = {field.name for field in self.model_cls._meta.concrete_fields} | relationships
@@ -221,7 +229,7 @@ class ModelObserver(DCRFModelObserver):
     @property
     def _recipe(self) -> tuple[Any, ...]:
         functions = (self._serializer, self._group_names_for_signal)
-        options = (self._many_to_many_tracking, self._fields, self._skip_unchanged, self.every_change)
+        options = (self._many_to_many_tracking, self._prefetch, self._fields, self._skip_unchanged, self.every_change)
         return (type(self), self._serializer_class, *options, self.wants_old, *map(_text_of, functions))
 
     @cached_property
@@ -275,6 +283,15 @@ class ModelObserver(DCRFModelObserver):
         """Whether anybody is given more of an instance than its primary key."""
         makes_body = self._serializer is not None or self._serializer_class is not None
         return makes_body or self.needs_old
+
+    @cached_property
+    def prefetches(self) -> "tuple[str | Prefetch[Any], ...]":
+        """The relations that are loaded for a batch before its bodies are made."""
+        if self._prefetch is False:
+            return ()
+        made_by = self.serializer_class
+        found = () if made_by is None else lookups_of(made_by, self.model_cls)
+        return found if self._prefetch is True else with_given(self.model_cls, self._prefetch, found)
 
     @property
     def decimals_as_text(self) -> bool:

@@ -4,9 +4,12 @@ One failing observer harms no other, and what it fails on is no hole: see :mod:`
 for whatever it raises: a ``SystemExit`` or a ``CancelledError`` would end the listener's task.
 """
 
+import dataclasses
 import json
-from collections.abc import Iterable, Sequence
-from contextvars import copy_context
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from contextvars import Context, copy_context
+from functools import partial
 from typing import Any
 
 from django.core.exceptions import ObjectDoesNotExist
@@ -23,10 +26,15 @@ from djcrf_pg.observations import ObserverFailed, emit, text_of
 from djcrf_pg.registry import BATCH, Observed
 from djcrf_pg.routing.failed import GROUPS, SERIALIZER, Failed, Failure, key_text
 from djcrf_pg.routing.parents import hint, rescue
+from djcrf_pg.routing.prefetch import prefetched
 from djcrf_pg.routing.routes import Occurrence
 
 #: Levels of lists and objects that a writer's context may have.
 _DEEPEST = 100
+
+
+#: The events of an occurrence: what happened, to which instance, for which groups.
+_Parts = list[tuple[Action, Model | None, list[str]]]
 
 
 class _BodyFailed(Exception):
@@ -54,31 +62,79 @@ def events(
     Raises:
         OperationalError, InterfaceError: User code found its database gone.
     """
-    items: list[Item] = []
-    failed: list[Failed] = []
+    occurrences = list(occurrences)
+    following: dict[Observed, list[Occurrence]] = {}
+    for occurrence in occurrences:
+        if occurrence.resync is None and occurrence.observer.prefetches:
+            following.setdefault(occurrence.observer, []).append(occurrence)
+    make = partial(_made, interest=interest, origin=origin, forgiving=forgiving)
     token = BATCH.set({})
     try:
-        for occurrence in occurrences:
-            try:
-                # In a context of its own: a language or a time zone that it activates is not for the rest.
-                made = copy_context().run(_tried_twice, occurrence, interest, origin, forgiving)
-            except BaseException as error:
-                if _is_of_the_database(error):
-                    connections.close_all()
-                    if not forgiving:
-                        raise _cause(error) from None
-                failed.append(_failed(occurrence, error))
-                continue
-            items += made
+        made: dict[int, list[Item] | Failed] = {}
+        for observer, theirs in following.items():
+            # Groups first, for what nobody hears follows nothing.
+            plans = [_Plan.of(occurrence, interest) for occurrence in theirs]
+            instances = [instance for plan in plans for _, instance, groups in plan.parts or () if instance and groups]
+            with prefetched(observer, instances, forgiving=forgiving) as require:
+                made |= {id(plan.occurrence): make(plan, require) for plan in plans}
+        found = [
+            made[id(occurrence)] if id(occurrence) in made else make(_Plan(occurrence)) for occurrence in occurrences
+        ]
     finally:
         BATCH.reset(token)
-    return items, failed
+    failed = [each for each in found if isinstance(each, Failed)]
+    return [item for each in found if not isinstance(each, Failed) for item in each], failed
 
 
-def _tried_twice(occurrence: Occurrence, interest: Wanted, origin: Origin, forgiving: bool) -> list[Item]:
-    """Make the events of an occurrence, all or none; the second time without what the batch shares."""
+@dataclasses.dataclass(slots=True)
+class _Plan:
+    """What is to be made of an occurrence.
+
+    Attributes:
+        occurrence: The occurrence.
+        context: Its own: a language or a time zone that groups or serializer activate is not for the rest.
+        parts: Its events, where they are known.
+    """
+
+    occurrence: Occurrence
+    context: Context = dataclasses.field(default_factory=copy_context)
+    parts: _Parts | None = None
+
+    @classmethod
+    def of(cls, occurrence: Occurrence, interest: Wanted) -> "_Plan":
+        """One whose events are known, unless the groups fail; what they fail on is met when they are made."""
+        plan = cls(occurrence)
+        with suppress(BaseException):
+            plan.parts = plan.context.run(_parts, occurrence, interest)
+        return plan
+
+
+def _made(
+    plan: _Plan,
+    require: Callable[[Model], None] | None = None,
+    *,
+    interest: Wanted,
+    origin: Origin,
+    forgiving: bool,
+) -> list[Item] | Failed:
+    """The events of an occurrence, or what it failed on."""
     try:
-        return list(_events(occurrence, interest, origin))
+        return plan.context.run(_tried_twice, plan, interest, origin, forgiving, require)
+    except BaseException as error:
+        if _is_of_the_database(error):
+            connections.close_all()
+            if not forgiving:
+                raise _cause(error) from None
+        return _failed(plan.occurrence, error)
+
+
+def _tried_twice(
+    plan: _Plan, interest: Wanted, origin: Origin, forgiving: bool, require: Callable[[Model], None] | None
+) -> list[Item]:
+    """Make the events of an occurrence, all or none; the second time without what the batch shares."""
+    occurrence = plan.occurrence
+    try:
+        return list(_events(occurrence, interest, origin, plan.parts, require))
     except BaseException as error:
         if _is_of_the_database(error) and not forgiving:
             raise
@@ -91,7 +147,7 @@ def _tried_twice(occurrence: Occurrence, interest: Wanted, origin: Origin, forgi
         if is_missing:
             rescue(occurrence.old)
             rescue(occurrence.new)
-        return list(_events(occurrence, interest, origin))
+        return list(_events(occurrence, interest, origin, require=require))
     finally:
         BATCH.reset(token)
 
@@ -106,12 +162,14 @@ def _is_of_the_database(error: BaseException) -> bool:
     return isinstance(_cause(error), OperationalError | InterfaceError)
 
 
-def _events(occurrence: Occurrence, interest: Wanted, origin: Origin) -> Iterable[Item]:
-    """Groups by old and new row: only the old one has it, delete; both, update; only the new one, create.
-
-    A group that a row leaves is told of the row as it was: what it became is not for that group to know.
-    """
-    observer, old, new = occurrence.observer, occurrence.old, occurrence.new
+def _events(
+    occurrence: Occurrence,
+    interest: Wanted,
+    origin: Origin,
+    parts: _Parts | None = None,
+    require: Callable[[Model], None] | None = None,
+) -> Iterable[Item]:
+    observer = occurrence.observer
     if occurrence.resync is not None:
         if not interest.hears(observer.address):
             return
@@ -120,6 +178,27 @@ def _events(occurrence: Occurrence, interest: Wanted, origin: Origin) -> Iterabl
             body["count"] = occurrence.change.count
         yield Item(observer.address, EVERYBODY, _encode(occurrence, RESYNC, body))
         return
+    if parts is None:
+        parts = _parts(occurrence, interest)
+    for action, instance, groups in parts:
+        if groups and instance is not None:
+            groups = sorted(groups, key=digest)
+            try:
+                if require is not None:
+                    require(instance)
+                event = _encode(occurrence, action.value, _body(occurrence, instance, action, groups, origin))
+            except BaseException as error:
+                raise _BodyFailed([group for _, _, concerned in parts for group in concerned]) from error
+            for group in groups:
+                yield Item(observer.address, group, event)
+
+
+def _parts(occurrence: Occurrence, interest: Wanted) -> _Parts:
+    """Groups by old and new row: only the old one has it, delete; both, update; only the new one, create.
+
+    A group that a row leaves is told of the row as it was: what it became is not for that group to know.
+    """
+    observer, old, new = occurrence.observer, occurrence.old, occurrence.new
     parts: list[tuple[Action, Model | None, Iterable[str]]]
     before = _groups(observer, old)
     after = before if new is old else _groups(observer, new)
@@ -133,19 +212,10 @@ def _events(occurrence: Occurrence, interest: Wanted, origin: Origin) -> Iterabl
             (Action.UPDATE, new, same if same and is_told else ()),
             (Action.CREATE, new, [group for group in after if group not in before]),
         ]
-    parts = [
+    return [
         (action, instance, [group for group in groups if interest.has(observer.address, group)])
         for action, instance, groups in parts
     ]
-    for action, instance, groups in parts:
-        if groups and instance is not None:
-            groups = sorted(groups, key=digest)
-            try:
-                event = _encode(occurrence, action.value, _body(occurrence, instance, action, groups, origin))
-            except BaseException as error:
-                raise _BodyFailed([group for _, _, concerned in parts for group in concerned]) from error
-            for group in groups:
-                yield Item(observer.address, group, event)
 
 
 def _groups(observer: Observed, instance: Model | None) -> dict[str, None]:
