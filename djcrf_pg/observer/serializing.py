@@ -27,6 +27,7 @@ from django.db.models import Model
 from rest_framework.fields import Field, SerializerMethodField
 from rest_framework.serializers import BaseSerializer, ModelSerializer, SerializerMetaclass
 
+from djcrf_pg.observer.straight import straight
 from djcrf_pg.registry import BATCH
 
 SerializerClass = type[BaseSerializer[Any]]
@@ -70,11 +71,13 @@ def represent(serializer_class: SerializerClass, instance: Model, reuse: bool | 
     batch = BATCH.get()
     if batch is None or not (is_reusable(serializer_class) if reuse is None else reuse):
         return serializer_class(instance, context=context()).data
-    serializer = batch.get(serializer_class)
-    if serializer is None:
-        serializer = batch[serializer_class] = serializer_class(context=context())
+    found = batch.get(serializer_class)
+    if found is None:
+        serializer = serializer_class(context=context())
+        found = batch[serializer_class] = serializer, straight(serializer)
+    serializer, make = found
     serializer.instance = instance
-    return serializer.to_representation(instance)
+    return make(instance)
 
 
 def is_reusable(serializer_class: SerializerClass) -> bool:
