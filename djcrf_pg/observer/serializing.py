@@ -69,12 +69,15 @@ def represent(serializer_class: SerializerClass, instance: Model, reuse: bool | 
         reuse: Whether one serializer may do all instances of a batch; None for where :func:`is_reusable` says so.
     """
     batch = BATCH.get()
-    if batch is None or not (is_reusable(serializer_class) if reuse is None else reuse):
+    if batch is None or reuse is False:
         return serializer_class(instance, context=context()).data
-    found = batch.get(serializer_class)
+    # Another observer may have the same class, and take a risk with it that this one does not.
+    found = batch.get((serializer_class, reuse))
     if found is None:
+        if not (reuse or is_reusable(serializer_class)):
+            return serializer_class(instance, context=context()).data
         serializer = serializer_class(context=context())
-        found = batch[serializer_class] = serializer, straight(serializer)
+        found = batch[serializer_class, reuse] = serializer, straight(serializer)
     serializer, make = found
     serializer.instance = instance
     return make(instance)
