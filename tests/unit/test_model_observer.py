@@ -262,7 +262,7 @@ def test_one_serializer_serves_a_batch_and_each_instance_has_its_own_body() -> N
     finally:
         BATCH.reset(token)
     assert bodies == [{"id": pk, "title": f"task {pk}"} for pk in range(3)]
-    assert [type(serializer) for serializer in batch.values()] == [TaskSerializer]
+    assert [type(serializer) for serializer, _ in batch.values()] == [TaskSerializer]
     assert [observer.serialize(task, Action.UPDATE)["body"] for task in tasks] == bodies, "outside of a batch too"
 
 
