@@ -42,11 +42,11 @@ def test_add_set_remove_and_clear_from_the_other_side(board: Board):
     (label,) = _labels(1)
     board.subscribe("tagged")
     label.tasks.add(first, second)
-    assert sorted(board.told("tagged"), key=str) == _updates(first, second)
+    assert sorted(board.told("tagged"), key=str) == sorted(_updates(first, second), key=str)
     label.tasks.remove(first)
     assert board.told("tagged") == _updates(first)
     label.tasks.set([first])
-    assert sorted(board.told("tagged"), key=str) == _updates(first, second)
+    assert sorted(board.told("tagged"), key=str) == sorted(_updates(first, second), key=str)
     label.tasks.clear()
     assert board.told("tagged") == _updates(first)
 
@@ -57,7 +57,7 @@ def test_deletion_of_the_related_object(board: Board):
     label.tasks.add(first, second)
     board.subscribe("tagged")
     label.delete()
-    assert sorted(board.told("tagged"), key=str) == _updates(first, second)
+    assert sorted(board.told("tagged"), key=str) == sorted(_updates(first, second), key=str)
 
 
 def test_raw_dml_on_the_join_table(board: Board):
@@ -70,9 +70,9 @@ def test_raw_dml_on_the_join_table(board: Board):
         )
         assert board.told("tagged") == _updates(first)
         cursor.execute("UPDATE testapp_task_labels SET task_id = %s WHERE label_id = %s", [second.pk, labels[0].pk])
-        assert sorted(board.told("tagged"), key=str) == _updates(first, second)
+        assert sorted(board.told("tagged"), key=str) == sorted(_updates(first, second), key=str)
         cursor.execute("DELETE FROM testapp_task_labels")
-        assert sorted(board.told("tagged"), key=str) == _updates(first, second)
+        assert sorted(board.told("tagged"), key=str) == sorted(_updates(first, second), key=str)
 
 
 def test_deleting_the_owner_is_one_delete_and_no_stray_update(board: Board):
