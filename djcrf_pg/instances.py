@@ -24,7 +24,7 @@ from djcrf_pg.registry import excluded_columns, family_of, own_columns
 _FROM_DB = Model.from_db.__func__  # type: ignore[attr-defined]
 
 #: What stands for a field at a class, and sets no more than the value.
-_PLACES = (DeferredAttribute, ForeignKeyDeferredAttribute)
+PLACES = (DeferredAttribute, ForeignKeyDeferredAttribute)
 
 #: Models that could not be made with deferred fields; True for those that recurse, with which it is not tried again.
 _eager: dict[type[Model], bool] = {}
@@ -97,7 +97,7 @@ def _copies_values(model: type[Model]) -> bool:
     if (
         runs_code(model)
         or model.__mro__[model.__mro__.index(Model) :] != Model.__mro__
-        or any(type(getattr(model, field.attname)) not in _PLACES for field in fields)
+        or any(type(getattr(model, field.attname)) not in PLACES for field in fields)
     ):
         return False
     values: dict[str, Any] = {field.attname: None for field in fields}

@@ -15,6 +15,7 @@ import pytest
 from asgiref.sync import SyncToAsync
 from django.db import connection, connections
 
+from djcrf_pg.observations import Observation, add_sink
 from tests import processes, servers
 from tests.client import Client
 from tests.faults import Faults
@@ -183,6 +184,15 @@ def processes_stack() -> Iterator[ExitStack]:
     """What a test starts ends with it, the last started first."""
     with ExitStack() as stack:
         yield stack
+
+
+@pytest.fixture
+def observed() -> Iterator[list[Observation]]:
+    """What operators receive from this process."""
+    received: list[Observation] = []
+    remove = add_sink(lambda observation, error: received.append(observation))
+    yield received
+    remove()
 
 
 @pytest.fixture

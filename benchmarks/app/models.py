@@ -72,22 +72,24 @@ class Followed(Row):
     """djcrf_pg with `serializer_class` and a cursor with each event."""
 
 
-class Author(models.Model):
+class Named(models.Model):
+    """What a nested row contains."""
+
+    name = models.CharField(max_length=100)
+
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Author(Named):
     """What a nested row has one of."""
 
-    name = models.CharField(max_length=100)
 
-    def __str__(self) -> str:
-        return self.name
-
-
-class Label(models.Model):
+class Label(Named):
     """What a nested row has three of."""
-
-    name = models.CharField(max_length=100)
-
-    def __str__(self) -> str:
-        return self.name
 
 
 class Nesting(Row):

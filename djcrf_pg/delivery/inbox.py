@@ -203,15 +203,6 @@ class Subscription:
 _Entry = tuple[Subscription, str, str, Origin | Moment | None]
 
 
-_Missed = dict[Subscription, tuple[str, str, Origin]]
-
-
-def _miss(missed: _Missed, subscription: Subscription, group: str, line: str, origin: Origin) -> None:
-    """Keep the first event; or one that is not in the log, for it cannot be read from there and has to be told."""
-    if subscription not in missed or origin.span.target is None:
-        missed[subscription] = group, line, origin
-
-
 class Inbox:
     """The events that wait for one consumer, ``INBOX_EVENTS`` and ``INBOX_BYTES`` at most.
 
@@ -233,7 +224,7 @@ class Inbox:
         self._entries: deque[_Entry] = deque()
         self._bytes = 0
         #: While it is behind: the first event of each subscription for which there was no room.
-        self._missed: _Missed | None = None
+        self._missed: dict[Subscription, tuple[str, str, Origin]] | None = None
         self._turns = asyncio.Lock()
         self._holder: asyncio.Task[Any] | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -275,8 +266,9 @@ class Inbox:
             self._missed = {}
         if self._missed is None:
             self._append(subscription, group, line, origin)
-        elif not self.gone:
-            _miss(self._missed, subscription, group, line, origin)
+        elif not self.gone and (subscription not in self._missed or origin.span.target is None):
+            # The first event; or one that is not in the log, for it cannot be read from there and has to be told.
+            self._missed[subscription] = group, line, origin
 
     def hold(self) -> None:
         """Hand nothing over until :meth:`release`: what somebody has missed comes before what is live."""

@@ -190,13 +190,20 @@ def _is_many(model: type[Model], path: Path) -> bool:
     return field is not None and bool(field.one_to_many or field.many_to_many)
 
 
+def source_of(function: Any) -> ast.AST | None:
+    """The source code of a function; None where it cannot be read."""
+    try:
+        return ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):
+        return None
+
+
 def _attributes_of_self(function: Any) -> list[list[str]]:
     """The names that code takes one after the other, beginning with its first argument: ``self.a.b`` is ``a, b``."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-        me = function.__code__.co_varnames[0]
-    except (OSError, TypeError, SyntaxError, AttributeError, IndexError):
+    tree = source_of(function)
+    if tree is None or not isinstance(function, FunctionType) or not function.__code__.co_argcount:
         return []
+    me = function.__code__.co_varnames[0]
     found = []
     inner: set[int] = set()
     for node in ast.walk(tree):  # from the outside in

@@ -11,9 +11,7 @@ view.
 
 import ast
 import dis
-import inspect
 import sys
-import textwrap
 from collections.abc import Container, Iterator, Sequence
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -27,6 +25,7 @@ from django.db.models import Model
 from rest_framework.fields import Field, SerializerMethodField
 from rest_framework.serializers import BaseSerializer, ModelSerializer, SerializerMetaclass
 
+from djcrf_pg.observer.paths import source_of
 from djcrf_pg.observer.straight import straight
 from djcrf_pg.registry import BATCH
 
@@ -247,9 +246,8 @@ def needs_request(serializer_class: SerializerClass) -> str | None:
 def _asks_a_request(method: FunctionType) -> bool:
     if "context" not in method.__code__.co_names:
         return False
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(method)))
-    except (OSError, TypeError, SyntaxError):
+    tree = source_of(method)
+    if tree is None:
         return False
     nodes = list(ast.walk(tree))
     names = {

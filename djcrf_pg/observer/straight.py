@@ -13,15 +13,12 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from django.db.models import Model
-from django.db.models.fields.related_descriptors import ForeignKeyDeferredAttribute
 from django.db.models.manager import BaseManager
-from django.db.models.query_utils import DeferredAttribute
 from rest_framework.fields import Field, SkipField
 from rest_framework.relations import PKOnlyObject
 from rest_framework.serializers import ListSerializer, Serializer
 
-#: What stands at a class for a field whose value is in the instance.
-_PLACES = (DeferredAttribute, ForeignKeyDeferredAttribute)
+from djcrf_pg.instances import PLACES
 
 Make = Callable[[Any], Any]
 
@@ -102,7 +99,7 @@ def _attname(field: Any, kind: type) -> str | None:
     if not _is_as(type(field), Field, "get_attribute") or kind.__getattribute__ is not object.__getattribute__:
         return None
     (name,) = field.source_attrs
-    return name if type(inspect.getattr_static(kind, name, None)) in _PLACES else None
+    return name if type(inspect.getattr_static(kind, name, None)) in PLACES else None
 
 
 def _is_as(cls: type, base: type, name: str) -> bool:

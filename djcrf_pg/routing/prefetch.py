@@ -121,15 +121,14 @@ def _forget_missing(instances: list[Model], lookup: Any, lookups: Sequence[Any])
         following: list[Any] = []
         for instance in {id(each): each for each in level if isinstance(each, Model)}.values():
             cache = instance._state.fields_cache
-            if name in cache:
-                field = next((field for field in foreign_keys(type(instance)) if field.name == name), None)
-                is_lost = cache[name] is None and field is not None and instance.__dict__.get(field.attname) is not None
-                if is_lost and "__".join(path) not in chosen:
-                    del cache[name]
-                else:
-                    following.append(cache[name])
-            else:
+            if name not in cache:
                 following += instance.__dict__.get(_MANY, {}).get(name, ())
+            elif cache[name] is not None:
+                following.append(cache[name])
+            elif "__".join(path) not in chosen:
+                keys = [field.attname for field in foreign_keys(type(instance)) if field.name == name]
+                if any(instance.__dict__.get(attname) is not None for attname in keys):
+                    del cache[name]
         level = following
 
 

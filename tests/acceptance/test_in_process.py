@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import threading
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
@@ -191,15 +190,6 @@ async def test_the_leader_deletes_what_is_delivered_and_older_than_the_retention
         with test_pg.connect() as admin:
             await until(lambda: admin.execute("SELECT count(*) FROM djcrf_pg_change").fetchone() == (0,))
     await sync_to_async(connections.close_all)()
-
-
-@pytest.fixture
-def observed() -> Iterator[list[Observation]]:
-    """What the listener of this process says."""
-    found: list[Observation] = []
-    remove = add_sink(lambda observation, error: found.append(observation))
-    yield found
-    remove()
 
 
 async def test_a_leader_that_cannot_delete_old_changes_goes_on(

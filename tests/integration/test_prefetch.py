@@ -1,6 +1,6 @@
 """What serializers follow is fetched by the batch: the number of queries, and the same bodies as without."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ from djcrf_pg.changelog.net import RowChange
 from djcrf_pg.delivery.envelope import parse
 from djcrf_pg.delivery.interest import EVERYTHING
 from djcrf_pg.exceptions import ObserverError
-from djcrf_pg.observations import Observation, PrefetchFailed, add_sink
+from djcrf_pg.observations import Observation, PrefetchFailed
 from djcrf_pg.observer import model_observer
 from djcrf_pg.observer.paths import lookups_of
 from djcrf_pg.routing import prefetch
@@ -243,15 +243,6 @@ def test_a_row_that_a_serializer_fails_on_harms_no_other(tasks: list[Task]) -> N
     items, failed = events(occurrences(observer, again(tasks)), EVERYTHING, ORIGIN)
     assert len(items) == 4
     assert [each.change.id for each in failed] == [3]
-
-
-@pytest.fixture
-def observed() -> Iterator[list[Observation]]:
-    """What operators receive."""
-    received: list[Observation] = []
-    remove = add_sink(lambda observation, error: received.append(observation))
-    yield received
-    remove()
 
 
 def test_where_it_fails_each_event_loads_its_own_and_that_is_said_once(

@@ -35,7 +35,6 @@ from djcrf_pg.observations import (
     MessagesReplayed,
     MessagesUnreadable,
     Observation,
-    add_sink,
 )
 from tests.processes import until
 from tests.testapp.models import Task
@@ -335,15 +334,6 @@ async def site() -> AsyncIterator[Site]:
     for inbox in site.inboxes:
         await inbox.close()
     await site.hub.close()
-
-
-@pytest.fixture
-def observed() -> Iterator[list[Observation]]:
-    """What operators receive."""
-    received: list[Observation] = []
-    remove = add_sink(lambda observation, error: received.append(observation))
-    yield received
-    remove()
 
 
 Kind = type[Observation]

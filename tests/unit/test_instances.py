@@ -11,22 +11,13 @@ from django.test.utils import isolate_apps
 
 from djcrf_pg.changelog.decode import ColumnType, Hydrator, Relation
 from djcrf_pg.instances import _copies_values, make, runs_code, sql_fields
-from djcrf_pg.observations import DefaultsGiven, Observation, add_sink
+from djcrf_pg.observations import DefaultsGiven, Observation
 
 
 @pytest.fixture(autouse=True)
 def _apps() -> Iterator[None]:
     with isolate_apps("tests.testapp"):
         yield
-
-
-@pytest.fixture
-def seen() -> Iterator[list[Observation]]:
-    """The observations of a test."""
-    observations: list[Observation] = []
-    remove = add_sink(lambda observation, error: observations.append(observation))
-    yield observations
-    remove()
 
 
 def model(bases: tuple[type, ...] = (models.Model,), **attributes: Any) -> Any:
@@ -99,18 +90,18 @@ def test_a_receiver_that_comes_later_is_called() -> None:
     assert made == [instance]
 
 
-def test_code_that_reads_what_is_missing_reads_defaults_and_it_is_said_once(seen: list[Observation]) -> None:
+def test_code_that_reads_what_is_missing_reads_defaults_and_it_is_said_once(observed: list[Observation]) -> None:
     pair = model(__init__=remembering)
     for number in (1, 2):
         instance: Any = make(pair, "default", {"id": number, "left": "a"})
         assert instance.began == ("a", "R")
         assert instance.get_deferred_fields() == {"right"}
-    (said,) = seen
+    (said,) = observed
     assert isinstance(said, DefaultsGiven)
     assert (said.model, said.fields) == ("testapp.Pair", "right")
 
 
-def test_a_model_that_recurses_is_tried_once(seen: list[Observation]) -> None:
+def test_a_model_that_recurses_is_tried_once(observed: list[Observation]) -> None:
     tried: list[int] = []
 
     def recurse(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -123,10 +114,10 @@ def test_a_model_that_recurses_is_tried_once(seen: list[Observation]) -> None:
     for number in (1, 2):
         assert make(pair, "default", {"id": number, "left": "a"}).get_deferred_fields() == {"right"}
     assert tried == [1]
-    assert len(seen) == 1
+    assert len(observed) == 1
 
 
-def test_an_error_that_defaults_do_not_cure_is_raised(seen: list[Observation]) -> None:
+def test_an_error_that_defaults_do_not_cure_is_raised(observed: list[Observation]) -> None:
     def fail(self: Any, *args: Any, **kwargs: Any) -> None:
         raise LookupError("whatever it has")
 
@@ -134,10 +125,10 @@ def test_an_error_that_defaults_do_not_cure_is_raised(seen: list[Observation]) -
     for values in ({"id": 1}, {"id": 1, "left": "a", "right": "b"}):
         with pytest.raises(LookupError, match="whatever it has"):
             make(pair, "default", values)
-    assert seen == []
+    assert observed == []
 
 
-def test_a_database_that_is_gone_is_raised(seen: list[Observation]) -> None:
+def test_a_database_that_is_gone_is_raised(observed: list[Observation]) -> None:
     def fail(self: Any, *args: Any, **kwargs: Any) -> None:
         models.Model.__init__(self, *args, **kwargs)
         if "right" not in vars(self):
@@ -145,7 +136,7 @@ def test_a_database_that_is_gone_is_raised(seen: list[Observation]) -> None:
 
     with pytest.raises(OperationalError, match="gone"):
         make(model(__init__=fail), "default", {"id": 1})
-    assert seen == []
+    assert observed == []
 
 
 # -- code ----------------------------------------------------------------------------------------------------
@@ -241,14 +232,14 @@ def test_what_counts_is_the_sql_that_a_field_makes(methods: dict[str, Any], plai
     assert set(sql_fields(pair, "default")) == (set() if plain else {"custom"})
 
 
-def test_an_instance_of_an_image_lacks_them_and_it_is_said(seen: list[Observation]) -> None:
+def test_an_instance_of_an_image_lacks_them_and_it_is_said(observed: list[Observation]) -> None:
     pair = model(custom=field(select_format=lambda self, compiler, sql, params: (f"upper({sql})", params)))
     text = ColumnType(25, "text")
     columns = {"id": ColumnType(20, "int8"), "left": text, "right": text, "custom": text}
     hydrator = Hydrator(pair, Relation(1, 1, "pair", columns), "default")
     instance = hydrator.instance({"id": 1, "left": "l", "right": "r", "custom": "stored"})
     assert instance.get_deferred_fields() == {"custom"}
-    assert [str(observation) for observation in seen] == [
+    assert [str(observation) for observation in observed] == [
         "testapp.Pair.custom is deferred: a query selects SQL of Custom, and the log has what is stored"
     ]
 

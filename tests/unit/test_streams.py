@@ -19,7 +19,7 @@ from djcrf_pg.delivery.layer import channel_layer
 from djcrf_pg.delivery.protocol import EVERYBODY, KEY, TYPE, History, Item, Outbound, stream_of
 from djcrf_pg.delivery.streams import Streams
 from djcrf_pg.exceptions import ChannelLayerError, LeadershipLost
-from djcrf_pg.observations import LayerFailed, LayerRefused, Observation, add_sink
+from djcrf_pg.observations import LayerFailed, LayerRefused, Observation
 
 HISTORY = History(7, 5, 16_402, 1)
 OBSERVER = "app.tasks"
@@ -83,15 +83,6 @@ class MoodyLayer(InMemoryChannelLayer):  # type: ignore[misc]
 def _layer() -> Iterator[None]:
     with override_settings(CHANNEL_LAYERS={"default": {"BACKEND": f"{__name__}.MoodyLayer"}}):
         yield
-
-
-@pytest.fixture
-def observed() -> Iterator[list[Observation]]:
-    """What operators receive."""
-    received: list[Observation] = []
-    remove = add_sink(lambda observation, error: received.append(observation))
-    yield received
-    remove()
 
 
 async def yes() -> bool:
