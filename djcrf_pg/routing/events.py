@@ -74,7 +74,9 @@ def events(
         for observer, theirs in following.items():
             # Groups first, for what nobody hears follows nothing.
             plans = [_Plan.of(occurrence, interest) for occurrence in theirs]
-            instances = [instance for plan in plans for _, instance, groups in plan.parts or () if instance and groups]
+            parts = [part for plan in plans for part in plan.parts or ()]
+            # Not by its truth: an instance may have a length.
+            instances = [instance for _, instance, groups in parts if instance is not None and groups]
             with prefetched(observer, instances, forgiving=forgiving) as require:
                 made |= {id(plan.occurrence): make(plan, require) for plan in plans}
         found = [

@@ -39,7 +39,8 @@ def prefetched(
         forgiving: Take it for a failure of the instances where the database is gone.
 
     Yields:
-        What raises the error of an instance whose relations could not be loaded.
+        What raises the error of an instance whose relations could not be loaded; and loads those of one that was not
+            foreseen, as where groups have failed once.
 
     Raises:
         OperationalError, InterfaceError: The database is gone.
@@ -48,6 +49,9 @@ def prefetched(
     failed: dict[int, Exception] = {}
 
     def require(instance: Model) -> None:
+        if id(instance) not in kept:
+            kept[id(instance)] = instance, dict(instance._state.fields_cache)
+            failed.update(_load_each(observer, [kept[id(instance)]], forgiving=forgiving))
         if id(instance) in failed:
             raise failed[id(instance)]
 

@@ -1,6 +1,6 @@
 """What serializers follow is fetched by the batch: the number of queries, and the same bodies as without."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -270,6 +270,28 @@ def test_what_a_prefetch_leaves_out_is_left_out_whatever_fails(
     observer = model_observer(Task, _Fails, prefetch=[nothing, "odd"])(handler)
     found, failed = events(occurrences(observer, again(tasks)), EVERYTHING, ORIGIN)
     assert (found, len(failed)) == ([], 5)
+
+
+def test_what_is_left_out_is_left_out_also_where_groups_fail_once(tasks: list[Task]) -> None:
+    failing = [tasks[1].pk]
+
+    def groups(self: Any, instance: Task, **kwargs: Any) -> Iterator[str]:
+        if instance.pk in failing:
+            failing.remove(instance.pk)
+            raise ValueError("once")
+        yield "a group"
+
+    serializer_class = made(labels=_Names(many=True))
+    observer = model_observer(Task, serializer_class, prefetch=[Prefetch("labels", Label.objects.none())])(handler)
+    found, _ = bodies(occurrences(observer.groups_for_signal(groups), again(tasks)))
+    assert [body["labels"] for body in found] == [[]] * 5
+    assert not failing
+
+
+def test_an_instance_counts_whatever_its_truth(tasks: list[Task], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Task, "__len__", lambda self: 0, raising=False)
+    observer = model_observer(Task, made(project=_Names()))(handler)
+    assert bodies(occurrences(observer, again(tasks)))[1] == 1
 
 
 def test_an_instance_that_cannot_be_loaded_harms_no_other(tasks: list[Task], monkeypatch: pytest.MonkeyPatch) -> None:
