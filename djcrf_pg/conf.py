@@ -44,6 +44,8 @@ class Settings:
         LOG_MAX_BYTES: Bytes of the log at most; estimated.
         MASS_CHANGE: Tell a transaction that changes more than so many rows of a table as one resync; None
             tells each row.
+        RELATED_LIMIT: Rows that a transaction may bring updates of by changing rows related to them, for one observer;
+            more are one resync.
         SAFETY_POLL: Seconds between the reads of a listener that nobody wakes; so long it does not notice a
             connection that has gone silent.
         POLL_INTERVAL: Seconds between reads when nobody rings.
@@ -73,6 +75,7 @@ class Settings:
     LOG_MAX_ROWS: int = 10_000_000
     LOG_MAX_BYTES: int = 4_294_967_296
     MASS_CHANGE: int | None = None
+    RELATED_LIMIT: int = 1_000
     SAFETY_POLL: float = 5.0
     POLL_INTERVAL: float = 0.1
     BATCH_SIZE: int = 10_000
@@ -109,6 +112,7 @@ _POSITIVE = (
     "LOG_MAX_ROWS",
     "LOG_MAX_BYTES",
     "MASS_CHANGE",
+    "RELATED_LIMIT",
     "SAFETY_POLL",
     "POLL_INTERVAL",
     "BATCH_SIZE",

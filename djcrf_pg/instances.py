@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connections
-from django.db.models import Field, Model, QuerySet
+from django.db.models import Field, Model, Q, QuerySet
 from django.db.models.base import ModelState
 from django.db.models.expressions import Col
 from django.db.models.fields.related_descriptors import ForeignKeyDeferredAttribute
@@ -193,6 +193,42 @@ def as_of_now(
     names = _names(model, alias)
     for row in QuerySet(model, using=alias).order_by().values(*names, attname).filter(**{f"{attname}__in": keys}):
         yield row[attname], {name: row[name] for name in names}
+
+
+def find_related(
+    model: type[Model], alias: str, lookup: str, values: Collection[Any], most: int | None = None
+) -> list[tuple[Any, Any]]:
+    """Find the rows that rows of other tables belong to, as things are now, whatever the models' managers hide.
+
+    Args:
+        model: Whose rows are found.
+        alias: The database.
+        lookup: A field, or a path of relations and a field at its end.
+        values: Of that field.
+        most: One more than so many are read.
+
+    Returns:
+        Values and keys.
+    """
+    # First the filter, for of a relation to many it would have a join of its own beside that of the columns.
+    rows = _rows_of(model, alias, {lookup: values}).values_list(lookup, "pk").distinct()
+    return list(rows if most is None else rows[: most + 1])
+
+
+def count_related(model: type[Model], alias: str, values: Mapping[str, Collection[Any]]) -> int:
+    """Count what :func:`find_related` finds, each row once.
+
+    Args:
+        model: Whose rows are counted.
+        alias: The database.
+        values: By lookup.
+    """
+    return _rows_of(model, alias, values).values("pk").distinct().count()
+
+
+def _rows_of(model: type[Model], alias: str, values: Mapping[str, Collection[Any]]) -> "QuerySet[Any]":
+    by_any = Q.create([(f"{lookup}__in", some) for lookup, some in values.items()], connector=Q.OR)
+    return QuerySet(model, using=alias).filter(by_any).order_by()
 
 
 def find(model: type[Model], alias: str, key: Mapping[str, Any]) -> Model | None:

@@ -58,6 +58,10 @@ class Observed(Protocol):
         """The many-to-many relations whose join tables it watches."""
 
     @property
+    def watches(self) -> Sequence["Watch"]:
+        """The rows of other tables whose changes make its bodies stale."""
+
+    @property
     def parents(self) -> list[type[Model]]:
         """The models whose deleted rows its instances are to find through their foreign keys."""
 
@@ -238,6 +242,29 @@ class Relationship:
     owner_type: str | None = None
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Watch:
+    """Rows of another table that bodies of a model show.
+
+    Attributes:
+        path: The relations that lead there from the model, with two underscores between them.
+        model: Whose own table has the rows.
+        entry: What of ``OBSERVE`` brings that table.
+        attname: The attribute of a row that says which rows of the observed model it belongs to.
+        lookup: What finds these by its value.
+        fields: An update counts that changes one of these; None for any.
+        comes_and_goes: Whether a row counts that is inserted or deleted.
+    """
+
+    path: str
+    model: type[Model]
+    entry: str
+    attname: str
+    lookup: str
+    fields: frozenset[str] | None = None
+    comes_and_goes: bool = False
+
+
 def relationships_of(model: type[Model], names: bool | Iterable[str]) -> list[Relationship]:
     """The relations of a model whose join tables an observer watches.
 
@@ -331,8 +358,9 @@ def observed_tables(observer: Observed) -> dict[type[Model], str]:
     """The models whose own tables an observer needs triggers on, each with the entry of ``OBSERVE`` that brings it."""
     label = observer.model_cls._meta.label
     joins = {relationship.through: f"{label}.{relationship.name}" for relationship in observer.relationships}
-    found = dict.fromkeys(observer.models, label) | joins
-    return found | {parent: parent._meta.label for parent in observer.parents if parent not in found}
+    further = {watch.model: watch.entry for watch in observer.watches}
+    further |= {parent: parent._meta.label for parent in observer.parents}
+    return further | dict.fromkeys(observer.models, label) | joins
 
 
 def named_by(entry: str) -> list[type[Model]]:

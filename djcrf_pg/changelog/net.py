@@ -9,9 +9,10 @@ from itertools import pairwise
 from typing import Any
 
 #: Reasons to load again: the table was emptied; a row that the log or we could not read; changes that the log lost
-#: before they were read; more rows in a transaction than MASS_CHANGE; rows whose order the log does not say.
+#: before they were read; more rows in a transaction than MASS_CHANGE; rows whose order the log does not say; a
+#: transaction with related rows of more than RELATED_LIMIT rows.
 TRUNCATE, UNREADABLE, OVERFLOW = "truncate", "unreadable", "overflow"
-MASS_CHANGE, UNORDERED = "mass_change", "unordered"
+MASS_CHANGE, UNORDERED, RELATED = "mass_change", "unordered", "related"
 
 Image = dict[str, Any]
 Key = Hashable

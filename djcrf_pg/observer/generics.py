@@ -1,7 +1,7 @@
 """The consumer mixin that observes single instances; the same names as in DCRF's module. And what it has not: lists."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ from django.db.models import Model
 from djangochannelsrestframework.decorators import action
 from rest_framework import status
 from rest_framework.generics import get_object_or_404
+from rest_framework.serializers import BaseSerializer
 
 from djcrf_pg.delivery.envelope import RESYNC
 from djcrf_pg.exceptions import MalformedRequestId, SubscribeError
@@ -27,8 +28,22 @@ _event_pk: ContextVar[Any] = ContextVar("djcrf_pg.event_pk", default=None)
 class _GenericModelObserver(DCRFGenericModelObserver):
     """A handler that becomes an observer when a consumer class says which model it is for."""
 
-    def bind_to_model(self, model_cls: type[Model], name: str, many_to_many: bool = False) -> ModelObserver:
-        observer = ModelObserver(func=self.func, model_cls=model_cls, partition=name, many_to_many=many_to_many)
+    def bind_to_model(
+        self,
+        model_cls: type[Model],
+        name: str,
+        many_to_many: bool = False,
+        related: bool | Iterable[str] = False,
+        shows: type[BaseSerializer[Any]] | None = None,
+    ) -> ModelObserver:
+        observer = ModelObserver(
+            func=self.func,
+            model_cls=model_cls,
+            partition=name,
+            many_to_many=many_to_many,
+            related=related,
+            shows=shows,
+        )
         observer.groups(self._group_names)
         observer.serializer(self._serializer)
         observer.resync(_resync_instances)
@@ -78,8 +93,12 @@ class ObserverModelInstanceMixin(DCRFObserverModelInstanceMixin):
     class that derives from a consumer may have another. An event is sent as ``retrieve()`` gives it, whatever
     ``lookup_field`` is.
 
-    Set ``observer_many_to_many_relationships = True`` to hear of many-to-many changes too.
+    Set ``observer_many_to_many_relationships = True`` to hear of many-to-many changes too, and ``observer_related`` to
+    hear of what ``serializer_class`` shows of related rows: True, or the paths of relations as ``related`` of
+    ``@model_observer`` takes them.
     """
+
+    observer_related: bool | Iterable[str] = False
 
     handle_instance_change = _GenericModelObserver(DCRFObserverModelInstanceMixin.handle_instance_change.func).groups(
         DCRFObserverModelInstanceMixin.handle_instance_change._group_names
@@ -89,13 +108,14 @@ class ObserverModelInstanceMixin(DCRFObserverModelInstanceMixin):
         """Bind the observer where DCRF's metaclass does not, which looks only at what stands in the class body."""
         super().__init_subclass__(**kwargs)
         model, many_to_many = _model_of(cls), cls.observer_many_to_many_relationships
+        related, shows = cls.observer_related, getattr(cls, "serializer_class", None) if cls.observer_related else None
         generic = vars(ObserverModelInstanceMixin)["handle_instance_change"]
         bound = cls.handle_instance_change
         if model is None or getattr(bound, "func", None) is not generic.func:
             return  # a class for others to derive from, or one with a handler of its own
-        if bound is generic or not bound.observes(model, many_to_many):
+        if bound is generic or not bound.observes(model, many_to_many, related, shows):
             name = f"{cls.__module__}.{cls.__name__}.handle_instance_change"
-            cls.handle_instance_change = generic.bind_to_model(model, name, many_to_many)
+            cls.handle_instance_change = generic.bind_to_model(model, name, many_to_many, related, shows)
         attach(cls)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import inspect
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property, lru_cache
 from types import CellType, FunctionType
 from typing import Any
@@ -35,14 +35,17 @@ from djcrf_pg.exceptions import (
 from djcrf_pg.instances import sql_fields
 from djcrf_pg.listener import embedded
 from djcrf_pg.listener.gate import Probe
+from djcrf_pg.observations import text_of
 from djcrf_pg.observer import by_hand, handling
 from djcrf_pg.observer.consumers import attach, equip, inbox_of, refuse_synchronous
 from djcrf_pg.observer.dcrf import DCRFModelObserver
 from djcrf_pg.observer.handling import HANDLER_EXTRAS, NAMED_EXTRAS
-from djcrf_pg.observer.paths import lookups_of, with_given
+from djcrf_pg.observer.paths import Path, Shown, lookups_of, shown_by, with_given
+from djcrf_pg.observer.related import is_path, named, watches_of
 from djcrf_pg.observer.serializing import represent
 from djcrf_pg.registry import (
     Relationship,
+    Watch,
     family_of,
     is_postgresql,
     observed_tables,
@@ -93,12 +96,16 @@ class ModelObserver(DCRFModelObserver):
         prefetch: What ``serializer_class`` follows is read off it and loaded for a whole batch at once. Lookups of
             ``prefetch_related``, text or ``Prefetch``, add to that and correct it: a ``Prefetch`` stands for what is
             found under its name. False has each event load its own.
+        related: An update too is what changes a related row so that a body shows it. True for the relations that
+            ``serializer_class`` follows and ``prefetch`` names; or their paths, such as ``"product__tags"``. What is
+            not shown of a row does not count, where it is known what is shown.
+        shows: The serializer that shows an instance to subscribers, where the body does not: ``related`` is of that.
         skip_unchanged: An update that changes no field is no event.
         every_change: Tell each change of a row in a transaction, instead of their net effect.
 
     Raises:
-        ObserverError: The model has no table of its own, a name is none of its fields, or a query selects its key as
-            SQL, as that of an encrypted field.
+        ObserverError: The model has no table of its own, a name is none of its fields, a query selects its key as SQL,
+            as that of an encrypted field, or ``related`` cannot be followed.
     """
 
     def __init__(
@@ -113,6 +120,8 @@ class ModelObserver(DCRFModelObserver):
         parents: Iterable[str] = (),
         reuse_serializer: bool | None = None,
         prefetch: "bool | Iterable[str | Prefetch[Any]]" = True,
+        related: bool | Iterable[str] = False,
+        shows: type[BaseSerializer[Any]] | None = None,
         skip_unchanged: bool = False,
         every_change: bool = False,
     ) -> None:
@@ -125,6 +134,8 @@ class ModelObserver(DCRFModelObserver):
         self._reuse_serializer = reuse_serializer
         self._parents = tuple(parents)
         self._prefetch = prefetch if isinstance(prefetch, bool) else tuple(prefetch)
+        self._related = related if isinstance(related, bool) else tuple(related)
+        self._shows = shows
         self._resync: Any = None
         #: What :meth:`rows_for_consumer` decorated, or None.
         self.rows_of_groups: Any = None
@@ -165,6 +176,8 @@ class ModelObserver(DCRFModelObserver):
             parents_of(self.model_cls, self._parents)
             if not isinstance(self._prefetch, bool):
                 with_given(self.model_cls, self._prefetch, ())
+            if self.trigger_driven:
+                self.watches  # noqa: B018
         except ObserverError as error:
             raise ObserverError(f"@model_observer on {self.label}: {error}") from None
         known = {field.name for field in self.model_cls._meta.concrete_fields} | relationships
@@ -215,7 +228,10 @@ class ModelObserver(DCRFModelObserver):
         DCRF's groups have the module and the name of the handler alone, so two consumers of a module share them.
         """
         made_by = "" if (made := self._serializer_class) is None else f"{made.__module__}.{made.__qualname__}"
-        return "|".join((self._home, self._partition, self.model_cls._meta.label, made_by))
+        parts = [self._home, self._partition, self.model_cls._meta.label, made_by]
+        if self._related:  # whoever does not know of it is not to serve its subscribers
+            parts.append(repr(self._related))
+        return "|".join(parts)
 
     @cached_property
     def address(self) -> str:
@@ -229,8 +245,15 @@ class ModelObserver(DCRFModelObserver):
     @property
     def _recipe(self) -> tuple[Any, ...]:
         functions = (self._serializer, self._group_names_for_signal)
-        options = (self._many_to_many_tracking, self._prefetch, self._fields, self._skip_unchanged, self.every_change)
-        return (type(self), self._serializer_class, *options, self.wants_old, *map(_text_of, functions))
+        options = (self._many_to_many_tracking, self._prefetch, self._related, self._fields, self._skip_unchanged)
+        return (
+            type(self),
+            self._serializer_class,
+            *options,
+            self.every_change,
+            self.wants_old,
+            *map(_text_of, functions),
+        )
 
     @cached_property
     def message_type(self) -> str:
@@ -247,9 +270,50 @@ class ModelObserver(DCRFModelObserver):
         """The relations whose join tables are watched."""
         return relationships_of(self.model_cls, self._many_to_many_tracking)
 
-    def observes(self, model: type[Model], many_to_many: bool | Iterable[str]) -> bool:
-        """Whether it is for this model and these of its relations."""
-        return self.model_cls is model and self._many_to_many_tracking == many_to_many
+    @cached_property
+    def watches(self) -> tuple[Watch, ...]:
+        """What is watched of the rows that its bodies show.
+
+        Raises:
+            ObserverError: It cannot be known, or be watched.
+        """
+        if not self._related:
+            return ()
+        return watches_of(self.model_cls, self._shown(self._shows or self.serializer_class))
+
+    def _shown(self, serializer_class: type[BaseSerializer[Any]] | None) -> Mapping[Path, Shown]:
+        """What bodies that a serializer makes show of the related rows that count."""
+        shown: Mapping[Path, Shown] = {(): None}
+        if serializer_class is not None:
+            try:
+                shown = shown_by(serializer_class, self.model_cls)
+            except Exception as error:
+                raise ObserverError(
+                    f"related asks {serializer_class.__name__} what it shows, which cannot be made: {text_of(error)}"
+                ) from error
+        elif self._related is True:
+            raise ObserverError("related=True is for a serializer_class; name the relations: related=[…].")
+        if not isinstance(self._related, bool):
+            return named(self.model_cls, self._related, shown)
+        given = () if isinstance(self._prefetch, bool) else self._prefetch
+        lookups = (lookup.prefetch_through if isinstance(lookup, Prefetch) else lookup for lookup in given)
+        names = [tuple(lookup.split("__")) for lookup in lookups]
+        paths = (name[:end] for name in names for end in range(1, len(name) + 1))
+        # What comes behind a name that only a ``Prefetch`` gives is no relation.
+        known: dict[Path, Shown] = {path: None for path in paths if is_path(self.model_cls, path)}
+        return known | {path: fields for path, fields in shown.items() if path}
+
+    def observes(
+        self,
+        model: type[Model],
+        many_to_many: bool | Iterable[str],
+        related: bool | Iterable[str],
+        shows: type[BaseSerializer[Any]] | None,
+    ) -> bool:
+        """Whether it is for this model, these of its relations, and what a serializer shows."""
+        related = related if isinstance(related, bool) else tuple(related)
+        mine = (self._many_to_many_tracking, self._related, self._shows)
+        return self.model_cls is model and mine == (many_to_many, related, shows)
 
     @property
     def parents(self) -> list[type[Model]]:
@@ -263,9 +327,14 @@ class ModelObserver(DCRFModelObserver):
 
     def tells(self, changed: Collection[str]) -> bool:
         """Whether an update that changed these fields is an event."""
-        if self._fields is not None and self._fields.isdisjoint(changed):
+        if self._fields is not None and self._told_of.isdisjoint(changed):
             return False
         return bool(changed) or not self._skip_unchanged
+
+    @cached_property
+    def _told_of(self) -> frozenset[str]:
+        """What an update has to change to be told, where it has to."""
+        return (self._fields or frozenset()).union(watch.path for watch in self.watches)
 
     @property
     def serializes_cursor(self) -> bool:

@@ -1,7 +1,8 @@
-"""The relations that a serializer follows, read off its fields, as lookups of ``prefetch_related``.
+"""The relations that a serializer follows, read off its fields, and what it shows of the rows at their ends.
 
 Each relation that a body shows is a query for each event, unless it is loaded for all instances of a batch
-(:mod:`djcrf_pg.routing.prefetch`). What a field follows is known from its ``source``, and from the source code of a
+(:mod:`djcrf_pg.routing.prefetch`); and a change of the rows there makes the body stale
+(:mod:`djcrf_pg.observer.related`). What a field follows is known from its ``source``, and from the source code of a
 property or a method of the model that it names, as far as that takes attributes of ``self``. What a method of the
 serializer does is not looked at. A relation that is found and not used costs a query a batch; one that is not found is
 loaded as before, event by event.
@@ -10,16 +11,22 @@ loaded as before, event by event.
 import ast
 import inspect
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from django.core.exceptions import FieldDoesNotExist
 from django.db.models import ForeignObjectRel, Model, Prefetch
 from rest_framework.fields import SerializerMethodField
-from rest_framework.relations import ManyRelatedField, RelatedField, SlugRelatedField, StringRelatedField
+from rest_framework.relations import (
+    ManyRelatedField,
+    PrimaryKeyRelatedField,
+    RelatedField,
+    SlugRelatedField,
+    StringRelatedField,
+)
 from rest_framework.serializers import BaseSerializer, ListSerializer, Serializer
 
 from djcrf_pg.exceptions import ObserverError
@@ -29,7 +36,24 @@ _DEEPEST = 4
 
 Path = tuple[str, ...]
 
-_known: "WeakKeyDictionary[type[BaseSerializer[Any]], dict[type[Model], tuple[str, ...]]]" = WeakKeyDictionary()
+#: What is shown of a row: these fields; None for whatever it has.
+Shown = frozenset[str] | None
+
+_known: "WeakKeyDictionary[type[BaseSerializer[Any]], dict[type[Model], tuple[_Use, ...]]]" = WeakKeyDictionary()
+
+
+class _Use(NamedTuple):
+    """What a serializer has from a row.
+
+    Attributes:
+        path: The relations that lead to the row.
+        field: The field; None for whatever it has, and "" for nothing but that it is there.
+        is_loaded: Whether it is had from what is loaded beforehand, and not by a query of its own.
+    """
+
+    path: Path
+    field: str | None = ""
+    is_loaded: bool = True
 
 
 def lookups_of(serializer_class: type[BaseSerializer[Any]], model: type[Model]) -> tuple[str, ...]:
@@ -42,14 +66,44 @@ def lookups_of(serializer_class: type[BaseSerializer[Any]], model: type[Model]) 
     Returns:
         The lookups, without those that others begin with. Nothing for a class that cannot be instantiated.
     """
+    try:
+        uses = _uses_of(serializer_class, model)
+    except Exception:
+        return ()  # what is wrong with it, the event tells
+    paths = dict.fromkeys(use.path for use in uses if use.is_loaded)
+    return tuple("__".join(path) for path in paths if path and not any(_leads(path, other) for other in paths))
+
+
+def shown_by(serializer_class: type[BaseSerializer[Any]], model: type[Model]) -> Mapping[Path, Shown]:
+    """What a serializer of a model shows of the rows that it follows relations to.
+
+    Args:
+        serializer_class: The class.
+        model: What its instances are of.
+
+    Returns:
+        By the relations that lead there, ``()`` for the instance itself. That has None where the serializer has code of
+            its own, which may follow more relations.
+
+    Raises:
+        Exception: What the class raises where it cannot be instantiated.
+    """
+    found: dict[Path, set[str] | None] = {}
+    for path, field, _ in _uses_of(serializer_class, model):
+        for end in range(len(path) + 1):
+            found.setdefault(path[:end], set())
+        fields = found[path]
+        if field is None:
+            found[path] = None
+        elif field and fields is not None:
+            fields.add(field)
+    return {path: fields if fields is None else frozenset(fields) for path, fields in found.items()}
+
+
+def _uses_of(serializer_class: type[BaseSerializer[Any]], model: type[Model]) -> "tuple[_Use, ...]":
     known = _known.setdefault(serializer_class, {})
     if model not in known:
-        try:
-            paths = dict.fromkeys(_of_serializer(serializer_class(), model))
-        except Exception:
-            paths = {}  # what is wrong with it, the event tells
-        longest = [path for path in paths if path and not any(_leads(path, other) for other in paths)]
-        known[model] = tuple("__".join(path) for path in longest)
+        known[model] = tuple(_of_serializer(serializer_class(), model))
     return known[model]
 
 
@@ -74,7 +128,7 @@ def with_given(
             field = None if here is None else _field(here, name)
             if here is not None and (not hasattr(here, name) or (field is not None and not field.is_relation)):
                 raise ObserverError(f"prefetch has {lookup!r}, and {here._meta.label} has no relation {name!r}.")
-            here = here and _relation(here, name)
+            here = None if field is None else field.related_model
     return given + tuple(lookup for lookup in found if lookup not in named)
 
 
@@ -82,52 +136,73 @@ def _leads(path: Path, other: Path) -> bool:
     return len(path) < len(other) and other[: len(path)] == path
 
 
-def _of_serializer(serializer: Any, model: type[Model] | None) -> Iterator[Path]:
-    """What a serializer of instances of a model follows."""
+def _of_serializer(serializer: Any, model: type[Model] | None) -> Iterator[_Use]:
+    """What a serializer has from instances of a model."""
     if isinstance(serializer, ListSerializer):
+        if not _represents_as(serializer, ListSerializer):
+            yield _Use((), None)
         serializer = serializer.child
-    if not isinstance(serializer, Serializer) or model is None:
+    if model is None:
         return
-    for field in serializer._readable_fields:
-        yield from _of_field(field, model)
+    if not isinstance(serializer, Serializer) or not _represents_as(serializer, Serializer):
+        yield _Use((), None)
+    if isinstance(serializer, Serializer):
+        for field in serializer._readable_fields:
+            yield from _of_field(field, model)
 
 
-def _of_field(field: Any, model: type[Model]) -> Iterator[Path]:
+def _of_field(field: Any, model: type[Model]) -> Iterator[_Use]:
     if isinstance(field, SerializerMethodField):
+        yield _Use((), None)
         return
     names: list[str] = field.source_attrs
     if isinstance(field, RelatedField) and field.use_pk_only_optimization() and _is_foreign_key(model, names):
-        names = names[:-1]  # the key is in the row
+        yield _Use(tuple(names[:-1]), names[-1])  # the key is in the row
+        return
     path, there, rest = _follow(model, names)
-    yield path
+    yield _Use(path)
+    if there is None:
+        return
     if rest:
-        yield from _of_attribute(there, path, rest[0]) if there is not None else ()
-    elif names == field.source_attrs and there is not None:
+        yield from _of_attribute(there, path, rest[0])
+    else:
         inner = field.child_relation if isinstance(field, ManyRelatedField) else field
-        for more in _of_value(inner, there):
-            yield path + more
+        yield from _behind(path, _of_value(inner, there))
 
 
-def _of_value(field: Any, model: type[Model]) -> Iterator[Path]:
-    """What is followed to show an instance of a model."""
+def _of_value(field: Any, model: type[Model]) -> Iterator[_Use]:
+    """What is had from an instance of a model to show it."""
     if isinstance(field, BaseSerializer):
         yield from _of_serializer(field, model)
-    elif isinstance(field, SlugRelatedField):
+    elif isinstance(field, SlugRelatedField) and _represents_as(field, SlugRelatedField):
         path, there, rest = _follow(model, field.slug_field.split("__"))
-        yield path
+        yield _Use(path) if rest else _Use(path, None)
         if rest and there is not None:
             yield from _of_attribute(there, path, rest[0])
-    elif isinstance(field, StringRelatedField):
-        yield from _of_attribute(model, (), "__str__")
+    elif not (isinstance(field, PrimaryKeyRelatedField) and _represents_as(field, PrimaryKeyRelatedField)):
+        yield _Use((), None)
+        if isinstance(field, StringRelatedField):
+            yield from _of_attribute(model, (), "__str__")
+
+
+def _represents_as(field: Any, base: type) -> bool:
+    """Whether no code of the project's or of a package makes what is shown."""
+    return type(field).to_representation is base.to_representation  # type: ignore[attr-defined]
+
+
+def _behind(path: Path, uses: Iterable[_Use]) -> Iterator[_Use]:
+    for use in uses:
+        yield use._replace(path=path + use.path)
 
 
 def _follow(model: type[Model], names: Sequence[str]) -> tuple[Path, type[Model] | None, Sequence[str]]:
     """Follow names as far as they are those of relations: the way, the model at its end, and the rest."""
     here: type[Model] | None = model
     for place, name in enumerate(names):
-        if here is None or not _is_relation(here, name):
+        relation = None if here is None else relation_of(here, name)
+        if relation is None:
             return tuple(names[:place]), here, names[place:]
-        here = _relation(here, name)
+        here = relation.related_model  # None where that differs from row to row
     return tuple(names), here, ()
 
 
@@ -144,7 +219,8 @@ def _is_foreign_key(model: type[Model], names: Sequence[str]) -> bool:
 def _field(model: type[Model], name: str) -> Any:
     """The field, or the relation of another model's field, behind an attribute; None where it is none."""
     for relation in model._meta.related_objects:
-        if relation.get_accessor_name() == name:
+        # A relation to a proxy is among those of its model, which has no such attribute.
+        if relation.get_accessor_name() == name and hasattr(model, name):
             return relation
     try:
         field = model._meta.get_field(name)
@@ -154,33 +230,46 @@ def _field(model: type[Model], name: str) -> Any:
     return None if isinstance(field, ForeignObjectRel) or field.name != name else field
 
 
-def _is_relation(model: type[Model], name: str) -> bool:
+def relation_of(model: type[Model], name: str) -> Any:
+    """The field of a relation, or the relation of another model's field, behind an attribute; None where it is none.
+
+    Args:
+        model: The model.
+        name: Of the attribute.
+    """
     field = _field(model, name)
-    return field is not None and bool(field.is_relation)
+    return field if field is not None and field.is_relation else None
 
 
-def _relation(model: type[Model], name: str) -> type[Model] | None:
-    """The model that a relation leads to; None where that differs from row to row."""
-    field = _field(model, name)
-    related: type[Model] | None = None if field is None else field.related_model
-    return related
-
-
-def _of_attribute(model: type[Model], path: Path, name: str, depth: int = 0) -> Iterator[Path]:
-    """What a property or a method of a model follows, by its source."""
+def _of_attribute(model: type[Model], path: Path, name: str, depth: int = 0) -> Iterator[_Use]:
+    """What is had by an attribute of a row: a field, or what the source of a property or a method takes."""
+    if name == "pk" or (field := _column(model, name)) is not None:
+        yield _Use(path, model._meta.pk.name if name == "pk" else field.name)
+        return
+    yield _Use(path, None)
     found = inspect.getattr_static(model, name, None)
     function = getattr(found, "fget", None) or getattr(found, "func", None) or found
     if not isinstance(found, property | cached_property | FunctionType) or depth > _DEEPEST:
         return
     for names in _attributes_of_self(function):
         way, there, rest = _follow(model, names)
-        if way and there is not None and rest and _is_many(model, way) and rest[0] != "all":
-            way = way[:-1]  # what a filter gives is another query
-        yield path + way
-        if not way and rest and there is not None:
-            yield from _of_attribute(model, path, rest[0], depth + 1)
-        elif rest and there is not None and not _is_many(model, way):
-            yield from _of_attribute(there, path + way, rest[0], depth + 1)
+        if not way:
+            if rest and _column(model, rest[0]) is None:
+                yield from _of_attribute(model, path, rest[0], depth + 1)
+        elif _is_many(model, way):
+            # What a filter gives is another query.
+            is_loaded = not rest or rest[0] == "all"
+            yield _Use(path + way, None, is_loaded)
+            yield _Use(path + way[:-1])
+        else:
+            yield _Use(path + way, None if not rest else "")
+            if rest and there is not None:
+                yield from _of_attribute(there, path + way, rest[0], depth + 1)
+
+
+def _column(model: type[Model], name: str) -> Any:
+    """The field of the model's tables that has an attribute."""
+    return next((field for field in model._meta.concrete_fields if name in (field.name, field.attname)), None)
 
 
 def _is_many(model: type[Model], path: Path) -> bool:

@@ -1,5 +1,6 @@
 """Changes to occurrences: who hears of what, with which instances. Runs in the listener's thread."""
 
+import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -13,12 +14,13 @@ from djcrf_pg.changelog import net as reasons
 from djcrf_pg.changelog.change import MASS, OVERFLOWN, TRUNCATED, UNORDERED, UNWRITABLE, Change
 from djcrf_pg.changelog.decode import Hydrator, Relation, StaleRelation, raw_columns
 from djcrf_pg.changelog.image import parse
-from djcrf_pg.changelog.net import UNREADABLE, Image, RowChange, by_key, net, set_aside_unordered
+from djcrf_pg.changelog.net import RELATED, UNREADABLE, Image, RowChange, by_key, net, set_aside_unordered
 from djcrf_pg.instances import as_of_now, make, runs_code
 from djcrf_pg.observations import ChangedUnseen, ContextTooLong, RowUnreadable, emit, text_of
 from djcrf_pg.registry import Observed, alias_of, family_of
 from djcrf_pg.routing.inheritance import Heirs
 from djcrf_pg.routing.parents import Elsewhere, Parents, foreign_keys
+from djcrf_pg.routing.related import Lookup, Place, concerned
 from djcrf_pg.routing.routes import Audience, Link, Occurrence, Route
 
 #: What stands in the log for changes that are not told row by row.
@@ -329,11 +331,13 @@ class Router:
         table = self._routes[row.relation].model._meta.db_table
         for observer in audience.heirs:
             heirs.add(observer, next(model for model in observer.models if model._meta.db_table == table), row)
-        for link in () if row.is_as_it_was else audience.links:
-            for image in (row.old, row.new):
-                if image is not None:
-                    join = self._hydrator(link.through, row).values(image, lenient=row.relation in self._lenient)
-                    touched.setdefault((row.xid, link, link.key_in(join)), row)
+        for link in audience.links:
+            hydrator = self._hydrator(link.through, row)
+            if link.counts(row, _changed(hydrator.names, row)):
+                for image in (row.old, row.new):
+                    if image is not None:
+                        key = link.key_in(hydrator.values(image, lenient=row.relation in self._lenient))
+                        touched.setdefault((row.xid, link, key), row)
         return []
 
     def _guarded(
@@ -425,7 +429,7 @@ class Router:
     def _owners(
         self, touched: Mapping[tuple[int, Link, Any], RowChange], found: Iterable[Occurrence]
     ) -> Iterable[Occurrence]:
-        """An update for each owner whose join rows changed, unless its own row tells of that transaction.
+        """An update for each owner whose join or related rows changed, unless its own row tells of that transaction.
 
         The owner is loaded as it is now: its row is not in the log. One that is gone has its own delete.
         """
@@ -436,28 +440,35 @@ class Router:
             for instance in (occurrence.old, occurrence.new):
                 if instance is not None:
                     told[occurrence.change.xid, occurrence.observer, instance.pk] = occurrence
-        wanted: dict[tuple[type[Model], str], set[Any]] = {}
-        joined: list[tuple[Link, Any, RowChange]] = []
-        for (_, link, key), row in touched.items():
+        joined: dict[Place, RowChange] = {}
+        for (xid, link, key), row in touched.items():
             owner = link.owner(key, alias_of(link.through, self._aliases))
             if owner is not None:
-                joined.append((link, owner, row))
-                wanted.setdefault((link.observer.model_cls, link.owner_field), set()).add(owner)
+                joined[Place(link, owner, xid)] = row
+        shown = {place: row for place, row in joined.items() if place.link.watch is not None}
+        keys, crowds = concerned(self._aliases, shown)
+        for observer, place, count in crowds:
+            yield Occurrence(dataclasses.replace(shown[place], count=count), observer, resync=RELATED)
+        keys |= {place: [place.value] for place in joined.keys() - shown.keys()}
+        wanted: dict[Lookup, set[Any]] = {}
+        for place, theirs in keys.items():
+            wanted.setdefault(place.owners, set()).update(theirs)
         owners = {}
-        for (model, field), keys in wanted.items():
+        for (model, field), values_of in wanted.items():
             alias = alias_of(model, self._aliases)
-            for key, values in as_of_now(model, alias, field, keys):
+            for key, values in as_of_now(model, alias, field, list(values_of)):
                 owners[model, field, key] = make(model, alias, values)
-        for link, owner, row in joined:
-            instance = owners.get((link.observer.model_cls, link.owner_field, owner))
-            if instance is None:
-                continue
-            place = (row.xid, link.observer, instance.pk)
-            if place not in told:
-                told[place] = Occurrence(row, link.observer, instance, instance)
-                yield told[place]
-            if link.name not in told[place].changed:
-                told[place].changed.append(link.name)
+        for place, row in joined.items():
+            for key in keys.get(place, ()):
+                instance = owners.get((*place.owners, key))
+                if instance is None:
+                    continue
+                row_of = (row.xid, place.link.observer, instance.pk)
+                if row_of not in told:
+                    told[row_of] = Occurrence(row, place.link.observer, instance, instance)
+                    yield told[row_of]
+                if place.link.name not in told[row_of].changed:
+                    told[row_of].changed.append(place.link.name)
 
     def _read(
         self, model: type[Model], row: RowChange

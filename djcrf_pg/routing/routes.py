@@ -11,7 +11,7 @@ from django.db.models import Model
 
 from djcrf_pg.changelog.net import Image, Key, RowChange
 from djcrf_pg.delivery.resume import digest
-from djcrf_pg.registry import Observed, Relationship, own_columns, registry
+from djcrf_pg.registry import Observed, Relationship, Watch, own_columns, registry
 
 
 @dataclasses.dataclass(slots=True)
@@ -45,15 +45,16 @@ class Occurrence:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Link:
-    """A join table behind a relation of an observed model.
+    """A table whose rows belong to those of an observed model: a join table, or one that bodies show rows of.
 
     Attributes:
         observer: Who hears of it, as an update of the owner.
-        name: The field, or the accessor of the reverse side; what the update says has changed.
-        through: The model of the join table.
-        owner_attname: The attribute of a join row that names the owner.
-        owner_field: The attribute of the owner that it refers to.
+        name: The relation, from the owner; what the update says has changed.
+        through: The model of the table.
+        owner_attname: The attribute of a row that names its owners.
+        owner_field: What finds the owners by that, an attribute of theirs or a path from them.
         type_attname: The attribute of a join row that names the owner's content type; None where all are of one model.
+        watch: What counts of a row that bodies show; None for a join table, of which all counts.
     """
 
     observer: Observed
@@ -62,6 +63,7 @@ class Link:
     owner_attname: str
     owner_field: str
     type_attname: str | None = None
+    watch: Watch | None = None
 
     @classmethod
     def of(cls, observer: Observed, relationship: Relationship) -> "Link":
@@ -74,6 +76,26 @@ class Link:
         kind: Any = meta.get_field(relationship.owner_type)
         pk = observer.model_cls._meta.pk.attname
         return cls(observer, relationship.name, relationship.through, key.attname, pk, kind.attname)
+
+    @classmethod
+    def of_watch(cls, observer: Observed, watch: Watch) -> "Link":
+        """Describe a table that bodies show rows of."""
+        return cls(observer, watch.path, watch.model, watch.attname, watch.lookup, watch=watch)
+
+    def counts(self, row: RowChange, changed: Collection[str]) -> bool:
+        """Whether owners are told of what happened to a row.
+
+        Args:
+            row: The row.
+            changed: Its fields that differ.
+        """
+        if row.is_as_it_was:
+            return False
+        if self.watch is None:
+            return True
+        if row.old is None or row.new is None:
+            return self.watch.comes_and_goes
+        return bool(changed) if self.watch.fields is None else not self.watch.fields.isdisjoint(changed)
 
     def key_in(self, join: Mapping[str, Any]) -> Any:
         """What the attributes of a join row say of its owner: the key, or the content type and the key."""
@@ -111,7 +133,7 @@ class Audience:
         observers: Those of models that have all of their columns in it.
         every: Those among them that want each change, not the net effect.
         heirs: Those of models that have some of their columns in it: multi-table inheritance.
-        links: Those of owners for which it is a join table.
+        links: Those of owners for which it is a join table, or whose bodies show rows of it.
     """
 
     observers: list[Observed]
@@ -132,7 +154,7 @@ class Route:
         model: A model whose own table it is.
         key_columns: Its primary key.
         observers, every, heirs: As in :class:`Audience`.
-        links: The observers whose models it joins, each with the relation.
+        links: The observers whose models it joins, or whose bodies show rows of it, each with the relation.
     """
 
     model: type[Model]
@@ -140,7 +162,7 @@ class Route:
     observers: "list[weakref.ref[Observed]]" = dataclasses.field(default_factory=list)
     every: "list[weakref.ref[Observed]]" = dataclasses.field(default_factory=list)
     heirs: "list[weakref.ref[Observed]]" = dataclasses.field(default_factory=list)
-    links: "list[tuple[weakref.ref[Observed], Relationship]]" = dataclasses.field(default_factory=list)
+    links: "list[tuple[weakref.ref[Observed], Relationship | Watch]]" = dataclasses.field(default_factory=list)
 
     def audience(self, silent: Collection[Observed] = ()) -> Audience:
         """Those who still live, but for those that nobody has subscribed to."""
@@ -149,8 +171,8 @@ class Route:
             for part in (self.observers, self.every, self.heirs)
         )
         links = [
-            Link.of(observer, relationship)
-            for reference, relationship in self.links
+            Link.of_watch(observer, each) if isinstance(each, Watch) else Link.of(observer, each)
+            for reference, each in self.links
             if (observer := reference()) is not None and observer not in silent
         ]
         return Audience(own, every, heirs, links)
@@ -198,6 +220,8 @@ class Routes:
                     route.observers.append(reference)
             for relationship in observer.relationships:
                 self._route(relationship.through).links.append((reference, relationship))
+            for watch in observer.watches:
+                self._route(watch.model).links.append((reference, watch))
             for model in observer.parents:
                 self._route(model)
         self.tables = list(self._routes)
@@ -210,7 +234,7 @@ class Routes:
     def key_columns(self, observer: Observed) -> dict[str, tuple[str, ...]]:
         """The columns of the keys of the tables that tell of an observer's instances, by ``db_table``."""
         through = [relationship.through for relationship in observer.relationships]
-        models = [*observer.models, *through, *observer.parents]
+        models = [*observer.models, *through, *(watch.model for watch in observer.watches), *observer.parents]
         return {(table := model._meta.db_table): self._routes[table].key_columns for model in models}
 
     def lost(self, oids: Mapping[str, int]) -> "weakref.WeakSet[Observed]":

@@ -11,7 +11,7 @@ from tests.acceptance.board import Board
 from tests.acceptance.test_cluster import LEADS
 from tests.client import Message
 from tests.servers import AsgiServer, ManagePy, PgParams
-from tests.testapp.models import Awkward, Task
+from tests.testapp.models import Awkward, Label, Project, Task
 
 pytestmark = pytest.mark.processes
 
@@ -153,3 +153,67 @@ def test_a_context_that_is_too_long_is_left_out_and_said(
     assert told(board, "tasks") == [("create", pk) for pk in range(1, 4)]
     leader.wait_for("changes of public.testapp_task carry no context")
     assert leader.output.count("carry no context") == 1
+
+
+def tasks(count: int, name: str) -> Project:
+    """A project with so many tasks of a status."""
+    project = Project.objects.create(name=name)
+    Task.objects.bulk_create(Task(title=f"{name} {number}", project=project, status=name) for number in range(count))
+    return project
+
+
+class TestRelated:
+    """More rows than RELATED_LIMIT that related ones bring updates of."""
+
+    @pytest.fixture
+    def cards(
+        self,
+        transactional_db: None,
+        redis_url: str,
+        start_asgi_server: Callable[..., AsgiServer],
+        open_board: Callable[..., Board],
+        listen: Callable[..., ManagePy],
+    ) -> Board:
+        """A client whose listener has a small limit."""
+        board = open_board(start_asgi_server(redis=redis_url, settings={"EMBEDDED": False}), "related")
+        listen(RELATED_LIMIT=10)
+        return board
+
+    def told(self, board: Board) -> int:
+        """How many events there were, up to one more task of the status that is subscribed to."""
+        Task.objects.create(title="fence", status="few")
+        count = 0
+        while board.runner.run(board.client.event())["body"]["title"] != "fence":
+            count += 1
+        Task.objects.filter(title="fence").delete()
+        board.runner.run(board.client.event())
+        return count
+
+    def test_a_crowd_is_a_resync_with_the_count(self, cards: Board) -> None:
+        crowd, few = tasks(11, "crowd"), tasks(10, "few")
+        cards.subscribe("cards", status="few")
+        Project.objects.filter(pk=few.pk).update(name="x")
+        assert self.told(cards) == 10
+        Project.objects.filter(pk=crowd.pk).update(name="y")
+        assert resync(cards, "cards") == {"reason": "related", "model": "testapp.Task", "count": 11}
+        assert self.told(cards) == 0
+
+    def test_rows_count_once_however_they_are_reached(self, cards: Board) -> None:
+        project = tasks(10, "few")
+        labels = Label.objects.bulk_create(Label(name=f"label {number}") for number in range(8))
+        for task in project.tasks.all():
+            task.labels.set(labels)
+        cards.subscribe("cards", status="few")
+        with transaction.atomic():
+            Label.objects.update(name="x")
+            Project.objects.update(name="y")
+        assert self.told(cards) == 10
+
+    def test_the_crowd_of_one_transaction_is_not_that_of_others(self, cards: Board) -> None:
+        few, crowd = tasks(2, "few"), tasks(60, "crowd")
+        cards.subscribe("cards", status="few")
+        with connection.cursor() as cursor:
+            for project in (few, crowd, few):
+                cursor.execute("UPDATE testapp_project SET name = name || 'z' WHERE id = %s", [project.pk])
+        assert resync(cards, "cards")["count"] == 60
+        assert self.told(cards) == 4

@@ -15,13 +15,14 @@ from tests.testapp.consumers import CONSUMERS  # noqa: E402
 from tests.testapp.failing import FailingConsumer  # noqa: E402
 from tests.testapp.instances import CONSUMERS as INSTANCES  # noqa: E402
 from tests.testapp.plain import CONSUMERS as PLAIN  # noqa: E402
+from tests.testapp.related import CONSUMERS as RELATED  # noqa: E402
 from tests.testapp.roaming import CONSUMERS as ROAMING  # noqa: E402
 from tests.testapp.turns import CONSUMERS as TURNS  # noqa: E402
 from tests.testapp.twins import CONSUMERS as TWINS  # noqa: E402
 from tests.testapp.twins import ChatConsumer  # noqa: E402
 from tests.zoo.consumers import CONSUMERS as ZOO  # noqa: E402
 
-consumers = {**CONSUMERS, **BODIES, **INSTANCES, **PLAIN, **ROAMING, **TURNS, **TWINS, **ZOO}
+consumers = {**CONSUMERS, **BODIES, **INSTANCES, **PLAIN, **RELATED, **ROAMING, **TURNS, **TWINS, **ZOO}
 routes = [path(f"ws/{name}/", consumer.as_asgi()) for name, consumer in consumers.items()]
 routes.append(path("ws/chat/<room>/", ChatConsumer.as_asgi()))
 routes.append(path("ws/failing/<status>/", FailingConsumer.as_asgi()))

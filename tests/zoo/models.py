@@ -3,6 +3,8 @@
 import uuid
 
 from django.contrib.auth.models import Group
+from django.contrib.contenttypes.fields import GenericForeignKey, GenericRelation
+from django.contrib.contenttypes.models import ContentType
 from django.db import models
 
 
@@ -146,3 +148,24 @@ class Measure(models.Model):
 
     def __str__(self) -> str:
         return f"measure {self.pk}"
+
+
+class Mark(models.Model):
+    """Belongs to a row of whatever model."""
+
+    content_type = models.ForeignKey(ContentType, models.CASCADE)
+    object_id = models.BigIntegerField()
+    target = GenericForeignKey()
+
+    def __str__(self) -> str:
+        return f"mark {self.pk}"
+
+
+class Loose(models.Model):
+    """A foreign key to another field than the key, without a constraint; and generic relations."""
+
+    thing = models.ForeignKey(Thing, models.DO_NOTHING, null=True, to_field="name", db_constraint=False)
+    marks = GenericRelation(Mark)
+
+    def __str__(self) -> str:
+        return f"loose {self.pk}"
