@@ -187,7 +187,7 @@ def test_what_prefetch_names_is_shown() -> None:
         return {watch.path for watch in observer.watches}
 
     assert of(["project__tasks"]) == {"project", "project__tasks"}
-    assert of([models.Prefetch("labels", to_attr="all_labels"), "all_labels__tasks"]) == {"labels"}
+    assert of([models.Prefetch("labels", to_attr="all_labels")]) == {"labels"}
 
 
 def test_observers_that_are_told_of_other_rows_are_not_the_same() -> None:
