@@ -5,7 +5,7 @@ from typing import Any
 from djangochannelsrestframework.decorators import action
 from djangochannelsrestframework.generics import GenericAsyncAPIConsumer
 from djangochannelsrestframework.observer import model_observer
-from rest_framework.serializers import ModelSerializer
+from rest_framework.serializers import CharField, ModelSerializer, Serializer, SlugRelatedField
 
 from tests.oracle.tables import OWN
 from tests.testapp.consumers import TaskSerializer
@@ -26,6 +26,43 @@ class ProjectSerializer(ModelSerializer[Project]):
     class Meta:
         model = Project
         fields = ("id", "name")
+
+
+class NameSerializer(Serializer[Any]):
+    """The name of whatever has one."""
+
+    name = CharField()
+
+
+class CardSerializer(ModelSerializer[Task]):
+    """What stands in other rows of a task."""
+
+    project = NameSerializer()
+    labels = SlugRelatedField("name", many=True, read_only=True)
+
+    class Meta:
+        model = Task
+        fields = ("id", "project", "labels")
+
+
+class TitleSerializer(ModelSerializer[Task]):
+    """A task of a board."""
+
+    labels = SlugRelatedField("name", many=True, read_only=True)
+
+    class Meta:
+        model = Task
+        fields = ("id", "title", "labels")
+
+
+class BoardSerializer(ModelSerializer[Project]):
+    """Three steps to the names of labels."""
+
+    tasks = TitleSerializer(many=True)
+
+    class Meta:
+        model = Project
+        fields = ("id", "tasks")
 
 
 class OracleConsumer(GenericAsyncAPIConsumer):
@@ -78,6 +115,16 @@ class OracleConsumer(GenericAsyncAPIConsumer):
     @model_observer(Project, serializer_class=ProjectSerializer)
     async def all_projects(self, message: Any, cursor: str, **kwargs: Any) -> None:
         """The parents."""
+        await self.tell(message, cursor, **kwargs)
+
+    @model_observer(Task, serializer_class=CardSerializer, related=True)
+    async def cards(self, message: Any, cursor: str, **kwargs: Any) -> None:
+        """Told when other rows change."""
+        await self.tell(message, cursor, **kwargs)
+
+    @model_observer(Project, serializer_class=BoardSerializer, related=True)
+    async def boards(self, message: Any, cursor: str, **kwargs: Any) -> None:
+        """Told when rows of rows change."""
         await self.tell(message, cursor, **kwargs)
 
     @action()

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.oracle.tables import QUERIES, Rows, subscription
+from tests.oracle.tables import QUERIES, Rows, in_order, subscription
 from tests.oracle.tally import Tally
 
 #: Runs a query, and gives the cursor that continues it too.
@@ -50,12 +50,10 @@ class Mirror:
     def fold(self, event: dict[str, Any]) -> bool:
         """Take in an event; returns whether it had come before."""
         body, action = event["body"], event["action"]
-        if "labels" in body:
-            body["labels"].sort()
         if action == "delete":
             self.rows.pop(body["id"], None)
         else:
-            self.rows[body["id"]] = body
+            self.rows[body["id"]] = in_order(body)
         self.cursor = event["cursor"]
         heard = (event["change_id"], action, body["id"])
         again = heard in self.heard

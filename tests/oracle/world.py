@@ -13,7 +13,7 @@ import psycopg
 from django.core.management import call_command
 from psycopg.rows import dict_row
 
-from tests.oracle.tables import Rows
+from tests.oracle.tables import Rows, in_order
 from tests.processes import wait_until
 from tests.proxy import Proxy
 from tests.servers import DBNAME, DSN, AsgiServer, EmbeddedPostgres, ManagePy, RedisServer, app_env
@@ -170,7 +170,7 @@ class World:
 
         def work(connection: "psycopg.Connection[Any]") -> Rows:
             with connection.cursor(row_factory=dict_row) as cursor:
-                return {row["id"]: row for row in cursor.execute(query.encode())}
+                return {row["id"]: in_order(row) for row in cursor.execute(query.encode())}
 
         return self._stubbornly(work, patient)
 
@@ -188,7 +188,7 @@ class World:
                     cursor.execute(query)
                     names = [column.name for column in cursor.description]
                     rows = [dict(zip(names, row, strict=True)) for row in cursor]
-                return since, {row["id"]: row for row in rows}
+                return since, {row["id"]: in_order(row) for row in rows}
             except (OperationalError, InterfaceError):
                 connection.close()
                 if time.monotonic() > deadline:
