@@ -11,14 +11,14 @@ from djangochannelsrestframework.observer import model_observer
 from rest_framework.permissions import AllowAny
 
 import djcrf_pg
-from board.models import Cell, Label, Task
-from board.serializers import CellSerializer, LabelSerializer, TaskSerializer
+from board.models import Cell, Task
+from board.serializers import CellSerializer, TaskSerializer
 
 Reply = tuple[dict[str, Any], int]
 
 
 class BoardConsumer(AsyncAPIConsumer):
-    """Gives its client the rows, then forwards every change of a task, a label or a cell.
+    """Gives its client the rows, then forwards every change of a task or a cell.
 
     Each change comes with a cursor. A client that was away gives back the last one of each table, and receives what
     has changed since instead of all rows.
@@ -26,7 +26,7 @@ class BoardConsumer(AsyncAPIConsumer):
 
     permission_classes = (AllowAny,)  # a demo without users
 
-    @model_observer(Task, serializer_class=TaskSerializer, many_to_many=True)
+    @model_observer(Task, serializer_class=TaskSerializer, related=True)
     async def task_changes(
         self,
         message: dict[str, Any],
@@ -35,20 +35,8 @@ class BoardConsumer(AsyncAPIConsumer):
         subscribing_request_ids: Iterable[str] = (),
         **kwargs: Any,
     ) -> None:
-        """Forward a change of a task, or of its labels."""
+        """Forward a change of a task, of which labels it has, or of one of these: a renamed one is on many cards."""
         await self.forward("board_task", message, action, cursor, subscribing_request_ids, **kwargs)
-
-    @model_observer(Label, serializer_class=LabelSerializer)
-    async def label_changes(
-        self,
-        message: dict[str, Any],
-        action: str,
-        cursor: str,
-        subscribing_request_ids: Iterable[str] = (),
-        **kwargs: Any,
-    ) -> None:
-        """Forward a change of a label."""
-        await self.forward("board_label", message, action, cursor, subscribing_request_ids, **kwargs)
 
     @model_observer(Cell, serializer_class=CellSerializer)
     async def cell_changes(
@@ -89,7 +77,7 @@ class BoardConsumer(AsyncAPIConsumer):
 
     @action()
     async def follow(self, request_id: str, since: dict[str, str] | None = None, **kwargs: Any) -> Reply:
-        """Subscribe to all three tables: behind the client's cursors, or behind the rows that the reply has.
+        """Subscribe to both tables: behind the client's cursors, or behind the rows that the reply has.
 
         A cursor that cannot be resumed from is a reply of 400 or 410. The subscriptions before it may stand then, so
         the client closes the connection and begins anew.
@@ -106,20 +94,18 @@ class BoardConsumer(AsyncAPIConsumer):
         rows = None
         if since is None:
             cursor, rows = await self.read_board()
-            since = dict.fromkeys(("board_task", "board_label", "board_cell"), cursor)
+            since = dict.fromkeys(("board_task", "board_cell"), cursor)
         # An empty text is no cursor, so one that is missing is an InvalidCursor, and not a gap.
         await self.task_changes.subscribe(request_id=request_id, since=since.get("board_task", ""))
-        await self.label_changes.subscribe(request_id=request_id, since=since.get("board_label", ""))
         await self.cell_changes.subscribe(request_id=request_id, since=since.get("board_cell", ""))
         return {"cursors": since, "rows": rows, "now": await self.read_clock()}, 200
 
     @database_sync_to_async
     def read_board(self) -> tuple[str, dict[str, Any]]:
-        """Read the rows of all three tables in one snapshot, and the cursor behind it."""
+        """Read the rows of both tables in one snapshot, and the cursor behind it."""
         with djcrf_pg.consistent_read() as cursor:
             return cursor, {
                 "tasks": TaskSerializer(Task.objects.prefetch_related("labels"), many=True).data,
-                "labels": LabelSerializer(Label.objects.all(), many=True).data,
                 # In a compact form: x, y, value.
                 "cells": list(Cell.objects.values_list("x", "y", "value")),
             }

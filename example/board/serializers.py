@@ -14,7 +14,9 @@ class LabelSerializer(serializers.ModelSerializer[Label]):
 
 
 class TaskSerializer(serializers.ModelSerializer[Task]):
-    """A task with the ids of its labels."""
+    """A task with its labels. Each of them is another row, and shows on many cards."""
+
+    labels = LabelSerializer(many=True, read_only=True)
 
     class Meta:
         model = Task

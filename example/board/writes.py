@@ -27,6 +27,7 @@ TITLES = (
     "Shrink the container image",
     "Invite the new team",
 )
+NAMES = ("chore", "idea", "later", "quick win", "risky", "urgent", "waiting")
 BULK = "10 000 rows"
 """The heading of those that stand beside the grid."""
 NOTHING_LEFT = "no such task is left: create some first"
@@ -37,7 +38,7 @@ class Outcome:
     """What a write did.
 
     Attributes:
-        pks: Primary keys of the tasks or labels that it wrote, where they are few.
+        pks: Primary keys of the tasks that it wrote, or that show what it wrote, where they are few.
         rows: How many rows it wrote.
         note: Something worth saying beside the number of rows.
     """
@@ -170,14 +171,16 @@ def raw() -> Outcome:
         return Outcome.of(*(pk for (pk,) in cursor.fetchall()))
 
 
-@write("label", group="No signals", label="Repaint a label", code='label.update(hue=F("hue") + 67)')
+@write("label", group="No signals", label="Rename a label", code='label.update(name="…")')
 def label() -> Outcome:
-    """Give a label another colour; every card that wears it follows."""
+    """Give a label another name and colour; every card that wears it follows, though no task is written."""
     worn = Label.objects.annotate(count=Count("tasks")).order_by("-count", "?").first()
-    if worn is None:
+    free = sorted(set(NAMES) - set(Label.objects.values_list("name", flat=True)))
+    if worn is None or not free:
         return Outcome.of()
-    Label.objects.filter(pk=worn.pk).update(hue=Mod(F("hue") + 67, 360))
-    return Outcome.of(worn.pk)
+    pks = list(worn.tasks.values_list("pk", flat=True))
+    Label.objects.filter(pk=worn.pk).update(name=random.choice(free), hue=Mod(F("hue") + 67, 360))
+    return Outcome(pks=pks, rows=1, note=f"1 row, which {len(pks)} {'card' if len(pks) == 1 else 'cards'} show")
 
 
 # --- many-to-many: only the join table is written

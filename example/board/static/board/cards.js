@@ -6,16 +6,14 @@ const STATUSES = ["todo", "doing", "done"];
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
-/** The board: all tasks and labels by primary key, and a card for each task that is in sight. */
+/** The board: all tasks by primary key, and a card for each that is in sight. */
 export class Cards {
   tasks = new Map();
-  labels = new Map();
   #cards = new Map();
   #changed = new Map(); // pk of a task → action, since the last frame
   #ask = onNextFrame(() => this.#draw());
 
-  load(tasks, labels) {
-    this.labels = new Map(labels.map((label) => [label.id, label]));
+  load(tasks) {
     this.tasks = new Map(tasks.map((task) => [task.id, task]));
     for (const pk of new Set([...this.tasks.keys(), ...this.#cards.keys()])) this.#changed.set(pk, "load");
     this.#ask();
@@ -27,18 +25,6 @@ export class Cards {
     if (action === "delete") this.tasks.delete(task.id);
     else this.tasks.set(task.id, task);
     this.#changed.set(task.id, action);
-    this.#ask();
-    return before;
-  }
-
-  /** Apply a change of a label and return what was there before. */
-  changeLabel(action, label) {
-    const before = this.labels.get(label.id);
-    if (action === "delete") this.labels.delete(label.id);
-    else this.labels.set(label.id, label);
-    for (const task of this.tasks.values()) {
-      if (task.labels.includes(label.id) && !this.#changed.has(task.id)) this.#changed.set(task.id, "label");
-    }
     this.#ask();
     return before;
   }
@@ -82,19 +68,13 @@ export class Cards {
   }
 
   #fill(card, task) {
-    Object.assign(card.dataset, { status: task.status, points: task.points, labels: task.labels.join(",") });
+    Object.assign(card.dataset, { status: task.status, points: task.points, labels: task.labels.map((label) => label.id).join(",") });
     const [title, chips, pk, points] = card.querySelectorAll("[data-part]");
     title.textContent = task.title;
     pk.textContent = `#${task.id}`;
     points.textContent = task.points;
     points.title = `${task.points} points`;
-    chips.replaceChildren(
-      ...task.labels
-        .map((id) => this.labels.get(id))
-        .filter(Boolean)
-        .sort((a, b) => a.name.localeCompare(b.name))
-        .map(chip),
-    );
+    chips.replaceChildren(...task.labels.toSorted((a, b) => a.name.localeCompare(b.name)).map(chip));
     return card;
   }
 
@@ -111,7 +91,7 @@ export class Cards {
       }
       const action = changed.get(pk);
       if (action) {
-        const colour = `var(--${action === "label" ? "update" : action})`;
+        const colour = `var(--${action})`;
         card.animate([{ borderColor: colour, boxShadow: `0 0 0 2px color-mix(in oklab, ${colour} 35%, transparent)` }, {}], {
           duration: 1400,
           easing: "ease-out",

@@ -49,21 +49,21 @@ export class Feed {
 }
 
 /** What an event changed, for people. */
-export function describeTask(action, before, after, labels) {
+export function describeTask(action, before, after) {
   if (action !== "update" || !before) return [after.title];
   const parts = [];
   if (before.title !== after.title) parts.push(`“${before.title}” is now “${after.title}”`);
   if (before.status !== after.status) parts.push(`${before.status} → ${after.status}`);
   if (before.points !== after.points) parts.push(`${before.points} → ${after.points} points`);
-  const named = (id) => labels.get(id) ?? { id, name: `label ${id}`, hue: 0 };
-  for (const id of after.labels) if (!before.labels.includes(id)) parts.push(["+", chip(named(id))]);
-  for (const id of before.labels) if (!after.labels.includes(id)) parts.push(["−", chip(named(id))]);
+  const had = new Map(before.labels.map((label) => [label.id, label]));
+  for (const label of after.labels) {
+    const was = had.get(label.id);
+    had.delete(label.id);
+    if (!was) parts.push(["+", chip(label)]);
+    else if (was.name !== label.name || was.hue !== label.hue) parts.push([chip(was), "→", chip(label)]);
+  }
+  for (const label of had.values()) parts.push(["−", chip(label)]);
   return parts.length ? parts.flat() : [after.title];
-}
-
-/** What an event changed in a label. */
-export function describeLabel(action, before, after) {
-  return before && action === "update" ? [chip(before), "→", chip(after)] : [chip(after)];
 }
 
 export function milliseconds(ms) {

@@ -1,5 +1,5 @@
 import { Cards } from "./cards.js";
-import { Feed, describeLabel, describeTask } from "./feed.js";
+import { Feed, describeTask } from "./feed.js";
 import { Grid } from "./grid.js";
 import { Live } from "./live.js";
 import { Metrics } from "./metrics.js";
@@ -26,8 +26,8 @@ const drawMissed = onNextFrame(() => {
   missedText.textContent = `${missed.toLocaleString("en")} ${missed === 1 ? "change" : "changes"}`;
 });
 
-function load({ tasks, labels, cells }) {
-  cards.load(tasks, labels);
+function load({ tasks, cells }) {
+  cards.load(tasks);
   grid.load(cells);
 }
 
@@ -46,10 +46,7 @@ function change({ event: action, table, row, committed_at: committedAt }, wasMis
     return;
   }
   metrics.count(sample);
-  let summary;
-  if (table === "board_label") summary = describeLabel(action, cards.changeLabel(action, row), row);
-  else summary = describeTask(action, cards.changeTask(action, row), row, cards.labels);
-  feed.add({ action, table, pk: row.id, ms, summary });
+  feed.add({ action, table, pk: row.id, ms, summary: describeTask(action, cards.changeTask(action, row), row) });
 }
 
 function state(name, text, problem = "") {
