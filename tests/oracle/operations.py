@@ -269,6 +269,17 @@ def save_label(keys: Keys, number: int) -> None:
     Label(pk=number % len(LABELS) + 1, name=f"label {number}").save()
 
 
+@operation("relations", "UPDATE of labels and projects")
+def rename(keys: Keys, number: int) -> None:
+    _sql("UPDATE testapp_label SET name = 'label ' || id || ' ' || %s", str(number))
+    _sql("UPDATE testapp_project SET name = 'project ' || id || ' ' || %s", str(number))
+
+
+@operation("SQL", "UPDATE of titles")
+def retitle(keys: Keys, number: int) -> None:
+    _sql("UPDATE testapp_task SET title = %s || '-' || id WHERE id = ANY (%s)", str(number), list(keys))
+
+
 @operation("relations", "INSERT into the join table")
 def insert_join(keys: Keys, number: int) -> None:
     _sql(

@@ -28,7 +28,8 @@ In between, something breaks: the leader's session, its process, its network, th
 
 A client that is subscribed over a WebSocket folds the events into a copy: all rows of a table; the rows of each of
 three groups, which rows enter and leave; those of a group of its own; the labels of each row, from the join table; the
-parents. It knows nothing else. It loads each list with a [cursor](../how-to/resume.md) and subscribes behind it. Now
+parents; the names of each row's parent and labels; and each parent's rows with the names of their labels. These last are
+bodies that show other rows, and must equal a fresh serialization. It knows nothing else. It loads each list with a [cursor](../how-to/resume.md) and subscribes behind it. Now
 and then it sleeps, and its connection is cut; with channels_redis's `core`, consumers end when Redis is gone too. Then
 it connects, and subscribes behind the last event that it has. A *resync* has it load a list again. There is none but
 for a `TRUNCATE` and for rows that cannot be read: whatever layers drop, and whatever an inbox has no room for, comes
@@ -77,7 +78,8 @@ Events that came again were sent by a leader before it ended, and by its success
 
 An oracle that never fails says nothing, so faults were built into djcrf_pg. It found windows that forget the
 transactions that were in progress, resyncs that are not sent, a leader that begins at the present instead of at the
-saved cursor, and consumers that neither watch the channel layer nor count its messages while Redis comes and goes.
+saved cursor, consumers that neither watch the channel layer nor count its messages while Redis comes and goes, and
+bodies that are not told of related rows: of those that come and go, or of those that change.
 
 What holds twice, it does not find: with the watch on the channel layer taken out, or with messages dropped that Redis
 did not take, the numbers of the messages still tell, and the other way round. In a minute or so each it did *not* find
