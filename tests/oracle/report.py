@@ -28,12 +28,12 @@ In between, something breaks: the leader's session, its process, its network, th
 
 A client that is subscribed over a WebSocket folds the events into a copy: all rows of a table; the rows of each of
 three groups, which rows enter and leave; those of a group of its own; the labels of each row, from the join table; the
-parents; the names of each row's parent and labels; and each parent's rows with the names of their labels. These last are
-bodies that show other rows, and must equal a fresh serialization. It knows nothing else. It loads each list with a [cursor](../how-to/resume.md) and subscribes behind it. Now
-and then it sleeps, and its connection is cut; with channels_redis's `core`, consumers end when Redis is gone too. Then
-it connects, and subscribes behind the last event that it has. A *resync* has it load a list again. There is none but
-for a `TRUNCATE` and for rows that cannot be read: whatever layers drop, and whatever an inbox has no room for, comes
-from the log.
+parents; the names of each row's parent and labels; and each parent's rows with the names of their labels. These last
+are bodies that show other rows, and must equal a fresh serialization. It knows nothing else. It loads each list with a
+[cursor](../how-to/resume.md) and subscribes behind it. Now and then it sleeps, and its connection is cut; with
+channels_redis's `core`, consumers end when Redis is gone too. Then it connects, and subscribes behind the last event
+that it has. A *resync* has it load a list again. There is none but for a `TRUNCATE` and for rows that cannot be read:
+whatever layers drop, and whatever an inbox has no room for, comes from the log.
 
 Other clients come and vanish beside it, in the same process, $most at a time at most. They subscribe to everything, or
 to a group of their own. Some read slowly and some nothing, until their sockets are full, and then their inboxes, which
