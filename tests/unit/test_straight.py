@@ -1,12 +1,15 @@
 """The straight way makes the bodies that REST framework makes."""
 
 from collections.abc import Mapping
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import partial
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.db.models.query_utils import DeferredAttribute
+from django.test import override_settings
+from django.utils.timezone import override
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rest_framework import serializers
@@ -14,16 +17,45 @@ from rest_framework import serializers
 from djcrf_pg.observer.straight import straight
 from tests.testapp.models import Awkward, Label, Project, Task
 
+
+class _Text(str):
+    """Is text, and of another type."""
+
+
+class _Negated(serializers.BooleanField):
+    TRUE_VALUES = frozenset({False})
+    FALSE_VALUES = frozenset({True})
+
+
+class _Counted(serializers.IntegerField):
+    def to_representation(self, value: Any) -> int:
+        return int(value) + 1
+
+
+class _Local(serializers.DateTimeField):
+    def enforce_timezone(self, value: Any) -> Any:
+        return value.replace(tzinfo=None)
+
+
+ZONES = st.sampled_from([UTC, ZoneInfo("Asia/Kathmandu"), ZoneInfo("America/St_Johns"), timezone(timedelta(hours=1))])
+TIMES = st.datetimes(timezones=st.none() | ZONES)
+
 #: Fields of REST framework's, each with values that an instance may have.
 FIELDS: dict[Any, st.SearchStrategy[Any]] = {
-    serializers.CharField: st.text(max_size=5) | st.integers(),
+    serializers.CharField: st.text(max_size=5) | st.integers() | st.builds(_Text, st.text(max_size=5)),
     serializers.SlugField: st.text(max_size=5),
     serializers.ReadOnlyField: st.text(max_size=5) | st.integers() | st.booleans(),
-    serializers.IntegerField: st.integers(),
+    serializers.IntegerField: st.integers() | st.booleans(),
     serializers.FloatField: st.floats(allow_nan=False) | st.integers(),
     serializers.BooleanField: st.booleans() | st.sampled_from(["true", "no", 1, 0]),
     partial(serializers.DecimalField, max_digits=30, decimal_places=2): st.decimals(-1000, 1000, places=3),
-    serializers.DateTimeField: st.datetimes(timezones=st.just(UTC)),
+    serializers.DateTimeField: TIMES | st.sampled_from([datetime.max.replace(tzinfo=UTC), "a text"]),
+    partial(serializers.DateTimeField, default_timezone=ZoneInfo("Europe/Paris")): TIMES,
+    partial(serializers.DateTimeField, format=None): TIMES,
+    partial(serializers.DateTimeField, format="%Y %H"): TIMES,
+    _Local: TIMES,
+    _Negated: st.booleans(),
+    _Counted: st.integers(),
     serializers.DateField: st.dates(),
     serializers.TimeField: st.times(),
     serializers.DurationField: st.timedeltas(timedelta(0), timedelta(9)),
@@ -96,19 +128,31 @@ def cases(draw: st.DrawFn) -> tuple[Any, Task]:
 
 
 @settings(deadline=None, max_examples=400)
-@given(cases())
-def test_it_makes_what_rest_framework_makes(case: tuple[Any, Task]) -> None:
+@given(cases(), st.none() | ZONES)
+def test_it_makes_what_rest_framework_makes(case: tuple[Any, Task], zone: tzinfo | None) -> None:
     serializer, task = case
-    try:
-        right = serializer.to_representation(task)
-    except Exception as error:
-        with pytest.raises(type(error)):
-            straight(serializer)(task)
-    else:
-        made = straight(serializer)(task)
-        assert made == right
-        assert list(made) == list(right)
-        assert [type(value) for value in made.values()] == [type(value) for value in right.values()]
+    make = straight(serializer)
+    with override(zone):
+        try:
+            right = serializer.to_representation(task)
+        except Exception as error:
+            with pytest.raises(type(error)):
+                make(task)
+            return
+        made = make(task)
+    assert made == right
+    assert list(made) == list(right)
+    assert [type(value) for value in made.values()] == [type(value) for value in right.values()]
+
+
+@pytest.mark.parametrize("of", [{"USE_TZ": False}, {"REST_FRAMEWORK": {"DATETIME_FORMAT": "%d.%m.%Y"}}])
+def test_the_settings_of_times_count(of: dict[str, Any]) -> None:
+    class Times(serializers.Serializer[Any]):
+        title = serializers.DateTimeField()
+
+    task = Task(title=datetime(2026, 1, 2, 3, tzinfo=ZoneInfo("Asia/Kathmandu")))
+    with override_settings(**of):
+        assert straight(Times())(task) == Times().to_representation(task)
 
 
 class _All(serializers.ModelSerializer[Any]):
