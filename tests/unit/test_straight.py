@@ -145,6 +145,12 @@ def test_it_makes_what_rest_framework_makes(case: tuple[Any, Task], zone: tzinfo
     assert [type(value) for value in made.values()] == [type(value) for value in right.values()]
 
 
+def test_a_time_that_a_zone_does_not_have_is_the_field_s_to_refuse() -> None:
+    serializer = type("Times", (serializers.Serializer,), {"title": serializers.DateTimeField()})()
+    with override(ZoneInfo("Asia/Kathmandu")), pytest.raises(serializers.ValidationError):
+        straight(serializer)(Task(title=datetime.max.replace(tzinfo=UTC)))
+
+
 @pytest.mark.parametrize("of", [{"USE_TZ": False}, {"REST_FRAMEWORK": {"DATETIME_FORMAT": "%d.%m.%Y"}}])
 def test_the_settings_of_times_count(of: dict[str, Any]) -> None:
     class Times(serializers.Serializer[Any]):
