@@ -211,7 +211,7 @@ def find_related(
         Values and keys.
     """
     # First the filter, for of a relation to many it would have a join of its own beside that of the columns.
-    rows = _rows_of(model, alias, {lookup: values}).values_list(lookup, "pk").distinct()
+    rows = _each_once(_rows_of(model, alias, {lookup: values}).values_list(lookup, "pk"))
     return list(rows if most is None else rows[: most + 1])
 
 
@@ -223,7 +223,13 @@ def count_related(model: type[Model], alias: str, values: Mapping[str, Collectio
         alias: The database.
         values: By lookup.
     """
-    return _rows_of(model, alias, values).values("pk").distinct().count()
+    return _each_once(_rows_of(model, alias, values).values("pk")).count()
+
+
+def _each_once(rows: "QuerySet[Any]") -> "QuerySet[Any]":
+    """Without a join they are different rows; to say so costs a sort of them all, of which a few may be wanted."""
+    joined = sum(count > 0 for count in rows.query.alias_refcount.values())
+    return rows.distinct() if joined > 1 else rows
 
 
 def _rows_of(model: type[Model], alias: str, values: Mapping[str, Collection[Any]]) -> "QuerySet[Any]":
