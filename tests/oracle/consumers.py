@@ -5,11 +5,12 @@ from typing import Any
 from djangochannelsrestframework.decorators import action
 from djangochannelsrestframework.generics import GenericAsyncAPIConsumer
 from djangochannelsrestframework.observer import model_observer
-from rest_framework.serializers import CharField, ModelSerializer, Serializer, SlugRelatedField
+from rest_framework.serializers import ModelSerializer
 
 from tests.oracle.tables import OWN
 from tests.testapp.consumers import TaskSerializer
 from tests.testapp.models import Project, Task
+from tests.testapp.related import CardSerializer, ProgrammeSerializer
 
 
 class LabelledSerializer(ModelSerializer[Task]):
@@ -26,43 +27,6 @@ class ProjectSerializer(ModelSerializer[Project]):
     class Meta:
         model = Project
         fields = ("id", "name")
-
-
-class NameSerializer(Serializer[Any]):
-    """The name of whatever has one."""
-
-    name = CharField()
-
-
-class CardSerializer(ModelSerializer[Task]):
-    """What stands in other rows of a task."""
-
-    project = NameSerializer()
-    labels = SlugRelatedField("name", many=True, read_only=True)
-
-    class Meta:
-        model = Task
-        fields = ("id", "project", "labels")
-
-
-class TitleSerializer(ModelSerializer[Task]):
-    """A task of a board."""
-
-    labels = SlugRelatedField("name", many=True, read_only=True)
-
-    class Meta:
-        model = Task
-        fields = ("id", "title", "labels")
-
-
-class BoardSerializer(ModelSerializer[Project]):
-    """Three steps to the names of labels."""
-
-    tasks = TitleSerializer(many=True)
-
-    class Meta:
-        model = Project
-        fields = ("id", "tasks")
 
 
 class OracleConsumer(GenericAsyncAPIConsumer):
@@ -122,7 +86,7 @@ class OracleConsumer(GenericAsyncAPIConsumer):
         """Told when other rows change."""
         await self.tell(message, cursor, **kwargs)
 
-    @model_observer(Project, serializer_class=BoardSerializer, related=True)
+    @model_observer(Project, serializer_class=ProgrammeSerializer, related=True)
     async def boards(self, message: Any, cursor: str, **kwargs: Any) -> None:
         """Told when rows of rows change."""
         await self.tell(message, cursor, **kwargs)

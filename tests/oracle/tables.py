@@ -16,6 +16,12 @@ Rows = dict[int, dict[str, Any]]
 
 _TASKS = "SELECT id, project_id AS project, title, status, points, body FROM testapp_task"
 
+_CARD = (
+    "id, title, (SELECT json_build_object('name', name) FROM testapp_project WHERE id = project_id) AS project,"
+    " ARRAY(SELECT name FROM testapp_task_labels JOIN testapp_label AS label ON label.id = label_id"
+    "  WHERE task_id = task.id) AS labels"
+)
+
 #: What each subscription is a copy of.
 QUERIES = {
     "all_tasks": _TASKS,
@@ -26,16 +32,10 @@ QUERIES = {
         " FROM testapp_task AS task"
     ),
     "all_projects": "SELECT id, name FROM testapp_project",
-    "cards": (
-        "SELECT id, (SELECT json_build_object('name', name) FROM testapp_project WHERE id = project_id) AS project,"
-        " ARRAY(SELECT name FROM testapp_task_labels JOIN testapp_label AS label ON label.id = label_id"
-        "   WHERE task_id = task.id) AS labels FROM testapp_task AS task"
-    ),
+    "cards": f"SELECT {_CARD} FROM testapp_task AS task",
     "boards": (
-        "SELECT id, ARRAY(SELECT json_build_object('id', task.id, 'title', title, 'labels', ARRAY("
-        "   SELECT name FROM testapp_task_labels JOIN testapp_label AS label ON label.id = label_id"
-        "   WHERE task_id = task.id)) FROM testapp_task AS task"
-        "  WHERE project_id = project.id) AS tasks FROM testapp_project AS project"
+        f"SELECT id, ARRAY(SELECT row_to_json(card) FROM (SELECT {_CARD} FROM testapp_task AS task"
+        " WHERE project_id = project.id) AS card) AS tasks FROM testapp_project AS project"
     ),
 }
 
