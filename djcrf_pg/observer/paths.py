@@ -9,16 +9,17 @@ loaded as before, event by event.
 """
 
 import ast
+import functools
 import inspect
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from types import FunctionType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from django.core.exceptions import FieldDoesNotExist
 from django.db.models import ForeignObjectRel, Model, Prefetch
+from django.utils.functional import cached_property
 from rest_framework.fields import SerializerMethodField
 from rest_framework.relations import (
     ManyRelatedField,
@@ -33,6 +34,9 @@ from djcrf_pg.exceptions import ObserverError
 
 #: Properties that use properties are followed so far.
 _DEEPEST = 4
+
+#: What of a class is read for what it takes of ``self``.
+_READABLE = (property, functools.cached_property, cached_property, FunctionType)
 
 Path = tuple[str, ...]
 
@@ -248,10 +252,11 @@ def _of_attribute(model: type[Model], path: Path, name: str, depth: int = 0) -> 
         return
     yield _Use(path, None)
     found = inspect.getattr_static(model, name, None)
-    function = getattr(found, "fget", None) or getattr(found, "func", None) or found
-    if not isinstance(found, property | cached_property | FunctionType) or depth > _DEEPEST:
+    if not isinstance(found, _READABLE) or depth > _DEEPEST:
         return
-    for names in _attributes_of_self(function):
+    function: Any = getattr(found, "fget", None) or getattr(found, "func", None) or found
+    # The source is that of what a decorator wraps, and so has to be the name of ``self``.
+    for names in _attributes_of_self(inspect.unwrap(function)):
         way, there, rest = _follow(model, names)
         if not way:
             if rest and _column(model, rest[0]) is None:

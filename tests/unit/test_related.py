@@ -1,10 +1,12 @@
 """What a serializer shows of related rows, and what is watched for it."""
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 from django.db import models
+from django.utils.functional import cached_property
 from rest_framework import serializers
 
 from djcrf_pg.exceptions import ObserverError
@@ -79,6 +81,23 @@ def test_code_of_models_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Task, "heading", property(heading), raising=False)
     shown = shown_by(made(heading=serializers.ReadOnlyField()), Task)
     assert (shown[("project",)], shown[("labels",)], shown[()]) == ({"name"}, None, None)
+
+
+def test_cached_properties_and_decorated_ones_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def heading(self: Task) -> str:
+        return self.project.name  # type: ignore[union-attr]
+
+    @functools.wraps(heading)
+    def decorated(*args: Any, **kwargs: Any) -> str:
+        return heading(*args, **kwargs)
+
+    for kind in (functools.cached_property(heading), cached_property(heading), property(decorated), decorated):
+        if hasattr(kind, "__set_name__"):
+            kind.__set_name__(Task, "heading")
+        with monkeypatch.context() as patch:
+            patch.setattr(Task, "heading", kind, raising=False)
+            shown = shown_by(made(heading=serializers.ReadOnlyField()), Task)
+        assert shown.get(("project",)) == {"name"}, kind
 
 
 def watches(model: Any, serializer_class: Any) -> set[Watch]:
