@@ -167,6 +167,8 @@ def _of_field(field: Any, model: type[Model]) -> Iterator[_Use]:
     yield _Use(path)
     if there is None:
         return
+    if rest == ["all"] and _is_many(model, path):
+        rest = ()  # "labels.all" is what "labels" is
     if rest:
         yield from _of_attribute(there, path, rest[0])
     else:

@@ -119,6 +119,11 @@ def test_the_tables_of_a_chain() -> None:
     }
 
 
+def test_all_of_a_relation_is_the_relation() -> None:
+    cards = CardSerializer(many=True, read_only=True, source="tasks.all")
+    assert watches(Project, made(Project, shown=cards)) == watches(Project, ProgrammeSerializer)
+
+
 def test_only_keys_of_a_join_table_are_no_watch_of_the_rows_behind_it() -> None:
     keys = serializers.PrimaryKeyRelatedField(many=True, read_only=True)
     assert {watch.model for watch in watches(Task, made(labels=keys))} == {Task.labels.through}
