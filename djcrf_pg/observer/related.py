@@ -40,8 +40,21 @@ def named(model: type[Model], names: Iterable[str], shown: Mapping[Path, Shown])
             raise ObserverError(
                 f"related has {name!r}, and {here._meta.label} has no relation {step!r} to a model; it has {has}."
             )
-        found[path] = shown.get(path) if shown.get(()) is not None else None
+        found[path] = shown_at(shown, path)
     return found
+
+
+def shown_at(shown: Mapping[Path, Shown], path: Path) -> Shown:
+    """What counts of the rows at the end of a path that somebody names.
+
+    They are named for the code of a serializer, which may show whatever they have: that of any of those on the way.
+
+    Args:
+        shown: What serializers are known to show.
+        path: The relations that lead there.
+    """
+    has_code = any(shown.get(path[:end]) is None for end in range(len(path)))
+    return None if has_code else shown.get(path)
 
 
 def is_path(model: type[Model], path: Path) -> bool:

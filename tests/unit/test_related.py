@@ -183,7 +183,21 @@ def test_a_serializer_that_cannot_be_made_is_refused() -> None:
 
     with pytest.raises(ObserverError, match="Needing what it shows, which cannot be made: TypeError"):
         model_observer(Task, Needing, related=True)(handler)
-    model_observer(Task, Needing, related=["project"])
+    observer = model_observer(Task, Needing, related=["project"])(handler)
+    assert [(watch.path, watch.fields) for watch in observer.watches] == [("project", None)]
+
+
+def test_named_relations_of_a_serializer_without_an_end() -> None:
+    class Tree(serializers.ModelSerializer[zoo.Thing]):
+        class Meta:
+            model = zoo.Thing
+            fields = ("id", "name")
+
+        def get_fields(self) -> dict[str, Any]:
+            return {**super().get_fields(), "parts": Tree(many=True)}
+
+    observer = model_observer(zoo.Thing, Tree, related=["parts__parts"])(handler)
+    assert {watch.path for watch in observer.watches} == {"parts", "parts__parts"}
 
 
 def test_named_relations_count_whole_where_the_serializer_has_code() -> None:
@@ -212,6 +226,33 @@ def test_what_prefetch_names_is_shown() -> None:
 
     assert of(["project__tasks"]) == {"project", "project__tasks"}
     assert of([models.Prefetch("labels", to_attr="all_labels")]) == {"labels"}
+
+
+def test_what_is_named_for_a_method_counts_whole_though_a_field_shows_it_too() -> None:
+    def of(serializer_class: Any, path: str, **arguments: Any) -> Any:
+        found = model_observer(Task, serializer_class, **arguments)(handler).watches
+        return next(watch.fields for watch in found if watch.path == path and watch.model is not Task.labels.through)
+
+    class Asking(CardSerializer):
+        of = serializers.SerializerMethodField()
+
+        class Meta(CardSerializer.Meta):
+            fields = (*CardSerializer.Meta.fields, "of")
+
+    class AskingProject(NameSerializer):
+        tasks = serializers.SlugRelatedField("title", many=True, read_only=True)
+        of = serializers.SerializerMethodField()
+
+    nested = made(project=AskingProject())
+    assert of(CardSerializer, "project", related=True, prefetch=["project"]) == {"name"}
+    assert of(Asking, "project", related=True) == {"name"}
+    assert of(Asking, "project", related=True, prefetch=["project"]) is None
+    assert of(nested, "project__tasks", related=True, prefetch=["project__tasks"]) is None
+    assert of(nested, "project__tasks", related=["project__tasks"]) is None
+    some = models.Prefetch("labels", Label.objects.exclude(name="hidden").order_by("-pk"))
+    assert of(CardSerializer, "labels", related=True, prefetch=[some]) is None
+    assert of(CardSerializer, "labels", related=["labels"], prefetch=[some]) is None
+    assert of(CardSerializer, "labels", related=True, prefetch=[models.Prefetch("labels")]) == {"name"}
 
 
 def test_observers_that_are_told_of_other_rows_are_not_the_same() -> None:
