@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from django.core.exceptions import FieldDoesNotExist
-from django.db.models import ForeignObjectRel, Model, Prefetch
+from django.db.models import ForeignObjectRel, Model, OrderBy, Prefetch
+from django.db.models.manager import BaseManager
 from django.utils.functional import cached_property
 from rest_framework.fields import SerializerMethodField
 from rest_framework.relations import (
@@ -107,8 +108,36 @@ def shown_by(serializer_class: type[BaseSerializer[Any]], model: type[Model]) ->
 def _uses_of(serializer_class: type[BaseSerializer[Any]], model: type[Model]) -> "tuple[_Use, ...]":
     known = _known.setdefault(serializer_class, {})
     if model not in known:
-        known[model] = tuple(_of_serializer(serializer_class(), model))
+        uses = list(_of_serializer(serializer_class(), model))
+        for path in dict.fromkeys(use.path[:end] for use in uses for end in range(1, len(use.path) + 1)):
+            _, there, rest = _follow(model, path)
+            if there is not None and not rest and _is_many(model, path):
+                uses += _behind(path, _of_choice(there))
+        known[model] = tuple(uses)
     return known[model]
+
+
+def _of_choice(model: type[Model]) -> Iterator[_Use]:
+    """What of many rows decides which of them a relation gives, and in what order; none of it is loaded for that."""
+    if type(model._default_manager).get_queryset is not BaseManager.get_queryset:
+        yield _Use((), None, False)  # it may hide rows, by whatever they have
+    yield from _of_order(model)
+
+
+def _of_order(model: type[Model], depth: int = 0) -> Iterator[_Use]:
+    for order in model._meta.ordering or ():
+        expression: Any = order.expression if isinstance(order, OrderBy) else order
+        name = getattr(expression, "name", expression)  # that of an F, or what is one
+        path, there, rest = _follow(model, name.lstrip("-").split("__") if isinstance(name, str) else ["?"])
+        column = None if there is None or not rest else _column(there, rest[0])
+        if column is not None:
+            yield _Use(path, column.name, False)
+        elif rest:
+            yield _Use(path, None if rest[0] != "pk" else "", False)
+        else:  # in the order that the model there has
+            yield _Use(path[:-1], path[-1], False)
+            if there is not None and depth < _DEEPEST:
+                yield from _behind(path, _of_order(there, depth + 1))
 
 
 def with_given(

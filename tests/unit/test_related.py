@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 from django.db import models
+from django.db.models.functions import Upper
 from django.utils.functional import cached_property
 from rest_framework import serializers
 
 from djcrf_pg.exceptions import ObserverError
 from djcrf_pg.observer import model_observer
-from djcrf_pg.observer.paths import shown_by
+from djcrf_pg.observer.paths import lookups_of, shown_by
 from djcrf_pg.observer.related import named, watches_of
 from djcrf_pg.registry import Watch
 from tests.testapp.models import Label, Project, Task
@@ -122,6 +123,45 @@ def test_the_tables_of_a_chain() -> None:
 def test_all_of_a_relation_is_the_relation() -> None:
     cards = CardSerializer(many=True, read_only=True, source="tasks.all")
     assert watches(Project, made(Project, shown=cards)) == watches(Project, ProgrammeSerializer)
+
+
+@pytest.mark.parametrize(
+    ("ordering", "path", "counted"),
+    [
+        (["-points"], ("tasks",), {"id", "title", "points"}),
+        ([models.F("points").desc(nulls_last=True), "pk"], ("tasks",), {"id", "title", "points"}),
+        ([Upper("status")], ("tasks",), None),
+        (["project__name"], ("tasks", "project"), {"name"}),
+        (["project"], ("tasks",), {"id", "title", "project"}),
+    ],
+)
+def test_the_order_of_many_rows_is_shown(
+    monkeypatch: pytest.MonkeyPatch, ordering: list[Any], path: tuple[str, ...], counted: set[str] | None
+) -> None:
+    class TitleSerializer(serializers.ModelSerializer[Task]):
+        class Meta:
+            model = Task
+            fields = ("id", "title")
+
+    monkeypatch.setattr(Task._meta, "ordering", ordering)
+    serializer_class = made(Project, tasks=TitleSerializer(many=True, read_only=True))
+    assert shown_by(serializer_class, Project)[path] == counted
+    assert lookups_of(serializer_class, Project) == ("tasks",), "nothing is loaded for it"
+
+
+def test_what_a_manager_may_hide_rows_by_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Kept(models.Manager[Any]):
+        def get_queryset(self) -> Any:
+            return super().get_queryset().exclude(status="deleted")
+
+    manager = Kept()
+    manager.model = Task
+    monkeypatch.setitem(vars(Task._meta), "default_manager", manager)
+    titles = serializers.SlugRelatedField("title", many=True, read_only=True)
+    assert shown_by(made(Project, tasks=titles), Project)["tasks",] is None
+    assert shown_by(made(Label, tasks=titles), Label)["tasks",] is None
+    one = made(zoo.Loose, thing=NameSerializer())
+    assert shown_by(one, zoo.Loose)["thing",] == {"name"}, "a key finds what a manager hides"
 
 
 def test_only_keys_of_a_join_table_are_no_watch_of_the_rows_behind_it() -> None:
