@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.db import models
 from django.db.models.functions import Upper
+from django.test.utils import isolate_apps
 from django.utils.functional import cached_property
 from rest_framework import serializers
 
@@ -192,6 +193,40 @@ def test_a_key_without_a_constraint_may_lead_to_a_row_that_comes_later() -> None
     (loose,) = watches(zoo.Loose, made(zoo.Loose, thing=NameSerializer()))
     assert (strict.comes_and_goes, loose.comes_and_goes) == (False, True)
     assert (loose.attname, loose.lookup) == ("name", "thing__name"), "the key refers to another field"
+
+
+@isolate_apps("tests.testapp")
+def test_rows_that_may_come_and_go_beside_what_refers_to_them() -> None:
+    class Base(models.Model):
+        name = models.CharField(max_length=9, unique=True)
+
+        class Meta:
+            abstract = True
+            app_label = "testapp"
+
+        def __str__(self) -> str:
+            return self.name
+
+    class End(Base):
+        """What is referred to."""
+
+    class Beginning(Base):
+        by_name = models.ForeignKey(End, models.CASCADE, related_name="+", to_field="name")
+        by_key = models.ForeignKey(End, models.CASCADE, related_name="+")
+        strict = models.ManyToManyField(End, related_name="strict")
+        loose = models.ManyToManyField(End, related_name="loose", db_constraint=False)
+
+    def comes_and_goes(model: Any, names: Iterable[str], end: Any) -> dict[str, bool]:
+        found = watches_of(model, {(name,): frozenset({"name"}) for name in names})
+        return {watch.path: watch.comes_and_goes for watch in found if watch.model is end}
+
+    assert comes_and_goes(Beginning, ["by_name", "by_key", "strict", "loose"], End) == {
+        "by_name": True,  # its key may change, which is a delete and a create, and the name stay
+        "by_key": False,
+        "strict": False,
+        "loose": True,
+    }
+    assert comes_and_goes(End, ["strict", "loose"], Beginning) == {"strict": False, "loose": True}
 
 
 @pytest.mark.parametrize(
