@@ -245,11 +245,13 @@ class ModelObserver(DCRFModelObserver):
     @property
     def _recipe(self) -> tuple[Any, ...]:
         functions = (self._serializer, self._group_names_for_signal)
-        options = (self._many_to_many_tracking, self._prefetch, self._related, self._fields, self._skip_unchanged)
+        options = (self._many_to_many_tracking, self._prefetch, self._fields, self._skip_unchanged)
         return (
             type(self),
             self._serializer_class,
             *options,
+            self._related,
+            self._shows,
             self.every_change,
             self.wants_old,
             *map(_text_of, functions),

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,11 +12,15 @@ from django.test.utils import isolate_apps
 from django.utils.functional import cached_property
 from rest_framework import serializers
 
+from djcrf_pg.changelog.net import RowChange
 from djcrf_pg.exceptions import ObserverError
 from djcrf_pg.observer import model_observer
 from djcrf_pg.observer.paths import lookups_of, shown_by
 from djcrf_pg.observer.related import named, watches_of
 from djcrf_pg.registry import Watch
+from djcrf_pg.routing import related as routing
+from djcrf_pg.routing.related import Place
+from djcrf_pg.routing.routes import Link
 from tests.testapp.models import Label, Project, Task
 from tests.testapp.related import CardSerializer, NameSerializer, ProgrammeSerializer
 from tests.zoo import models as zoo
@@ -343,3 +348,23 @@ def test_an_update_of_related_rows_is_told_beside_the_fields() -> None:
     observer = model_observer(Task, CardSerializer, related=True, fields=["title"])(handler)
     told: Callable[[list[str]], bool] = observer.tells
     assert (told(["labels"]), told(["title"]), told(["points"])) == (True, True, False)
+
+
+def test_observers_of_what_differs_to_subscribers_do_not_make_the_same() -> None:
+    def observing(shows: Any) -> Any:
+        return model_observer(Task, related=True, shows=shows)(handler)
+
+    card = observing(CardSerializer)
+    assert card.makes_the_same(observing(CardSerializer))
+    assert not card.makes_the_same(observing(made(labels=serializers.StringRelatedField(many=True))))
+
+
+def test_rows_are_found_by_what_the_database_calls_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A key without case, as citext: what refers to "a" may have "A", and that is what the query gives.
+    monkeypatch.setattr(routing, "find_related", lambda *arguments: [("A", 1), ("a", 1), ("a", 2), ("b", 3)])
+    observer = model_observer(zoo.Loose, related=["thing"])(handler)
+    link = Link.of_watch(observer, observer.watches[0])
+    change = RowChange(1, 1, 1, None, None, None, datetime.now(UTC))
+    places = {Place(link, value, 7): change for value in "ab"}
+    keys, crowds = routing.concerned(["default"], places)
+    assert ({place.value: set(found) for place, found in keys.items()}, crowds) == ({"a": {1, 2}, "b": {1, 3}}, [])
