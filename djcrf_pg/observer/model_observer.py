@@ -41,7 +41,7 @@ from djcrf_pg.observer.consumers import attach, equip, inbox_of, refuse_synchron
 from djcrf_pg.observer.dcrf import DCRFModelObserver
 from djcrf_pg.observer.handling import HANDLER_EXTRAS, NAMED_EXTRAS
 from djcrf_pg.observer.paths import Path, Shown, lookups_of, shown_by, with_given
-from djcrf_pg.observer.related import is_path, named, watches_of
+from djcrf_pg.observer.related import is_path, named, shown_at, watches_of
 from djcrf_pg.observer.serializing import represent
 from djcrf_pg.registry import (
     Relationship,
@@ -245,11 +245,13 @@ class ModelObserver(DCRFModelObserver):
     @property
     def _recipe(self) -> tuple[Any, ...]:
         functions = (self._serializer, self._group_names_for_signal)
-        options = (self._many_to_many_tracking, self._prefetch, self._related, self._fields, self._skip_unchanged)
+        options = (self._many_to_many_tracking, self._prefetch, self._fields, self._skip_unchanged)
         return (
             type(self),
             self._serializer_class,
             *options,
+            self._related,
+            self._shows,
             self.every_change,
             self.wants_old,
             *map(_text_of, functions),
@@ -288,20 +290,25 @@ class ModelObserver(DCRFModelObserver):
             try:
                 shown = shown_by(serializer_class, self.model_cls)
             except Exception as error:
-                raise ObserverError(
-                    f"related asks {serializer_class.__name__} what it shows, which cannot be made: {text_of(error)}"
-                ) from error
+                if self._related is True:
+                    raise ObserverError(
+                        f"related asks {serializer_class.__name__} what it shows, which cannot be made: "
+                        f"{text_of(error)}"
+                    ) from error
         elif self._related is True:
             raise ObserverError("related=True is for a serializer_class; name the relations: related=[…].")
+        given = () if isinstance(self._prefetch, bool) else self._prefetch
+        lookups = {lookup.prefetch_through if isinstance(lookup, Prefetch) else lookup: lookup for lookup in given}
+        # What a queryset leaves out, and the order of what it does not, may depend on any field.
+        queried = {name for name, lookup in lookups.items() if getattr(lookup, "queryset", None) is not None}
+        shown = {path: None if "__".join(path) in queried else fields for path, fields in shown.items()}
         if not isinstance(self._related, bool):
             return named(self.model_cls, self._related, shown)
-        given = () if isinstance(self._prefetch, bool) else self._prefetch
-        lookups = (lookup.prefetch_through if isinstance(lookup, Prefetch) else lookup for lookup in given)
-        names = [tuple(lookup.split("__")) for lookup in lookups]
+        names = [tuple(name.split("__")) for name in lookups]
         paths = (name[:end] for name in names for end in range(1, len(name) + 1))
         # What comes behind a name that only a ``Prefetch`` gives is no relation.
-        known: dict[Path, Shown] = {path: None for path in paths if is_path(self.model_cls, path)}
-        return known | {path: fields for path, fields in shown.items() if path}
+        known = {path: shown_at(shown, path) for path in paths if is_path(self.model_cls, path)}
+        return {path: fields for path, fields in shown.items() if path} | known
 
     def observes(
         self,

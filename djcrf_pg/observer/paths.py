@@ -9,16 +9,18 @@ loaded as before, event by event.
 """
 
 import ast
+import functools
 import inspect
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from types import FunctionType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from django.core.exceptions import FieldDoesNotExist
-from django.db.models import ForeignObjectRel, Model, Prefetch
+from django.db.models import ForeignObjectRel, Model, OrderBy, Prefetch
+from django.db.models.manager import BaseManager
+from django.utils.functional import cached_property
 from rest_framework.fields import SerializerMethodField
 from rest_framework.relations import (
     ManyRelatedField,
@@ -33,6 +35,9 @@ from djcrf_pg.exceptions import ObserverError
 
 #: Properties that use properties are followed so far.
 _DEEPEST = 4
+
+#: What of a class is read for what it takes of ``self``.
+_READABLE = (property, functools.cached_property, cached_property, FunctionType)
 
 Path = tuple[str, ...]
 
@@ -103,8 +108,36 @@ def shown_by(serializer_class: type[BaseSerializer[Any]], model: type[Model]) ->
 def _uses_of(serializer_class: type[BaseSerializer[Any]], model: type[Model]) -> "tuple[_Use, ...]":
     known = _known.setdefault(serializer_class, {})
     if model not in known:
-        known[model] = tuple(_of_serializer(serializer_class(), model))
+        uses = list(_of_serializer(serializer_class(), model))
+        for path in dict.fromkeys(use.path[:end] for use in uses for end in range(1, len(use.path) + 1)):
+            _, there, rest = _follow(model, path)
+            if there is not None and not rest and _is_many(model, path):
+                uses += _behind(path, _of_choice(there))
+        known[model] = tuple(uses)
     return known[model]
+
+
+def _of_choice(model: type[Model]) -> Iterator[_Use]:
+    """What of many rows decides which of them a relation gives, and in what order; none of it is loaded for that."""
+    if type(model._default_manager).get_queryset is not BaseManager.get_queryset:
+        yield _Use((), None, False)  # it may hide rows, by whatever they have
+    yield from _of_order(model)
+
+
+def _of_order(model: type[Model], depth: int = 0) -> Iterator[_Use]:
+    for order in model._meta.ordering or ():
+        expression: Any = order.expression if isinstance(order, OrderBy) else order
+        name = getattr(expression, "name", expression)  # that of an F, or what is one
+        path, there, rest = _follow(model, name.lstrip("-").split("__") if isinstance(name, str) else ["?"])
+        column = None if there is None or not rest else _column(there, rest[0])
+        if column is not None:
+            yield _Use(path, column.name, False)
+        elif rest:
+            yield _Use(path, None if rest[0] != "pk" else "", False)
+        else:  # in the order that the model there has
+            yield _Use(path[:-1], path[-1], False)
+            if there is not None and depth < _DEEPEST:
+                yield from _behind(path, _of_order(there, depth + 1))
 
 
 def with_given(
@@ -163,6 +196,8 @@ def _of_field(field: Any, model: type[Model]) -> Iterator[_Use]:
     yield _Use(path)
     if there is None:
         return
+    if rest == ["all"] and _is_many(model, path):
+        rest = ()  # "labels.all" is what "labels" is
     if rest:
         yield from _of_attribute(there, path, rest[0])
     else:
@@ -248,10 +283,11 @@ def _of_attribute(model: type[Model], path: Path, name: str, depth: int = 0) -> 
         return
     yield _Use(path, None)
     found = inspect.getattr_static(model, name, None)
-    function = getattr(found, "fget", None) or getattr(found, "func", None) or found
-    if not isinstance(found, property | cached_property | FunctionType) or depth > _DEEPEST:
+    if not isinstance(found, _READABLE) or depth > _DEEPEST:
         return
-    for names in _attributes_of_self(function):
+    function: Any = getattr(found, "fget", None) or getattr(found, "func", None) or found
+    # The source is that of what a decorator wraps, and so has to be the name of ``self``.
+    for names in _attributes_of_self(inspect.unwrap(function)):
         way, there, rest = _follow(model, names)
         if not way:
             if rest and _column(model, rest[0]) is None:

@@ -40,8 +40,21 @@ def named(model: type[Model], names: Iterable[str], shown: Mapping[Path, Shown])
             raise ObserverError(
                 f"related has {name!r}, and {here._meta.label} has no relation {step!r} to a model; it has {has}."
             )
-        found[path] = shown.get(path) if shown.get(()) is not None else None
+        found[path] = shown_at(shown, path)
     return found
+
+
+def shown_at(shown: Mapping[Path, Shown], path: Path) -> Shown:
+    """What counts of the rows at the end of a path that somebody names.
+
+    They are named for the code of a serializer, which may show whatever they have: that of any of those on the way.
+
+    Args:
+        shown: What serializers are known to show.
+        path: The relations that lead there.
+    """
+    has_code = any(shown.get(path[:end]) is None for end in range(len(path)))
+    return None if has_code else shown.get(path)
 
 
 def is_path(model: type[Model], path: Path) -> bool:
@@ -116,20 +129,24 @@ def _step(model: type[Model], here: type[Model], path: Path, prefix: str, fields
         )
     behind = f"{prefix}{relation.name}__"
     key: Any = None  # what refers from one to the other, as a field of there
+    may_dangle = False
     if is_forward:
-        key = relation.target_field
+        key, may_dangle = relation.target_field, not relation.db_constraint
     elif is_reverse:
         key = relation.field
     else:
         yield _of_join(here, relation, name, prefix)
+        key = _sides(relation)[1].target_field
+        may_dangle = not _sides(relation)[1].db_constraint
     for part in family_of(there):
         own = own_columns(part).values()
         counted = None if fields is None else fields & {field.name for field in own}
         field: Any = key if key in own else part._meta.pk
         lookup, comes_and_goes = f"{behind}{field.name}", False
-        if field is key and is_forward:
-            # Without a constraint the row may come after those that refer to it, and go before them.
-            comes_and_goes = not relation.db_constraint
+        if field is key and not is_reverse:
+            # Without a constraint the row may come after those that refer to it, and go before them. And where these
+            # refer to it by something else than its key, that is as good as another row when it changes.
+            comes_and_goes = may_dangle or not key.primary_key
         elif field is key:
             lookup, comes_and_goes = f"{prefix}{key.target_field.name}", True
             counted = None if counted is None else counted | {key.name}
@@ -139,16 +156,24 @@ def _step(model: type[Model], here: type[Model], path: Path, prefix: str, fields
 
 def _of_join(here: type[Model], relation: Any, name: str, prefix: str) -> Watch:
     """The watch of the join table of a many-to-many relation."""
-    is_reverse = isinstance(relation, ManyToManyRel)
-    field: Any = relation.field if is_reverse else relation
-    sides = [field.m2m_field_name(), field.m2m_reverse_field_name()]
-    through: Any = field.remote_field.through
-    owner: Any = through._meta.get_field(sides[is_reverse])
+    field: Any = relation.field if isinstance(relation, ManyToManyRel) else relation
+    owner, other = _sides(relation)
+    through = field.remote_field.through
     entry = through._meta.label
     if through._meta.auto_created:
         entry = f"{field.model._meta.label}.{field.name}"
     lookup = f"{prefix}{owner.target_field.name}"
-    return Watch(name, owner.model, entry, owner.attname, lookup, frozenset(sides), comes_and_goes=True)
+    sides = frozenset({owner.name, other.name})
+    return Watch(name, owner.model, entry, owner.attname, lookup, sides, comes_and_goes=True)
+
+
+def _sides(relation: Any) -> tuple[Any, Any]:
+    """The foreign keys of the join table of a many-to-many relation: to the owner, and to the rows behind it."""
+    is_reverse = isinstance(relation, ManyToManyRel)
+    field = relation.field if is_reverse else relation
+    names = field.m2m_field_name(), field.m2m_reverse_field_name()
+    owner, other = (field.remote_field.through._meta.get_field(name) for name in names)
+    return (other, owner) if is_reverse else (owner, other)
 
 
 def _relations(model: type[Model]) -> list[str]:

@@ -104,11 +104,16 @@ def _find(
 ) -> dict[Any, list[Any]] | None:
     """The keys of the rows by the value that finds them; None where there are more."""
     model, name = lookup
+    values = {place.value for place in places}
+    pairs = find_related(model, alias_of(model, aliases), name, values, most)
+    if most is not None and len(pairs) > most:
+        return None
     found: dict[Any, list[Any]] = {}
-    pairs = find_related(model, alias_of(model, aliases), name, {place.value for place in places}, most)
     for value, pk in pairs:
         found.setdefault(value, []).append(pk)
-    return None if most is not None and len(pairs) > most else found
+    # What PostgreSQL calls equal may differ, as texts do whose case does not count: the rows are then those of any.
+    others = [pk for value in found.keys() - values for pk in found[value]]
+    return {value: list(dict.fromkeys([*found.get(value, ()), *others])) for value in values} if others else found
 
 
 def _grouped(places: Iterable[Place], key: Callable[[Place], _Key]) -> dict[_Key, list[Place]]:
