@@ -40,7 +40,7 @@ from djcrf_pg.observer import by_hand, handling
 from djcrf_pg.observer.consumers import attach, equip, inbox_of, refuse_synchronous
 from djcrf_pg.observer.dcrf import DCRFModelObserver
 from djcrf_pg.observer.handling import HANDLER_EXTRAS, NAMED_EXTRAS
-from djcrf_pg.observer.paths import Path, Shown, lookups_of, shown_by, with_given
+from djcrf_pg.observer.paths import Path, Shown, lookups_of, shown_by, ways, with_given
 from djcrf_pg.observer.related import is_path, named, shown_at, watches_of
 from djcrf_pg.observer.serializing import represent
 from djcrf_pg.registry import (
@@ -304,8 +304,7 @@ class ModelObserver(DCRFModelObserver):
         shown = {path: None if "__".join(path) in queried else fields for path, fields in shown.items()}
         if not isinstance(self._related, bool):
             return named(self.model_cls, self._related, shown)
-        names = [tuple(name.split("__")) for name in lookups]
-        paths = (name[:end] for name in names for end in range(1, len(name) + 1))
+        paths = (way for name in lookups for way in ways(tuple(name.split("__"))))
         # What comes behind a name that only a ``Prefetch`` gives is no relation.
         known = {path: shown_at(shown, path) for path in paths if is_path(self.model_cls, path)}
         return {path: fields for path, fields in shown.items() if path} | known

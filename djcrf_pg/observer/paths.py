@@ -95,8 +95,8 @@ def shown_by(serializer_class: type[BaseSerializer[Any]], model: type[Model]) ->
     """
     found: dict[Path, set[str] | None] = {}
     for path, field, _ in _uses_of(serializer_class, model):
-        for end in range(len(path) + 1):
-            found.setdefault(path[:end], set())
+        for way in ((), *ways(path)):
+            found.setdefault(way, set())
         fields = found[path]
         if field is None:
             found[path] = None
@@ -105,11 +105,20 @@ def shown_by(serializer_class: type[BaseSerializer[Any]], model: type[Model]) ->
     return {path: fields if fields is None else frozenset(fields) for path, fields in found.items()}
 
 
+def ways(path: Path) -> list[Path]:
+    """A path up to each of its relations.
+
+    Args:
+        path: The relations.
+    """
+    return [path[:end] for end in range(1, len(path) + 1)]
+
+
 def _uses_of(serializer_class: type[BaseSerializer[Any]], model: type[Model]) -> "tuple[_Use, ...]":
     known = _known.setdefault(serializer_class, {})
     if model not in known:
         uses = list(_of_serializer(serializer_class(), model))
-        for path in dict.fromkeys(use.path[:end] for use in uses for end in range(1, len(use.path) + 1)):
+        for path in dict.fromkeys(way for use in uses for way in ways(use.path)):
             _, there, rest = _follow(model, path)
             if there is not None and not rest and _is_many(model, path):
                 uses += _behind(path, _of_choice(there))

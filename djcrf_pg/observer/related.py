@@ -13,7 +13,7 @@ from django.db import router
 from django.db.models import ForeignKey, ManyToManyField, ManyToManyRel, ManyToOneRel, Model
 
 from djcrf_pg.exceptions import ObserverError
-from djcrf_pg.observer.paths import Path, Shown, relation_of
+from djcrf_pg.observer.paths import Path, Shown, relation_of, ways
 from djcrf_pg.registry import Watch, family_of, lives_on, own_columns
 
 #: The relations that can be followed: foreign keys, what they are from the other side, and those with a join table.
@@ -89,7 +89,7 @@ def watches_of(model: type[Model], shown: Mapping[Path, Shown]) -> tuple[Watch, 
         ObserverError: A relation leads to another database, or to rows that no column names.
     """
     watches: dict[Watch, None] = {}
-    for path in dict.fromkeys(whole[:end] for whole in shown for end in range(1, len(whole) + 1)):
+    for path in dict.fromkeys(way for whole in shown for way in ways(whole)):
         here, prefix = model, ""
         for name in path[:-1]:
             relation = relation_of(here, name)

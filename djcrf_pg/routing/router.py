@@ -331,9 +331,9 @@ class Router:
         table = self._routes[row.relation].model._meta.db_table
         for observer in audience.heirs:
             heirs.add(observer, next(model for model in observer.models if model._meta.db_table == table), row)
-        for link in audience.links:
+        for link in () if row.is_as_it_was else audience.links:
             hydrator = self._hydrator(link.through, row)
-            if link.counts(row, _changed(hydrator.names, row)):
+            if link.counts(row, partial(_changed, hydrator.names, row)):
                 for image in (row.old, row.new):
                     if image is not None:
                         key = link.key_in(hydrator.values(image, lenient=row.relation in self._lenient))

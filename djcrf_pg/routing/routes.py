@@ -2,7 +2,7 @@
 
 import dataclasses
 import weakref
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import chain
 from typing import Any, cast
 
@@ -82,20 +82,19 @@ class Link:
         """Describe a table that bodies show rows of."""
         return cls(observer, watch.path, watch.model, watch.attname, watch.lookup, watch=watch)
 
-    def counts(self, row: RowChange, changed: Collection[str]) -> bool:
-        """Whether owners are told of what happened to a row.
+    def counts(self, row: RowChange, changed: Callable[[], Collection[str]]) -> bool:
+        """Whether owners are told of what was written to a row.
 
         Args:
             row: The row.
-            changed: Its fields that differ.
+            changed: Finds its fields that differ; asked for an update of what bodies show alone.
         """
-        if row.is_as_it_was:
-            return False
         if self.watch is None:
             return True
         if row.old is None or row.new is None:
             return self.watch.comes_and_goes
-        return bool(changed) if self.watch.fields is None else not self.watch.fields.isdisjoint(changed)
+        found = changed()
+        return bool(found) if self.watch.fields is None else not self.watch.fields.isdisjoint(found)
 
     def key_in(self, join: Mapping[str, Any]) -> Any:
         """What the attributes of a join row say of its owner: the key, or the content type and the key."""

@@ -124,6 +124,7 @@ def test_a_want_of_memory_that_passes_has_nobody_load_again(
     faults.make("%op::text AS op%", NO_MEMORY)
     expected = make_tasks(1, 1)
     process.wait_for("a fault of.*next try in")
+    wait_until(lambda: faults.met > 6)
     faults.clear()
     assert board.told("tasks") == expected
     assert not [message for message in board.client.received if message.get("action") == "resync"]

@@ -8,6 +8,7 @@ import pytest
 from django.db import connection, models, transaction
 
 from tests.acceptance.board import Board
+from tests.acceptance.test_limits import resync
 from tests.client import Message
 from tests.servers import AsgiServer
 from tests.testapp.models import Label, Project, Task
@@ -226,14 +227,6 @@ def test_a_row_of_two_tables_shows_related_rows(shown: Shown) -> None:
     zoo.Person.objects.update(name="after")
     (told,) = shown.messages("cars")
     assert (told["body"]["pk"], told["changed"], told["body"]["drivers"]) == (car.pk, ["drivers"], [{"name": "after"}])
-
-
-def resync(board: Board, name: str) -> Any:
-    """The data of the next resync."""
-    found = board.runner.run(
-        board.client.until(lambda message: message.get("action") == "resync" and message["request_id"] == name)
-    )
-    return found["data"]
 
 
 class TestInstances:
