@@ -199,6 +199,19 @@ class ObserversUnknown(Observation):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TestIsRolledBack(Observation):
+    """A consumer has subscribed in a test whose transaction never commits."""
+
+    level = logging.WARNING
+    template = (
+        "a consumer subscribes to changes in database {alias!r}, and this test runs in a transaction that is rolled "
+        "back (Django's TestCase): what it writes is not committed, so no event comes. Use TransactionTestCase; or "
+        "collect the events with djcrf_pg.testing.capture_changes(), and hand them over with deliver()"
+    )
+    alias: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerEnded(Observation):
     """The embedded listener ended for a reason that does not pass by itself; it is started again all the same."""
 

@@ -278,7 +278,7 @@ class ChangeLog:
         rows = await self.connection.fetch(query, *arguments, 2 * limit + 1)
         if len(rows) > 2 * limit:
             raise CursorExpired(f"More than {limit} rows were changed since (DJCRF_PG['REPLAY_LIMIT']): load again.")
-        return [_change(row) for row in rows]
+        return changes_of(rows)
 
     async def horizon(self) -> int:
         """Up to which transaction changes may have been deleted that a read before this one has missed."""
@@ -492,7 +492,7 @@ class _Pieces:
             if self._kept:
                 await self._connection.execute(texts["close"])
             self.position = Position(target)
-        return Piece(self.window.fold([_change(row) for row in rows]), self.position, target)
+        return Piece(self.window.fold(changes_of(rows)), self.position, target)
 
     def _next_keys(self, texts: Mapping[str, str]) -> str:
         if self._kept:
@@ -516,6 +516,11 @@ class _Pieces:
                 return await self._connection.fetch(self._sql["unreadable"], *arguments)
         half = len(keys) // 2
         return [*await self._images(keys[:half]), *await self._images(keys[half:])]
+
+
+def changes_of(rows: Iterable[Iterable[Any]]) -> list[Change]:
+    """Rows as the queries of this package select them."""
+    return [_change(row) for row in rows]
 
 
 def _change(fields: Iterable[Any]) -> Change:

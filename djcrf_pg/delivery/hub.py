@@ -27,7 +27,7 @@ from typing import Any, Protocol
 from channels.db import aclose_old_connections
 from channels.layers import BaseChannelLayer
 
-from djcrf_pg.changelog.cursor import Position
+from djcrf_pg.changelog.cursor import Position, Snapshot
 from djcrf_pg.changelog.reader import CONNECTION_ERRORS
 from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.backoff import Backoff
@@ -454,11 +454,11 @@ class Hub:
         if len(lanes) == 1:
             ((lane, places),) = lanes
             for place in places:
-                self._put(lane, arrival.lines[place], origin)
+                self.put(lane, arrival.lines[place], origin)
         else:  # who is in several lanes receives in the order of the lines, and that of marks
             entries = [(place, digest(lane[1]), lane) for lane, places in lanes for place in places]
             for place, _, lane in sorted(entries):
-                self._put(lane, arrival.lines[place], origin)
+                self.put(lane, arrival.lines[place], origin)
 
     def _news(self, arrival: Arrival) -> Arrival:
         """What of a message was not read from the log when its stream was healed."""
@@ -472,10 +472,32 @@ class Hub:
         origin = arrival.origin._replace(span=span._replace(last=healed.snapshot))
         return dataclasses.replace(arrival, origin=origin, to={lane: places for lane, places in news.items() if places})
 
-    def _put(self, lane: tuple[str, str], line: str, origin: Origin) -> None:
+    def put(self, lane: tuple[str, str], line: str, origin: Origin) -> int:
+        """Put an event into the inboxes of those in a lane.
+
+        Args:
+            lane: The observer's address, and the group.
+            line: The event.
+            origin: What it is made of.
+
+        Returns:
+            How many those are.
+        """
         observer, group = lane
-        for subscription in list(self._lanes.get(observer, {}).get(group, ())):
+        members = list(self._lanes.get(observer, {}).get(group, ()))
+        for subscription in members:
             subscription.inbox.put(subscription, group, line, origin)
+        return len(members)
+
+    def has(self, snapshot: Snapshot) -> bool:
+        """Whether all that a snapshot sees has come here, and nothing of it is still to be read from the log."""
+        streams = {stream_of(address) for address in self._lanes}
+        return not (self._healing or self._broken) and all(self._inbound.has(stream, snapshot) for stream in streams)
+
+    async def handled(self) -> None:
+        """Wait until all that is in inboxes has been handed over; see :meth:`Inbox.handled`."""
+        for inbox in {id(one.inbox): one.inbox for one in self.subscriptions()}.values():
+            await inbox.handled()
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -659,7 +681,7 @@ class Hub:
             return
         puts = 0
         for group, line, origin in found:
-            self._put((address, group), line, origin)
+            self.put((address, group), line, origin)
             puts += 1 + len(self._lanes.get(address, {}).get(group, ()))
             if puts >= _TURN:
                 puts = 0

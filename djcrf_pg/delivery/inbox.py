@@ -219,6 +219,7 @@ class Inbox:
         self.gone = self.closed = self.dispatching = False
         self.error: BaseException | None = None
         self._most_events = self._most_bytes = self._holds = 0
+        self._is_reading = False
         #: What was read from the log comes before what is live, and has bounds of its own.
         self._first: deque[_Entry] = deque()
         self._entries: deque[_Entry] = deque()
@@ -336,12 +337,23 @@ class Inbox:
     async def _catch_up(self) -> None:
         """Have what was missed read from the log. What comes meanwhile waits behind it."""
         missed, self._missed = self._missed or {}, None
+        self._is_reading = True
         for subscription, (group, line, origin) in missed.items():
             if not subscription.groups:
                 continue  # left meanwhile
             found = await subscription.hub.missed(subscription, group, line, origin)
             if not self.gone:
                 self._first.extend((subscription, *entry) for entry in found)
+        self._is_reading = False
+
+    async def handled(self) -> None:
+        """Wait until all that waits has been handed over, and what hands it over has returned."""
+        while not self.gone:
+            if await self.begin():
+                self.end()
+            if not (self._is_due or self._is_reading or self._holds):
+                return
+            await asyncio.sleep(0.001)
 
     # What the consumer's own task does.
 

@@ -669,6 +669,21 @@ class Inbound:
         if state is not None and (state.known is None or not state.known.covers(Point.at(snapshot))):
             state.begin(snapshot, now)
 
+    def has(self, stream: int, snapshot: Snapshot) -> bool:
+        """Whether a heartbeat, or the database, has said that all of a stream that a snapshot sees is here.
+
+        Args:
+            stream: The stream.
+            snapshot: Of the present history.
+        """
+        state = self._streams.get(stream)
+        return (
+            state is not None
+            and state.since is not None
+            and not state.promises
+            and Point.of(state.since).covers(Point.at(snapshot))
+        )
+
     # What the database says.
 
     def learn(

@@ -17,7 +17,6 @@ from django.db import InterfaceError, OperationalError
 
 from djcrf_pg.changelog.change import UNWRITABLE, Change
 from djcrf_pg.changelog.cursor import Position, Span
-from djcrf_pg.changelog.decode import StaleRelation
 from djcrf_pg.changelog.net import UNREADABLE, RowChange
 from djcrf_pg.changelog.reader import CONNECTION_ERRORS, FAILS_AGAIN, ChangeLog, Piece
 from djcrf_pg.delivery.backoff import Backoff
@@ -30,7 +29,7 @@ from djcrf_pg.exceptions import LeadershipLost
 from djcrf_pg.listener.failures import Asked, Failures, again
 from djcrf_pg.listener.gate import HOLDER_CLASS_ID
 from djcrf_pg.listener.session import Session
-from djcrf_pg.listener.tables import Tables
+from djcrf_pg.listener.tables import Find, Tables
 from djcrf_pg.observations import ChangesGivenUp, DatabaseFailed, emit, text_of
 from djcrf_pg.registry import Observed, registry
 from djcrf_pg.routing.events import events
@@ -154,22 +153,19 @@ class Dispatch:
     async def _occurrences(self, changes: list[Change], interest: Interest, cut: bool) -> list[Occurrence]:
         if any(change.is_of_a_look for change in changes):
             self._tables.forget_all()
-        as_it_is: set[int] = set()
         silent = self._unheard(interest)
-        while True:
+
+        async def run(find: Find) -> list[Occurrence]:
+            return await self._with_database(find, partial(find, forgiving=True))
+
+        try:
+            return await self._tables.occurrences(changes, run, silent=silent, cut=cut)
+        except (*CONNECTION_ERRORS, LeadershipLost):
+            raise
+        except Exception as error:
+            # Foreseen faults are told row by row. This one would come back with each try.
             router = await self._tables.router_for({change.relation for change in changes})
-            find = partial(router.occurrences, changes, silent=silent, lenient=frozenset(as_it_is), cut=cut)
-            try:
-                return await self._with_database(find, partial(find, forgiving=True))
-            except StaleRelation as error:
-                # The changes were read before, so what does not fit now either is deferred.
-                await self._tables.look_again(error.oid)
-                as_it_is.add(error.oid)
-            except CONNECTION_ERRORS:
-                raise
-            except Exception as error:
-                # Foreseen faults are told row by row. This one would come back with each try.
-                return await self._listener.in_thread(partial(router.surrender, changes, error))
+            return await self._listener.in_thread(partial(router.surrender, changes, error))
 
     async def give_up(self, begun: Position, tries: int, error: Exception) -> Position:
         """Have everybody load again whom the unread changes may concern.

@@ -27,6 +27,9 @@ CHANNEL = "djcrf_pg"
 #: What ``manage.py djcrf_pg failures --retry`` rings with.
 RETRY = '{"failures": "retry"}'
 
+#: What a test rings with that waits for all that is committed.
+BEAT = '{"heartbeat": "now"}'
+
 #: Seconds that an awake listener keeps looking after the last change, and the time between looks.
 LINGER = 0.01
 LOOK = 0.002
@@ -52,7 +55,7 @@ class Bell:
         self._session = session
         self._connection = session.connection
         self._rung = asyncio.Event()
-        self._requested = False
+        self._requested = self._beat_requested = False
 
     async def __aenter__(self) -> "Bell":
         self._connection.add_termination_listener(self._on_end)
@@ -65,6 +68,7 @@ class Bell:
 
     def _on_notify(self, connection: Any, pid: int, channel: str, payload: object) -> None:
         self._requested = self._requested or payload == RETRY
+        self._beat_requested = self._beat_requested or payload == BEAT
         self.ring()
 
     def _on_end(self, connection: Any) -> None:
@@ -81,6 +85,11 @@ class Bell:
     def take_request(self) -> bool:
         """Whether somebody has asked since the last call that failed rows be sent again."""
         requested, self._requested = self._requested, False
+        return requested
+
+    def take_beat_request(self) -> bool:
+        """Whether somebody has asked since the last call for a heartbeat after the next read."""
+        requested, self._beat_requested = self._beat_requested, False
         return requested
 
     @property

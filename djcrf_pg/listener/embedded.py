@@ -9,11 +9,13 @@ import atexit
 import contextlib
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from django.db import router
+from asgiref.sync import sync_to_async
+from django.db import connections, router
 from django.db.models import Model
 
 from djcrf_pg.changelog.reader import CONNECTION_ERRORS
@@ -38,7 +40,7 @@ from djcrf_pg.exceptions import (
 from djcrf_pg.listener.gate import Gate, Probe
 from djcrf_pg.listener.replay import Replays
 from djcrf_pg.listener.service import Listener
-from djcrf_pg.observations import ListenerEnded, emit
+from djcrf_pg.observations import ListenerEnded, TestIsRolledBack, emit
 from djcrf_pg.registry import named_by
 
 #: Seconds that a listener may take to end with a process whose server has ended its loop.
@@ -69,6 +71,10 @@ class Runtime:
     async def _keep(self) -> None:
         """Own hub and gate: a loop that ends cancels its tasks, and a connection needs one to close it."""
         try:
+            # A coroutine of Django's TestCase makes its queries in the thread that is asked.
+            may_be_a_test = "django.test.testcases" in sys.modules and "djcrf_pg.testing.capture" not in sys.modules
+            if may_be_a_test and await sync_to_async(is_in_a_rolled_back_test)():
+                emit(TestIsRolledBack(alias=self.alias))
             await asyncio.get_running_loop().create_future()
         finally:
             await self.hub.close()
@@ -156,6 +162,15 @@ class Runtime:
         await asyncio.gather(self._keeper, return_exceptions=True)
 
 
+def is_in_a_rolled_back_test() -> bool:
+    """Whether a connection of this thread is in the transaction that Django's ``TestCase`` puts around a test."""
+    return any(
+        getattr(block, "_from_testcase", False)
+        for connection in connections.all(initialized_only=True)
+        for block in getattr(connection, "atomic_blocks", ())
+    )
+
+
 _runtimes: dict[asyncio.AbstractEventLoop, dict[str, Runtime]] = {}
 
 #: The process that has :func:`_end_in_order` called when it ends.
@@ -176,6 +191,16 @@ def runtime(alias: str) -> Runtime:
                 if former.alias == alias:
                     found[alias].inherit(former)
     return found[alias]
+
+
+def runtimes() -> dict[str, Runtime]:
+    """Those of the running event loop, by the alias of their database."""
+    return dict(_runtimes.get(asyncio.get_running_loop(), {}))
+
+
+def loops() -> set[asyncio.AbstractEventLoop]:
+    """The event loops on which somebody has subscribed, those of them that are closed too."""
+    return set(_runtimes)
 
 
 async def close_all() -> None:

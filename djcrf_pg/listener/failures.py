@@ -107,9 +107,9 @@ class Failures:
 
     async def take(self, failed: Sequence[Failed]) -> None:
         """Keep failures, and note who is to be told."""
-        await record(self._connection, [failure.failure for failure in failed], told=False)
-        for _, observer, change, groups in failed:
-            self.tell(observer, change, groups)
+        await record(self._connection, [each.failure for each in failed], told=False)
+        for each in failed:
+            self.tell(each.observer, each.change, each.groups)
 
     def tell(self, observer: Observed, change: RowChange, groups: Iterable[str] | None = None) -> None:
         """Note that groups of an observer are to load again, or all of its subscribers."""

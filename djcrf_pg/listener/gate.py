@@ -23,6 +23,7 @@ from djcrf_pg.delivery.inbox import Moment
 from djcrf_pg.delivery.interest import CHUNK, Published
 from djcrf_pg.delivery.protocol import History
 from djcrf_pg.exceptions import ConfigurationError
+from djcrf_pg.listener.doorbell import BEAT, CHANNEL
 from djcrf_pg.listener.election import HISTORY, HOLDER, PROJECT_CLASS_ID, key_of_project
 from djcrf_pg.listener.failures import record
 from djcrf_pg.listener.session import Session
@@ -251,6 +252,15 @@ class Gate:
         """
         async with self._asking:
             await record(await self._connected(), failures, told=True)
+
+    async def ask_for_heartbeat(self) -> None:
+        """Have the leader send a heartbeat after its next read.
+
+        Raises:
+            OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError: The database cannot be asked.
+        """
+        async with self._asking:
+            await (await self._connected()).execute("SELECT pg_notify($1, $2)", CHANNEL, BEAT)
 
     async def end_sessions(self, pids: list[int]) -> None:
         """End listener sessions of this process that nobody will close any more."""

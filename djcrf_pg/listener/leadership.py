@@ -97,7 +97,7 @@ class Leadership:
         self._bell = bell
         self._term = taken.term
         self._position = taken.position
-        self._unsaved = self._pruning = False
+        self._unsaved = self._pruning = self._beats_next = False
         self._saved_at = self._pruned_at = self._trimmed_at = self._looked_at = time.monotonic()
         self._may_look = self._may_prune = True
         settings = get_settings()
@@ -207,6 +207,7 @@ class Leadership:
             self._heart.result()  # without it nobody would notice what the layer drops
         if self._bell.take_request() or self._dispatch.may_retry:
             await self._dispatch.retry()
+        self._beats_next |= self._bell.take_beat_request()
         piece = await (self._ahead or self._read(self._position))
         # The rest of a window does not change: the next piece comes while events are made of this one.
         self._ahead = None if piece.position.target is None else asyncio.create_task(self._read(piece.position))
@@ -219,6 +220,8 @@ class Leadership:
         await self._dispatch.send_resyncs()
         if piece.position.target is None:
             self._listener.caught_up()
+            if self._beats_next:
+                self._beats_next = not await self._streams.beat()
         now = time.monotonic()
         if (self._unsaved or self._dispatch.owes) and now - self._saved_at >= _SAVE:
             await self._save()

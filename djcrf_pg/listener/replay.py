@@ -24,7 +24,6 @@ import asyncpg
 from django.db import InterfaceError, OperationalError, connections
 
 from djcrf_pg.changelog.cursor import Snapshot, Span
-from djcrf_pg.changelog.decode import StaleRelation
 from djcrf_pg.changelog.reader import FAILS_AGAIN, ChangeLog
 from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.backoff import Backoff
@@ -302,18 +301,9 @@ class Replays:
             # One transaction to those who are told.
             latest = max(change.xid for change in changes)
             changes = [change._replace(xid=latest, writer=change.xid) for change in changes]
-        lenient: set[int] = set()
         silent = frozenset(other for other in registry if other is not observer)
         cut = span.start > 0 or span.end is not None
-        while True:
-            router = await tables.router_for({change.relation for change in changes})
-            find = partial(router.occurrences, changes, silent=silent, lenient=frozenset(lenient), cut=cut)
-            try:
-                occurrences = await self._with_database(find)
-                break
-            except StaleRelation as error:
-                await tables.look_again(error.oid)
-                lenient.add(error.oid)
+        occurrences = await tables.occurrences(changes, self._with_database, silent=silent, cut=cut)
         mine = [each for each in occurrences if each.observer is observer]
         items, failed = await self._with_database(partial(events, mine, _Groups(groups), origin))
         told = [(group, line, origin) for _, group, line in items]

@@ -1,16 +1,22 @@
 """What the leader knows of tables: which routes there are, and how the tables look."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
 
 from django.db import connections
 
-from djcrf_pg.changelog.decode import Relation, relations_of
+from djcrf_pg.changelog.change import Change
+from djcrf_pg.changelog.decode import Relation, StaleRelation, relations_of
 from djcrf_pg.changelog.reader import ChangeLog
 from djcrf_pg.listener.identity import aliases_of
 from djcrf_pg.observations import TableUnknown, emit
 from djcrf_pg.registry import Observed, registry
 from djcrf_pg.routing.router import Router
-from djcrf_pg.routing.routes import Routes
+from djcrf_pg.routing.routes import Occurrence, Routes
+
+#: Has a router find out what changes mean to whom: :meth:`Router.occurrences` with all but ``forgiving``.
+Find = Callable[..., list[Occurrence]]
 
 
 class Tables:
@@ -60,6 +66,26 @@ class Tables:
             observers = ", ".join(observer.label for observer in self._router.lost)
             emit(TableUnknown(alias=self._aliases[0], table=self._relations[oid].name, observers=observers))
         return self._router
+
+    async def occurrences(
+        self, changes: Sequence[Change], run: Callable[[Find], Awaitable[list[Occurrence]]], **options: Any
+    ) -> list[Occurrence]:
+        """Find out what changes mean to whom; a table that was altered after they were written is looked at again.
+
+        Args:
+            changes: One piece of the log, in order.
+            run: Calls what it is given, where queries may be made.
+            options: For :meth:`Router.occurrences`.
+        """
+        lenient: set[int] = set()
+        while True:
+            router = await self.router_for({change.relation for change in changes})
+            try:
+                return await run(partial(router.occurrences, changes, lenient=frozenset(lenient), **options))
+            except StaleRelation as error:
+                # The changes were read before, so what does not fit now either is deferred.
+                await self.look_again(error.oid)
+                lenient.add(error.oid)
 
     def observers(self, relations: Iterable[int]) -> Iterable[Observed]:
         """Those that are told of some tables, which a router was asked for; all where it has to be made anew.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import InterfaceError, OperationalError, connections
@@ -35,6 +35,20 @@ _DEEPEST = 100
 
 #: The events of an occurrence: what happened, to which instance, for which groups.
 _Parts = list[tuple[Action, Model | None, list[str]]]
+
+
+class Made(NamedTuple):
+    """An event of an occurrence.
+
+    Attributes:
+        line: The event, encoded.
+        groups: Those that receive it, :data:`~djcrf_pg.delivery.protocol.EVERYBODY` alone for a resync.
+        instance: The instance that it is of; None for a resync.
+    """
+
+    line: str
+    groups: Sequence[str]
+    instance: Model | None = None
 
 
 class _BodyFailed(Exception):
@@ -62,6 +76,21 @@ def events(
     Raises:
         OperationalError, InterfaceError: User code found its database gone.
     """
+    items: list[Item] = []
+    failed: list[Failed] = []
+    for occurrence, made in make_events(occurrences, interest, origin, forgiving=forgiving):
+        if isinstance(made, Failed):
+            failed.append(made)
+        else:
+            address = occurrence.observer.address
+            items += [Item(address, group, line) for line, groups, _ in made for group in groups]
+    return items, failed
+
+
+def make_events(
+    occurrences: Iterable[Occurrence], interest: Wanted, origin: Origin, *, forgiving: bool = False
+) -> list[tuple[Occurrence, list[Made] | Failed]]:
+    """As :func:`events`, with each occurrence its own events, or what it failed on."""
     occurrences = list(occurrences)
     following: dict[Observed, list[Occurrence]] = {}
     for occurrence in occurrences:
@@ -70,7 +99,7 @@ def events(
     make = partial(_made, interest=interest, origin=origin, forgiving=forgiving)
     token = BATCH.set({})
     try:
-        made: dict[int, list[Item] | Failed] = {}
+        made: dict[int, list[Made] | Failed] = {}
         for observer, theirs in following.items():
             # Groups first, for what nobody hears follows nothing.
             plans = [_Plan.of(occurrence, interest) for occurrence in theirs]
@@ -79,13 +108,12 @@ def events(
             instances = [instance for _, instance, groups in parts if instance is not None and groups]
             with prefetched(observer, instances, forgiving=forgiving) as require:
                 made |= {id(plan.occurrence): make(plan, require) for plan in plans}
-        found = [
-            made[id(occurrence)] if id(occurrence) in made else make(_Plan(occurrence)) for occurrence in occurrences
+        return [
+            (occurrence, made[id(occurrence)] if id(occurrence) in made else make(_Plan(occurrence)))
+            for occurrence in occurrences
         ]
     finally:
         BATCH.reset(token)
-    failed = [each for each in found if isinstance(each, Failed)]
-    return [item for each in found if not isinstance(each, Failed) for item in each], failed
 
 
 @dataclasses.dataclass(slots=True)
@@ -118,7 +146,7 @@ def _made(
     interest: Wanted,
     origin: Origin,
     forgiving: bool,
-) -> list[Item] | Failed:
+) -> list[Made] | Failed:
     """The events of an occurrence, or what it failed on."""
     try:
         return plan.context.run(_tried_twice, plan, interest, origin, forgiving, require)
@@ -132,7 +160,7 @@ def _made(
 
 def _tried_twice(
     plan: _Plan, interest: Wanted, origin: Origin, forgiving: bool, require: Callable[[Model], None] | None
-) -> list[Item]:
+) -> list[Made]:
     """Make the events of an occurrence, all or none; the second time without what the batch shares."""
     occurrence = plan.occurrence
     try:
@@ -170,7 +198,7 @@ def _events(
     origin: Origin,
     parts: _Parts | None = None,
     require: Callable[[Model], None] | None = None,
-) -> Iterable[Item]:
+) -> Iterable[Made]:
     observer = occurrence.observer
     if occurrence.resync is not None:
         if not interest.hears(observer.address):
@@ -178,7 +206,7 @@ def _events(
         body: dict[str, Any] = {"reason": occurrence.resync, "model": observer.model_cls._meta.label}
         if occurrence.change.count is not None:
             body["count"] = occurrence.change.count
-        yield Item(observer.address, EVERYBODY, _encode(occurrence, RESYNC, body))
+        yield Made(_encode(occurrence, RESYNC, body), (EVERYBODY,))
         return
     if parts is None:
         parts = _parts(occurrence, interest)
@@ -191,8 +219,7 @@ def _events(
                 event = _encode(occurrence, action.value, _body(occurrence, instance, action, groups, origin))
             except BaseException as error:
                 raise _BodyFailed([group for _, _, concerned in parts for group in concerned]) from error
-            for group in groups:
-                yield Item(observer.address, group, event)
+            yield Made(event, groups, instance)
 
 
 def _parts(occurrence: Occurrence, interest: Wanted) -> _Parts:
@@ -323,4 +350,5 @@ def _failed(occurrence: Occurrence, error: BaseException) -> Failed:
     groups = error.groups if isinstance(error, _BodyFailed) else None
     key = "" if instance is None else key_text(instance)
     part = GROUPS if groups is None else SERIALIZER
-    return Failed(Failure.of(observer, part, key, occurrence.change.id, cause), observer, occurrence.change, groups)
+    failure = Failure.of(observer, part, key, occurrence.change.id, cause)
+    return Failed(failure, observer, occurrence.change, groups, cause)

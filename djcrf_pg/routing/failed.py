@@ -70,12 +70,14 @@ class Failed(NamedTuple):
         observer: Whose they are.
         change: The change.
         groups: Those that would have received it; None where the groups failed.
+        error: What was raised.
     """
 
     failure: Failure
     observer: Observed
     change: RowChange
     groups: Sequence[str] | None
+    error: BaseException
 
 
 def _clean(text: str) -> str:
