@@ -199,7 +199,7 @@ class ObserversUnknown(Observation):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class TestIsRolledBack(Observation):
+class RolledBackTest(Observation):
     """A consumer has subscribed in a test whose transaction never commits."""
 
     level = logging.WARNING

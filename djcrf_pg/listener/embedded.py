@@ -40,7 +40,7 @@ from djcrf_pg.exceptions import (
 from djcrf_pg.listener.gate import Gate, Probe
 from djcrf_pg.listener.replay import Replays
 from djcrf_pg.listener.service import Listener
-from djcrf_pg.observations import ListenerEnded, TestIsRolledBack, emit
+from djcrf_pg.observations import ListenerEnded, RolledBackTest, emit
 from djcrf_pg.registry import named_by
 
 #: Seconds that a listener may take to end with a process whose server has ended its loop.
@@ -74,7 +74,7 @@ class Runtime:
             # A coroutine of Django's TestCase makes its queries in the thread that is asked.
             may_be_a_test = "django.test.testcases" in sys.modules and "djcrf_pg.testing.capture" not in sys.modules
             if may_be_a_test and await sync_to_async(is_in_a_rolled_back_test)():
-                emit(TestIsRolledBack(alias=self.alias))
+                emit(RolledBackTest(alias=self.alias))
             await asyncio.get_running_loop().create_future()
         finally:
             await self.hub.close()

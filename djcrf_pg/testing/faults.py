@@ -11,13 +11,14 @@ for tests that commit, and that wait with :func:`~djcrf_pg.testing.settled`::
 """
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from djcrf_pg.delivery.envelope import CHANNEL_LAYER
 from djcrf_pg.delivery.layer import channel_layer
-from djcrf_pg.delivery.protocol import TYPE
+from djcrf_pg.delivery.protocol import KEY, TYPE
 from djcrf_pg.listener import embedded
 from djcrf_pg.listener.connection import connect
 from djcrf_pg.listener.election import HOLDER
@@ -39,13 +40,13 @@ def drop(messages: int | None = None) -> Iterator[None]:
     """Have the channel layer lose messages of this process's leader, as one does that is over its capacity.
 
     Args:
-        messages: So many; None for all as long as the block lasts. Heartbeats are messages too.
+        messages: So many of those with events; None for all as long as the block lasts, heartbeats too.
     """
     left = messages
 
     async def send(send: _Send, group: str, message: dict[str, Any]) -> None:
         nonlocal left
-        if left == 0:
+        if left == 0 or (left is not None and _is_heartbeat(message)):
             await send(group, message)
         elif left is not None:
             left -= 1
@@ -76,6 +77,10 @@ def delay(seconds: float) -> Iterator[None]:
 
     with _sending(send):
         yield
+
+
+def _is_heartbeat(message: dict[str, Any]) -> bool:
+    return "beat" in json.loads(message[KEY].partition("\n")[0])
 
 
 @contextmanager
