@@ -16,6 +16,7 @@ from djcrf_pg.listener import embedded
 from djcrf_pg.observations import MessagesReplayed, Observation, add_sink
 from djcrf_pg.observer import model_observer
 from djcrf_pg.testing import capture_changes, deliver, faults, settled
+from tests.processes import until
 from tests.testapp.consumers import BoardConsumer
 from tests.testapp.models import Task
 
@@ -214,8 +215,7 @@ class TestSettled:
             listener = embedded.runtime("default").listener
             assert listener is not None
             listener.stop()
-            while listener.session is not None:
-                await asyncio.sleep(0.01)
+            await until(lambda: listener.session is None)
             await Task.objects.acreate(title="a")
             with pytest.raises(TimeoutError, match="nobody leads for database 'default'"):
                 await settled(timeout=1)
