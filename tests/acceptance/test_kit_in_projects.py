@@ -102,6 +102,7 @@ async def test_that_commits(number):
     assert (await client.receive_json_from(timeout=0))["action"] == "create"
     assert await client.receive_nothing(timeout=0)
     await client.disconnect()
+    assert await Book.objects.acount() == 1
 
 class OfDjango(TestCase):
     async def test_a_coroutine(self):
@@ -170,6 +171,7 @@ async def test_commits():
     await Book.objects.acreate(title="a")
     assert (await client.receive_json_from(timeout=20))["action"] == "create"
     await client.disconnect()
+    assert await Book.objects.acount() == 1
 
 @pytest.mark.django_db
 async def test_captures():

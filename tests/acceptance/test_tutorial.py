@@ -186,10 +186,12 @@ def test_the_page_with_the_list_stays_right(migrated: Reader) -> None:
     migrated.sql(block(FIRST_LIVE_LIST, "sql", "djcrf_pg_change"))
 
 
-def test_the_test_of_a_consumer_passes_in_that_project(migrated: Reader) -> None:
-    migrated.write("test_notes.py", block(TEST_YOUR_CONSUMERS, "python", "async def test_"))
+def test_the_tests_of_a_consumer_pass_in_that_project(migrated: Reader) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```$", TEST_YOUR_CONSUMERS, re.MULTILINE | re.DOTALL)
+    for number, text in enumerate(blocks):
+        migrated.write(f"test_{number}.py", text)
     migrated.write("pytest.ini", "[pytest]\nDJANGO_SETTINGS_MODULE = settings\n")
-    assert "1 passed" in migrated.run("python -m pytest -p no:cacheprovider test_notes.py")
+    assert "3 passed" in migrated.run("python -m pytest -p no:cacheprovider")
 
 
 def test_status_prints_what_the_readme_shows(migrated: Reader) -> None:

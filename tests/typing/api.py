@@ -41,6 +41,7 @@ from djcrf_pg.observer.base_observer import BaseObserver as BaseObserverToo
 from djcrf_pg.observer.generics import ListAndSubscribeMixin, ObserverModelInstanceMixin
 from djcrf_pg.observer.model_observer import ModelObserver as ModelObserverToo
 from djcrf_pg.observer.observer import Observer as ObserverToo
+from djcrf_pg.testing import CapturedChange, capture_changes, deliver, faults, settled
 from tests.testapp.models import Task
 
 __all__ = ["BaseObserver", "BaseObserverToo", "ModelObserverToo", "Observer", "ObserverToo", "observer"]
@@ -179,3 +180,17 @@ def touches(task: Task) -> None:
     djcrf_pg.touch(Task)  # type: ignore[arg-type]
     djcrf_pg.touch([task])  # type: ignore[arg-type]
     djcrf_pg.touch(task, "default")  # type: ignore[call-arg]
+
+
+async def testing() -> None:
+    """The test kit."""
+    with capture_changes() as changes:
+        assert_type(changes, list[CapturedChange])
+    async with capture_changes(Consumer.tasks, using="default") as changes:
+        assert_type(changes[0].groups, list[str])
+    assert_type(await deliver(changes), int)
+    await settled(timeout=5)
+    with faults.drop(1), faults.repeat(), faults.delay(0.5):
+        await faults.kill_leader("default")
+    await faults.disconnect()
+    await faults.resync()
