@@ -88,22 +88,40 @@ cut.addEventListener("click", () => (connection.dataset.state === "cut" ? live.c
 
 /* --- the way out: plain HTTP */
 
+const ANSWER_TIMEOUT = 30_000; // ms; 10 000 rows take a second or two
+
 document.getElementById("writes").addEventListener("submit", async (submit) => {
   submit.preventDefault();
   const button = submit.submitter;
+  const name = button.firstElementChild.textContent;
   button.setAttribute("aria-busy", "true");
   try {
-    const response = await fetch(button.formAction, { method: "POST", body: new FormData(submit.target) });
-    if (!response.ok) throw new Error(`the server answered ${response.status}`);
-    const { rows, note, ms } = await response.json();
-    const count = `${rows.toLocaleString("en")} ${rows === 1 ? "row" : "rows"}`;
-    lastWrite.textContent = `${button.firstElementChild.textContent}: ${note || count}, ${ms} ms`;
+    const outcome = await post(button.formAction, new FormData(submit.target));
+    lastWrite.dataset.failed = false;
+    lastWrite.textContent = `${name}: ${outcome}`;
   } catch (error) {
-    lastWrite.textContent = `${button.firstElementChild.textContent} failed: ${error.message}`;
+    lastWrite.dataset.failed = true;
+    lastWrite.textContent = `${name} failed: ${error.message}`;
   } finally {
     button.removeAttribute("aria-busy");
   }
 });
+
+/** Have the server write, and return what it says. An error says in words what is wrong. */
+async function post(address, body) {
+  let response;
+  try {
+    response = await fetch(address, { method: "POST", body, signal: AbortSignal.timeout(ANSWER_TIMEOUT) });
+  } catch (error) {
+    if (error.name === "TimeoutError") throw new Error(`the server has not answered for ${ANSWER_TIMEOUT / 1000} s.`);
+    // The browser's own words for this are "Failed to fetch".
+    throw new Error("the server is down. When it is back this tab reconnects by itself; then press the button again.");
+  }
+  if (!response.ok) throw new Error(`the server answered ${response.status}; its terminal says why.`);
+  const { rows, note, ms } = await response.json();
+  const count = `${rows.toLocaleString("en")} ${rows === 1 ? "row" : "rows"}`;
+  return `${note || count}, ${ms} ms`;
+}
 
 /* --- the command lines */
 
