@@ -11,6 +11,7 @@ const grid = new Grid();
 const metrics = new Metrics();
 const board = document.getElementById("board");
 const away = document.getElementById("away");
+const banner = document.getElementById("banner");
 const connection = document.getElementById("connection");
 const cut = document.getElementById("cut");
 const lastWrite = document.getElementById("last-write");
@@ -56,12 +57,14 @@ function state(name, text, problem = "") {
   cut.textContent = name === "cut" ? "Connect again" : "Cut the connection";
   if (name === "cut") say("cut", "The connection is cut. Changes go on, and this tab receives none of them.");
   // An error of the server stays in sight until the board is live again.
-  const banner = document.getElementById("banner");
   if (name === "live") banner.hidden = true;
-  if (problem) {
-    banner.textContent = problem;
-    banner.hidden = false;
-  }
+  if (problem) warn(problem);
+}
+
+/** Say on top of the page what is wrong: the foot of a panel may be out of sight. */
+function warn(problem) {
+  banner.textContent = problem;
+  banner.hidden = false;
 }
 
 /** Say what the page has done since the connection is back: caught up, or loaded everything again. */
@@ -97,11 +100,11 @@ document.getElementById("writes").addEventListener("submit", async (submit) => {
   button.setAttribute("aria-busy", "true");
   try {
     const outcome = await post(button.formAction, new FormData(submit.target));
-    lastWrite.dataset.failed = false;
     lastWrite.textContent = `${name}: ${outcome}`;
+    banner.hidden = true;
   } catch (error) {
-    lastWrite.dataset.failed = true;
-    lastWrite.textContent = `${name} failed: ${error.message}`;
+    lastWrite.textContent = `${name} failed.`;
+    warn(`${name} failed: ${error.message}`);
   } finally {
     button.removeAttribute("aria-busy");
   }
