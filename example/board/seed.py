@@ -52,7 +52,7 @@ def seed() -> bool:
     """Fill an empty board.
 
     Returns:
-        Whether there was anything to do: a board that has labels is left as it is.
+        Whether it filled the board. It leaves a board with labels as it is.
     """
     if Label.objects.exists():
         return False
@@ -68,7 +68,7 @@ def fill_board() -> list[int]:
     Returns:
         The primary keys of the tasks.
     """
-    # The same board each time: what one sees in the screenshots is what one gets.
+    # The same board each time, as in the screenshot.
     dice = random.Random(2)
     labels = Label.objects.bulk_create(Label(name=name, hue=hue) for name, hue in LABELS.items())
     tasks = Task.objects.bulk_create(

@@ -30,9 +30,9 @@ class Command:
 def commands() -> list[Command]:
     """Make the command lines for the database that the demo uses.
 
-    A password is never part of them: psql asks for it, and libpq reads `PGPASSWORD` and `~/.pgpass`. Where
-    the user's terminal cannot reach the database, because it is in a container, `DEMO_PSQL` says how psql is
-    started there, for example `docker compose exec db psql -U demo demo`.
+    A password is never part of them: psql asks for it, and libpq reads `PGPASSWORD` and `~/.pgpass`. A terminal
+    cannot reach a database in a container. There, `DEMO_PSQL` says how to start psql, for example
+    `docker compose exec db psql -U demo demo`.
     """
     if psql := os.environ.get("DEMO_PSQL"):
         return [Command("psql", f'{psql} -c "{INSERT}"'), Command("psql ", f'{psql} -c "{UPDATE}"')]

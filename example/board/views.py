@@ -33,8 +33,8 @@ def index(request: HttpRequest) -> HttpResponse:
 def write(request: HttpRequest, name: str) -> JsonResponse:
     """Do one of the writes.
 
-    The answer is for the tab that asked and for the tests; the board itself moves only when the change comes
-    back from the database over the WebSocket.
+    The tab that asked and the tests read the answer. The board itself moves only when the change comes back from
+    the database over the WebSocket.
     """
     if name not in WRITES:
         raise Http404(f"No write is called {name!r}.")

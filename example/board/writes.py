@@ -1,6 +1,6 @@
 """The writes behind the buttons: one function each, registered with what its button says.
 
-None of them knows of subscribers, and half of them send no Django signal at all.
+None of them knows about subscribers, and half of them send no Django signal.
 """
 
 import random
@@ -173,13 +173,13 @@ def raw() -> Outcome:
 
 @write("label", group="No signals", label="Rename a label", code='label.update(name="…")')
 def label() -> Outcome:
-    """Give a label another name and colour; every card that wears it follows, though no task is written."""
-    worn = Label.objects.annotate(count=Count("tasks")).order_by("-count", "?").first()
+    """Give a label another name and colour; every card that shows it follows, though no task is written."""
+    shown = Label.objects.annotate(count=Count("tasks")).order_by("-count", "?").first()
     free = sorted(set(NAMES) - set(Label.objects.values_list("name", flat=True)))
-    if worn is None or not free:
+    if shown is None or not free:
         return Outcome.of()
-    pks = list(worn.tasks.values_list("pk", flat=True))
-    Label.objects.filter(pk=worn.pk).update(name=random.choice(free), hue=Mod(F("hue") + 67, 360))
+    pks = list(shown.tasks.values_list("pk", flat=True))
+    Label.objects.filter(pk=shown.pk).update(name=random.choice(free), hue=Mod(F("hue") + 67, 360))
     return Outcome(pks=pks, rows=1, note=f"1 row, which {len(pks)} {'card' if len(pks) == 1 else 'cards'} show")
 
 
@@ -227,7 +227,7 @@ def m2m_clear() -> Outcome:
 
 @write("rollback", group="Transactions", label="Roll back", code="delete everything; ROLLBACK")
 def rollback() -> Outcome:
-    """Write to every task and take it all back: nobody must hear of it."""
+    """Write to every task and take it all back: no subscriber may receive anything."""
     with transaction.atomic():
         Task.objects.update(points=0)
         rows, _ = Task.objects.all().delete()

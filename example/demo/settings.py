@@ -42,7 +42,7 @@ DEBUG = False
 ALLOWED_HOSTS = os.environ.get("DEMO_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]").split(",")
 
 INSTALLED_APPS = [
-    "djcrf_pg",  # the line: DCRF's observers now hear every committed change, whoever made it
+    "djcrf_pg",  # the line: DCRF's observers now receive every committed change, whoever made it
     "channels",
     "rest_framework",
     "djangochannelsrestframework",

@@ -1,5 +1,6 @@
 """``ObserverModelInstanceMixin``: single instances."""
 
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -82,3 +83,22 @@ def test_nothing_follows_a_refused_permission(transactional_db, asgi_server, ope
 
 def test_an_instance_that_does_not_exist_is_not_found(instances: Board):
     assert instances.call("subscribe_instance", pk=0, request_id="one")["response_status"] == 404
+
+
+def test_an_update_of_a_row_that_is_deleted_meanwhile_is_404_and_then_the_delete(
+    instances: Board, asgi_server: AsgiServer
+):
+    task = Task.objects.create(title="a")
+    pk = task.pk
+    instances.call("subscribe_instance", pk=pk, request_id="one")
+    asgi_server.send_signal(signal.SIGSTOP)
+    try:
+        Task.objects.filter(pk=pk).update(points=1)
+        task.delete()
+    finally:
+        asgi_server.send_signal(signal.SIGCONT)
+    events = [next_event(instances) for _ in range(2)]
+    assert [(event["action"], event["response_status"], event["data"]) for event in events] == [
+        ("update", 404, None),
+        ("delete", 204, {"pk": pk}),
+    ]

@@ -89,9 +89,15 @@ class Reader:
             connection.execute("SET ROLE live")
             connection.execute(statements.encode())
 
-    def serve(self) -> Process:
+    def serve(self, options: str = "") -> Process:
         """The page's `uvicorn`."""
-        return self._process(SERVE.replace("8000", str(self.port)))
+        return self._process(f"{SERVE.replace('8000', str(self.port))} {options}")
+
+    def make_first_live_list(self) -> None:
+        """Sections 2 and 3 of the second page."""
+        self.write("notes/consumers.py", block(FIRST_LIVE_LIST, "python", "NoteConsumer"))
+        self.write("urls.py", block(FIRST_LIVE_LIST, "python", "urlpatterns"))
+        self.write("page.html", block(FIRST_LIVE_LIST, "html"))
 
     def watch(self) -> Process:
         """The page's `watch.py`."""
@@ -161,14 +167,11 @@ def test_a_step_that_was_left_out_is_named_in_the_reply_as_the_page_says(reader:
 
 
 def test_the_page_with_the_list_stays_right(migrated: Reader) -> None:
-    html = block(FIRST_LIVE_LIST, "html")
-    migrated.write("notes/consumers.py", block(FIRST_LIVE_LIST, "python", "NoteConsumer"))
-    migrated.write("urls.py", block(FIRST_LIVE_LIST, "python", "urlpatterns"))
-    migrated.write("page.html", html)
+    migrated.make_first_live_list()
     with migrated.serve() as server:
         server.wait_for("Uvicorn running")
         with urlopen(f"http://127.0.0.1:{migrated.port}/") as response:
-            assert response.read().decode() == html
+            assert response.read().decode() == block(FIRST_LIVE_LIST, "html")
         with migrated.watch() as watch:
             watch.wait_for("subscribe_to_notes")
             for line in block(FIRST_LIVE_LIST, "sh", "bulk_create").splitlines():

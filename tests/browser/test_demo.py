@@ -253,7 +253,7 @@ def test_m2m_clear(tabs: Tabs) -> None:
 # -- transactions --------------------------------------------------------------------------------------------
 
 
-def test_what_is_rolled_back_is_never_heard_of(tabs: Tabs) -> None:
+def test_what_is_rolled_back_is_no_event(tabs: Tabs) -> None:
     before = tabs.reader.cards()
     tabs.writer.press("rollback")
     (pk,) = tabs.writer.press("create")["pks"]
@@ -480,10 +480,77 @@ def test_it_fits_a_phone(tabs: Tabs) -> None:
     assert tabs.reader.page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_the_page_reconnects_to_a_restarted_demo(browser: Browser) -> None:
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)], ids=["window", "phone"])
+def test_the_commands_for_the_terminal_are_shown_whole(tabs: Tabs, width: int, height: int) -> None:
+    page = tabs.reader.page
+    page.set_viewport_size({"width": width, "height": height})
+    # A folder may have a longer name than that of this run.
+    page.locator(".command code").evaluate_all("codes => codes.forEach(code => code.append('/longer'.repeat(20)))")
+    hidden = page.locator(".command pre").evaluate_all(
+        "boxes => boxes.map(box => [box.scrollWidth - box.clientWidth, box.scrollHeight - box.clientHeight])"
+    )
+    assert hidden == [[0, 0], [0, 0]]
+    panel = page.locator(".terminal").bounding_box()
+    last = page.locator(".command").last.bounding_box()
+    assert panel
+    assert last
+    assert last["y"] + last["height"] <= panel["y"] + panel["height"], "below the end of its panel"
+
+
+def test_tabs_that_close_early_leave_no_traceback(tabs: Tabs, demo: Demo) -> None:
+    position = demo.position
+    page = tabs.writer.page.context.new_page()
+    page.goto(tabs.writer.page.url)
+    page.evaluate(
+        """() => Promise.all(Array.from({length: 20}, () => new Promise((closed) => {
+            const socket = new WebSocket(location.origin.replace("http", "ws") + "/ws/board/");
+            socket.onopen = () => {
+                for (let i = 0; i < 5; i++) socket.send(JSON.stringify({action: "clock", request_id: i}));
+                socket.send(JSON.stringify({action: "follow", since: null, request_id: "follow"}));
+                socket.close();
+            };
+            socket.onclose = closed;
+        })))"""
+    )
+    page.close()
+    # The queries of all connections have one thread, so those of the closed ones are done when another tab is live.
+    Tab(tabs.writer.page.context.new_page()).open(demo.address)
+    assert "Traceback" not in demo.tail(after=position)
+
+
+@pytest.fixture
+def port() -> int:
+    """A free one, which a demo can be started on again."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        number: int = free.getsockname()[1]
+    return number
+
+
+def test_a_write_while_the_server_is_down_says_so_in_words(browser: Browser, port: int) -> None:
+    data = temporary_folder()
+    context = browser.new_context()
+    context.set_default_timeout(PATIENCE)
+    try:
+        with Demo("--port", str(port), "--data", str(data)) as demo:
+            tab = Tab(context.new_page()).open(demo.address)
+            last, banner = (tab.page.get_by_test_id(name) for name in ("last-write", "banner"))
+            demo.terminate()
+            tab.page.get_by_test_id("write-create").click()
+            expect(banner).to_have_text(re.compile("^Create failed: the server is down"))
+            expect(banner).to_be_in_viewport()
+            expect(last).to_have_text("Create failed.")
+            demo.start()
+            (pk,) = tab.live().press("create")["pks"]
+            expect(tab.card(pk)).to_be_visible()
+            expect(banner).to_be_hidden()
+            expect(last).to_have_text(re.compile("^Create: 1 row, "))
+    finally:
+        context.close()
+        remove_folder(data)
+
+
+def test_the_page_reconnects_to_a_restarted_demo(browser: Browser, port: int) -> None:
     data = temporary_folder()
     context = browser.new_context()
     context.set_default_timeout(PATIENCE)

@@ -16,23 +16,24 @@ _FAULTS = ("faults", "visits", "messages dropped")
 _PAGE = Template("""\
 # The oracle
 
-Tests of single cases show that what somebody thought of works. The oracle looks for the rest:
+Tests of single cases show that foreseen cases work. The oracle looks for the rest:
 [Hypothesis](https://hypothesis.readthedocs.io/) draws what happens, and the database itself says what is right.
 
 ## What it does
 
-Three writers, each with a connection of its own, are told step by step what to do: write through the ORM, in bulk, in
-raw SQL, to join tables; begin a transaction and leave it open while others go on, set savepoints, roll back to them or
-altogether. They write to the same ten rows, so they wait for each other's locks, run into each other's keys, and fail.
-In between, something breaks: the leader's session, its process, its network, the server, Redis, the clients' process.
+Three writers, each with a connection of its own, follow the drawn steps: write through the ORM, in bulk, in raw SQL,
+to join tables; begin a transaction and leave it open while others go on, set savepoints, roll back to them or
+altogether. They write to the same ten rows, so they wait for each other's locks, run into each other's keys, and
+fail. In between, something breaks: the leader's session, its process, its network, the server, Redis, the clients'
+process.
 
 A client that is subscribed over a WebSocket folds the events into a copy: all rows of a table; the rows of each of
-three groups, which rows enter and leave; those of a group of its own; the labels of each row, from the join table; the
-parents; the names of each row's parent and labels; and each parent's rows with the names of their labels. These last
-are bodies that show other rows, and must equal a fresh serialization. It knows nothing else. It loads each list with a
-[cursor](../how-to/resume.md) and subscribes behind it. Now and then it sleeps, and its connection is cut; with
+three groups, which rows enter and leave; those of a group of its own; the labels of each row, from the join table;
+the parents; the names of each row's parent and labels; and each parent's rows with the names of their labels. These
+last are bodies that show other rows, and must equal a fresh serialization. It knows nothing else. It loads each list
+with a [cursor](../how-to/resume.md) and subscribes behind it. Now and then it sleeps, and its connection is cut; with
 channels_redis's `core`, consumers end when Redis is gone too. Then it connects, and subscribes behind the last event
-that it has. A *resync* has it load a list again. There is none but for a `TRUNCATE` and for rows that cannot be read:
+that it has. A *resync* makes it reload a list. There is none but for a `TRUNCATE` and for rows that cannot be read:
 whatever layers drop, and whatever an inbox has no room for, comes from the log.
 
 Other clients come and vanish beside it, in the same process, $most at a time at most. They subscribe to everything, or
@@ -79,18 +80,19 @@ Events that came again were sent by a leader before it ended, and by its success
 An oracle that never fails says nothing, so faults were built into djcrf_pg. It found windows that forget the
 transactions that were in progress, resyncs that are not sent, a leader that begins at the present instead of at the
 saved cursor, consumers that neither watch the channel layer nor count its messages while Redis comes and goes, and
-bodies that are not told of related rows: of those that come and go, or of those that change.
+bodies that miss changes of related rows: of those that come and go, or of those that change.
 
 What holds twice, it does not find: with the watch on the channel layer taken out, or with messages dropped that Redis
-did not take, the numbers of the messages still tell, and the other way round. In a minute or so each it did *not* find
-a cursor that is saved before the sends, resyncs that overtake rows, nor a doorbell that does not wait for who read
-"awake" (that one only when told to try): the window in which these do harm is narrow, and others have tests of their
-own, or [a model checker](doorbell.md#checked-by-a-model-checker).
+did not take, the numbers of the messages still show it, and the other way round. In a minute or so each it did *not*
+find a cursor that is saved before the sends, resyncs that overtake rows, nor a doorbell that does not wait for
+writers that read "awake" (that one only in a special run): the window in which these do harm is narrow, and others
+have tests of their own, or [a model checker](doorbell.md#checked-by-a-model-checker).
 
-It did find faults that nobody had thought of. A leader that was stopped in the middle of sending a question looked
-busy, and no standby took over. And a leader that was behind sent old events to clients that had just loaded newer rows
-after a loss; when a lossy layer dropped the last of them, the clients kept an old row. And what was lost was first told
-as its net effect: a client that had loaded its list meanwhile was not told of a group that a row had entered and left.
+It did find faults that nobody had foreseen. A leader that was stopped in the middle of sending a question looked
+busy, and no standby took over. And a leader that was behind sent old events to clients that had just loaded newer
+rows after a loss; when a lossy layer dropped the last of them, the clients kept an old row. And the process first
+replayed what was lost as its net effect: a client that had loaded its list meanwhile did not learn of a group that a
+row had entered and left.
 
 ## Run it
 

@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from packaging.requirements import Requirement
@@ -131,6 +132,16 @@ def test_the_readme_is_two_screens_and_names_its_links():
 
 def test_the_screenshot_is_no_burden():
     assert (DOCS / "images" / "demo.png").stat().st_size < 200_000
+
+
+@pytest.mark.parametrize("image", sorted((DOCS / "images").glob("*.svg")), ids=lambda image: image.name)
+def test_a_diagram_is_text_for_the_light_and_the_dark_and_some_page_shows_it(image: Path):
+    source = image.read_text("utf-8")
+    tags = {element.tag.rpartition("}")[2] for element in ElementTree.fromstring(source).iter()}
+    assert {"title", "desc", "text"} <= tags
+    assert "image" not in tags
+    assert "prefers-color-scheme: dark" in source
+    assert any(f"images/{image.name})" in page.read_text("utf-8") for page in PAGES)
 
 
 def test_the_figures_are_those_of_the_results():

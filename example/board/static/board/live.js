@@ -1,7 +1,7 @@
 import { now, parseTime } from "./schedule.js";
 
 const CALL_TIMEOUT = 15_000; // ms; a subscription may wait 10 s for a listener
-const HEARTBEAT = 15_000; // ms between two looks at the clock, which also tell whether the other side still answers
+const HEARTBEAT = 15_000; // ms between two looks at the clock, which also show whether the server still answers
 const LONGEST_DELAY = 5_000; // ms between two attempts to connect
 
 /**
@@ -29,8 +29,8 @@ export class Live {
    * @param {string} url
    * @param {{load: function(object): void, change: function(object, boolean): void,
    *   state: function(string, string, string=): void, back: function(number, boolean, string): void}} handlers
-   *   `load` gets all rows, in place of those that are there; `change` gets each event, and whether it was missed and is
-   *   made up for; `state` gets `connecting`, `live`, `waiting` or `cut`, the words for it, and a problem if there is
+   *   `load` gets all rows, in place of those that are there; `change` gets each event, and whether the tab has missed it
+   *   and catches up; `state` gets `connecting`, `live`, `waiting` or `cut`, the words for it, and a problem if there is
    *   one. `back` gets for how many ms the connection was lost, whether what was missed comes now, and if not, so that
    *   all rows were loaded, why.
    */
@@ -118,7 +118,7 @@ export class Live {
       this.#handlers.change(message, parseTime(message.committed_at) <= this.#resumedAt);
       this.#cursors[message.table] = message.cursor;
     } else if (message.action === "resync") {
-      // A TRUNCATE, say, which no event of a row can tell.
+      // A TRUNCATE, say, which has no event for each row.
       this.#forget(message.data.reason);
       this.#reconnect(socket);
     } else {

@@ -11,6 +11,7 @@ const grid = new Grid();
 const metrics = new Metrics();
 const board = document.getElementById("board");
 const away = document.getElementById("away");
+const banner = document.getElementById("banner");
 const connection = document.getElementById("connection");
 const cut = document.getElementById("cut");
 const lastWrite = document.getElementById("last-write");
@@ -56,12 +57,14 @@ function state(name, text, problem = "") {
   cut.textContent = name === "cut" ? "Connect again" : "Cut the connection";
   if (name === "cut") say("cut", "The connection is cut. Changes go on, and this tab receives none of them.");
   // An error of the server stays in sight until the board is live again.
-  const banner = document.getElementById("banner");
   if (name === "live") banner.hidden = true;
-  if (problem) {
-    banner.textContent = problem;
-    banner.hidden = false;
-  }
+  if (problem) warn(problem);
+}
+
+/** Say on top of the page what is wrong: the foot of a panel may be out of sight. */
+function warn(problem) {
+  banner.textContent = problem;
+  banner.hidden = false;
 }
 
 /** Say what the page has done since the connection is back: caught up, or loaded everything again. */
@@ -88,22 +91,40 @@ cut.addEventListener("click", () => (connection.dataset.state === "cut" ? live.c
 
 /* --- the way out: plain HTTP */
 
+const ANSWER_TIMEOUT = 30_000; // ms; 10 000 rows take a second or two
+
 document.getElementById("writes").addEventListener("submit", async (submit) => {
   submit.preventDefault();
   const button = submit.submitter;
+  const name = button.firstElementChild.textContent;
   button.setAttribute("aria-busy", "true");
   try {
-    const response = await fetch(button.formAction, { method: "POST", body: new FormData(submit.target) });
-    if (!response.ok) throw new Error(`the server answered ${response.status}`);
-    const { rows, note, ms } = await response.json();
-    const count = `${rows.toLocaleString("en")} ${rows === 1 ? "row" : "rows"}`;
-    lastWrite.textContent = `${button.firstElementChild.textContent}: ${note || count}, ${ms} ms`;
+    const outcome = await post(button.formAction, new FormData(submit.target));
+    lastWrite.textContent = `${name}: ${outcome}`;
+    banner.hidden = true;
   } catch (error) {
-    lastWrite.textContent = `${button.firstElementChild.textContent} failed: ${error.message}`;
+    lastWrite.textContent = `${name} failed.`;
+    warn(`${name} failed: ${error.message}`);
   } finally {
     button.removeAttribute("aria-busy");
   }
 });
+
+/** Have the server write, and return what it says. An error says in words what is wrong. */
+async function post(address, body) {
+  let response;
+  try {
+    response = await fetch(address, { method: "POST", body, signal: AbortSignal.timeout(ANSWER_TIMEOUT) });
+  } catch (error) {
+    if (error.name === "TimeoutError") throw new Error(`the server has not answered for ${ANSWER_TIMEOUT / 1000} s.`);
+    // The browser's own words for this are "Failed to fetch".
+    throw new Error("the server is down. When it is back this tab reconnects by itself; then press the button again.");
+  }
+  if (!response.ok) throw new Error(`the server answered ${response.status}; its terminal says why.`);
+  const { rows, note, ms } = await response.json();
+  const count = `${rows.toLocaleString("en")} ${rows === 1 ? "row" : "rows"}`;
+  return `${note || count}, ${ms} ms`;
+}
 
 /* --- the command lines */
 
