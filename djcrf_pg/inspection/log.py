@@ -7,11 +7,12 @@ read has a limit, and a page says where the next one goes on.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
+from django.apps import apps
 from django.core.exceptions import ValidationError
 from django.db import DatabaseError, ProgrammingError, connections, transaction
 from django.db.models import Model
@@ -24,6 +25,7 @@ from djcrf_pg.changelog.image import parse
 from djcrf_pg.exceptions import InspectionError, NotMigrated
 from djcrf_pg.inspection.entries import Entry, Key
 from djcrf_pg.inspection.tables import Tables, key_columns, query
+from djcrf_pg.registry import family_of
 
 #: Changes that one page looks at, at most.
 SCAN = 100_000
@@ -144,17 +146,18 @@ def reading(alias: str) -> Iterator[Any]:
         raise InspectionError(lacking(alias, str(error).strip())) from error
 
 
-def lacking(alias: str, error: str) -> str:
+def lacking(alias: str, error: str, rights: str = RIGHTS) -> str:
     """What to say where a role lacks a right.
 
     Args:
         alias: The Django database alias.
         error: What the server has said.
+        rights: The GRANT, with a place for the role.
     """
     with connections[alias].cursor() as cursor:
         cursor.execute("SELECT quote_ident(current_user)")
         (role,) = cursor.fetchone()
-    return f"Database {alias!r}: {error}. To look at the log, a role needs: {RIGHTS.format(role=role)}"
+    return f"Database {alias!r}: {error}. The role needs: {rights.format(role=role)}"
 
 
 class Log:
@@ -266,18 +269,31 @@ class Log:
         with reading(self.alias) as cursor:
             return self._entries(list(changes), cursor)
 
-    def check(self, filters: Filters) -> None:
-        """See that filters can be used, before there is anything to filter.
+    def predicate(self, filters: Filters) -> Callable[[Entry], bool]:
+        """What says of an entry whether it passes filters, for those that somebody follows.
 
         Raises:
             InspectionError: The model has no table here, or ``pk`` is no key of it.
         """
+        model = filters.model
         with reading(self.alias) as cursor:
-            if self._given(filters, cursor) is None and filters.model is not None:
-                raise InspectionError(
-                    f"{filters.model._meta.label} has no table {filters.model._meta.db_table!r} in database "
-                    f"{self.alias!r}: run `manage.py migrate --database {self.alias}`."
-                )
+            given = self._given(filters, cursor)
+        if given is None:
+            assert model is not None
+            raise InspectionError(
+                f"{model._meta.label} has no table {model._meta.db_table!r} in database {self.alias!r}: run "
+                f"`manage.py migrate --database {self.alias}`."
+            )
+        tables = None if model is None else {part._meta.db_table for part in family_of(model)}
+
+        def passes(entry: Entry) -> bool:
+            if tables is not None and (entry.model is None or apps.get_model(entry.model)._meta.db_table not in tables):
+                return False
+            if filters.transaction not in (None, entry.xid) or (filters.since is not None and entry.at < filters.since):
+                return False
+            return given.wants(entry)
+
+        return passes
 
     def is_captured(self, model: type[Model]) -> bool:
         """Whether triggers capture what is written to a model's own table."""
