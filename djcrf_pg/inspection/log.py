@@ -125,6 +125,22 @@ class Leader:
         return self.snapshot is not None and not self.is_strange and self.snapshot.sees(xid)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Activity:
+    """How much is written.
+
+    Attributes:
+        written: Changes that were ever logged, by the server's statistics, which lag behind by a second; the difference
+            of two of these is a rate.
+        size: Bytes of the log with its index.
+        now: The server's clock.
+    """
+
+    written: int
+    size: int
+    now: datetime
+
+
 @contextmanager
 def reading(alias: str) -> Iterator[Any]:
     """A cursor of Django's connection in a read-only transaction, a savepoint inside of another one.
@@ -338,6 +354,12 @@ class Log:
                 now,
                 bool(is_strange),
             )
+
+    def activity(self) -> Activity:
+        """How much is written. Costs a look at the server's statistics."""
+        with reading(self.alias) as cursor:
+            cursor.execute(query("activity", self.schema))
+            return Activity(*cursor.fetchone())
 
     def deletable(self, snapshot: Snapshot, keep: float) -> tuple[int, datetime | None, datetime | None]:
         """Count what was delivered and is older than ``keep`` seconds; and when the first and the last was written.

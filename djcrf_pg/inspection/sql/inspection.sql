@@ -152,3 +152,9 @@ ORDER BY interest.holder, interest.chunk
 SELECT count(*), min(at), max(at) FROM /* :schema */djcrf_pg_change
 WHERE xid < pg_snapshot_xmin(%(snapshot)s::pg_snapshot)
   AND at < clock_timestamp() - make_interval(secs => %(keep)s)
+
+-- name: activity
+-- What the statistics of the server count: rows that were ever written to the log, also those of transactions that were
+-- rolled back; and the bytes that it takes.
+SELECT pg_stat_get_tuples_inserted(log.oid), pg_total_relation_size(log.oid), clock_timestamp()
+FROM (SELECT to_regclass('/* :schema */djcrf_pg_change')::oid AS oid) AS log
