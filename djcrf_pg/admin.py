@@ -77,6 +77,10 @@ def _guarded(*methods: str) -> Callable[[View], View]:
                 raise PermissionDenied
             if request.method not in methods:
                 return HttpResponseNotAllowed(methods)
+            try:
+                discover()
+            except DjcrfPgError as error:
+                messages.error(request, str(error))
             return view(self, request)
 
         return cast(View, guarded)
