@@ -46,6 +46,10 @@ class ReadError(DjcrfPgError):
     """
 
 
+class InspectionError(DjcrfPgError):
+    """The change log cannot be looked at as it was asked for: a right is missing, say, or a key is none."""
+
+
 class SubscribeError(DjcrfPgError, APIException):
     """A subscription was refused; nothing of it is left behind.
 

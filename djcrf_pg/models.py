@@ -124,6 +124,16 @@ class Cursor(_Local):
         return f"{self.name}: term {self.term} at {self.snapshot}"
 
 
+class ChangeLog(Cursor):
+    """What the pages in Django's admin belong to, with the permissions for them; it has no rows of its own."""
+
+    class Meta(_Local.Meta):
+        proxy = True
+        verbose_name = verbose_name_plural = "change log"
+        default_permissions = ("view",)
+        permissions: ClassVar = [("install_triggers", "Can install triggers")]
+
+
 class Failure(_Local):
     """A row that an observer's groups, serializer or handler failed on: see :mod:`djcrf_pg.listener.failures`."""
 

@@ -73,6 +73,10 @@ class Observed(Protocol):
         """Whether an update that changed these fields is an event."""
 
     @property
+    def told_of(self) -> Collection[str] | None:
+        """The fields and relations that an update has to change one of to be an event; None where any will do."""
+
+    @property
     def wants_old(self) -> bool:
         """Whether the handler takes the instance as it was before."""
 

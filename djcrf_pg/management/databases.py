@@ -1,12 +1,15 @@
 """The option ``--database`` of the subcommands, and which databases they mean."""
 
+import asyncio
 from argparse import ArgumentParser
+from collections.abc import Iterable
 
 from django.core.management.base import CommandError
 from django.db import connections
 
 from djcrf_pg.capture.install import log_schema
 from djcrf_pg.discovery import discover
+from djcrf_pg.listener.identity import one_for_each_log
 from djcrf_pg.registry import registry
 
 
@@ -48,3 +51,8 @@ def choose(aliases: list[str] | None) -> list[str]:
         return list(dict.fromkeys(aliases))
     known = [alias for alias in connections if connections[alias].vendor == "postgresql"]
     return [alias for alias in known if registry.tables(alias) or log_schema(alias) is not None]
+
+
+def one_of_each(aliases: Iterable[str]) -> list[str]:
+    """Of aliases that are one database, the first."""
+    return list(asyncio.run(one_for_each_log(aliases)))

@@ -333,14 +333,14 @@ class ModelObserver(DCRFModelObserver):
 
     def tells(self, changed: Collection[str]) -> bool:
         """Whether an update that changed these fields is an event."""
-        if self._fields is not None and self._told_of.isdisjoint(changed):
+        if self.told_of is not None and self.told_of.isdisjoint(changed):
             return False
         return bool(changed) or not self._skip_unchanged
 
     @cached_property
-    def _told_of(self) -> frozenset[str]:
-        """What an update has to change to be told, where it has to."""
-        return (self._fields or frozenset()).union(watch.path for watch in self.watches)
+    def told_of(self) -> frozenset[str] | None:
+        """What an update has to change one of to be an event; None where anything will do."""
+        return None if self._fields is None else self._fields.union(watch.path for watch in self.watches)
 
     @property
     def serializes_cursor(self) -> bool:

@@ -135,7 +135,7 @@ class _Plan:
         """One whose events are known, unless the groups fail; what they fail on is met when they are made."""
         plan = cls(occurrence)
         with suppress(BaseException):
-            plan.parts = plan.context.run(_parts, occurrence, interest)
+            plan.parts = plan.context.run(parts_of, occurrence, interest)
         return plan
 
 
@@ -209,23 +209,33 @@ def _events(
         yield Made(_encode(occurrence, RESYNC, body), (EVERYBODY,))
         return
     if parts is None:
-        parts = _parts(occurrence, interest)
+        parts = parts_of(occurrence, interest)
     for action, instance, groups in parts:
         if groups and instance is not None:
             groups = sorted(groups, key=digest)
             try:
                 if require is not None:
                     require(instance)
-                event = _encode(occurrence, action.value, _body(occurrence, instance, action, groups, origin))
+                event = _encode(occurrence, action.value, body_of(occurrence, instance, action, groups, origin))
             except BaseException as error:
                 raise _BodyFailed([group for _, _, concerned in parts for group in concerned]) from error
             yield Made(event, groups, instance)
 
 
-def _parts(occurrence: Occurrence, interest: Wanted) -> _Parts:
+def parts_of(occurrence: Occurrence, interest: Wanted) -> _Parts:
     """Groups by old and new row: only the old one has it, delete; both, update; only the new one, create.
 
     A group that a row leaves is told of the row as it was: what it became is not for that group to know.
+
+    Args:
+        occurrence: What happened to an instance.
+        interest: Which groups somebody has; others are left out.
+
+    Returns:
+        For each action the instance, and the groups that receive it.
+
+    Raises:
+        Exception: Whatever the groups raise.
     """
     observer, old, new = occurrence.observer, occurrence.old, occurrence.new
     parts: list[tuple[Action, Model | None, Iterable[str]]]
@@ -251,7 +261,19 @@ def _groups(observer: Observed, instance: Model | None) -> dict[str, None]:
     return {} if instance is None else dict.fromkeys(observer.group_names_for_signal(instance=instance))
 
 
-def _body(occurrence: Occurrence, instance: Model, action: Action, groups: Sequence[str], origin: Origin) -> Any:
+def body_of(occurrence: Occurrence, instance: Model, action: Action, groups: Sequence[str], origin: Origin) -> Any:
+    """Have the serializer make the body of an event.
+
+    Args:
+        occurrence: What happened.
+        instance: As it is told.
+        action: What it means to the groups.
+        groups: Who receives it.
+        origin: The part of the log that the event is made of.
+
+    Raises:
+        Exception: Whatever the serializer raises.
+    """
     change = occurrence.change
     extras = {}
     if occurrence.observer.serializes_cursor:

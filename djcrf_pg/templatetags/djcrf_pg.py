@@ -22,3 +22,15 @@ def cursor(using: str = DEFAULT_DB_ALIAS) -> str:
         ReadError: The template is rendered outside of such a block.
     """
     return cursor_of_read(using)
+
+
+@register.simple_tag(takes_context=True)
+def changes_link(context: template.Context) -> str:
+    """The page with the changes of the row that a change form of Django's admin shows; empty where there is none.
+
+    For ``admin/change_form_object_tools.html``, also a project's own.
+    """
+    from djcrf_pg.admin import history_url_of
+
+    request, original = getattr(context, "request", None), context.get("original")
+    return "" if request is None or original is None else history_url_of(request, original)

@@ -26,9 +26,34 @@ INSTALLED_APPS = [
     "rest_framework",
     "djangochannelsrestframework",
     "djcrf_pg",
+    "django.contrib.admin",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
     "tests.testapp",
     "tests.decodeapp",
     "tests.zoo",
+]
+
+# For the admin.
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+STATIC_URL = "/static/"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
 ]
 
 _server = servers.postgres_from_environment() or servers.PgParams("", 5432, "postgres", "", "postgres")

@@ -1,5 +1,6 @@
-"""No pages: the test application is spoken to over WebSockets."""
+"""The admin; all else is spoken to over WebSockets."""
 
-from django.urls import URLPattern
+from django.contrib import admin
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+urlpatterns = [path("admin/", admin.site.urls)]

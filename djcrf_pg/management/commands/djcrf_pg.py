@@ -9,7 +9,7 @@ from django.db import DatabaseError
 
 from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import DjcrfPgError
-from djcrf_pg.management import failures, listen, migration, status, triggers
+from djcrf_pg.management import explain, failures, history, listen, migration, prune, status, tail, triggers
 
 
 class _Subcommand(NamedTuple):
@@ -22,6 +22,10 @@ _SUBCOMMANDS = {
     "listen": _Subcommand(listen.HELP, listen.add_arguments, listen.run),
     "status": _Subcommand(status.HELP, status.add_arguments, status.run),
     "failures": _Subcommand(failures.HELP, failures.add_arguments, failures.run),
+    "tail": _Subcommand(tail.HELP, tail.add_arguments, tail.run),
+    "explain": _Subcommand(explain.HELP, explain.add_arguments, explain.run),
+    "history": _Subcommand(history.HELP, history.add_arguments, history.run),
+    "prune": _Subcommand(prune.HELP, prune.add_arguments, prune.run),
     "install": _Subcommand(triggers.INSTALL_HELP, triggers.add_install_arguments, triggers.run_install),
     "uninstall": _Subcommand(triggers.UNINSTALL_HELP, triggers.add_uninstall_arguments, triggers.run_uninstall),
     "makemigrations": _Subcommand(migration.HELP, migration.add_arguments, migration.run),
