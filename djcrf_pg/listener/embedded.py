@@ -44,6 +44,11 @@ from djcrf_pg.registry import named_by
 #: Seconds that a listener may take to end with a process whose server has ended its loop.
 _FAREWELL = 4.0
 
+_UNREACHABLE = (
+    "The InMemoryChannelLayer reaches its own process alone, and DJCRF_PG['EMBEDDED'] is False, so no listener can "
+    "reach this one: use channels_redis, or EMBEDDED = True."
+)
+
 
 class Runtime:
     """What serves the subscriptions of one database on one event loop.
@@ -246,6 +251,8 @@ async def ready(alias: str, tables: Mapping[str, str], subscription: Subscriptio
     settings, here = get_settings(), runtime(alias)
     in_memory = is_in_memory(channel_layer())
     address = subscription.observer.address
+    if in_memory and not settings.EMBEDDED and not _listeners():
+        raise ChannelLayerError(_UNREACHABLE)  # no time would change it
     for group in groups:
         here.hub.enter(subscription, group)
     bits = [bit_of(address, group) for group in (EVERYBODY, *groups)]
@@ -346,10 +353,7 @@ def _obstacle(here: Runtime, probe: Probe, in_memory: bool) -> str:
             f"DJCRF_PG['PROJECT'] in both"
         )
     if in_memory and here.listener is None:
-        return (
-            "The InMemoryChannelLayer reaches its own process alone, and DJCRF_PG['EMBEDDED'] is False, so no listener "
-            "can reach this one: use channels_redis, or EMBEDDED = True."
-        )
+        return _UNREACHABLE
     ours = here.listener is not None and probe.leader is not None and _is(here.listener, probe.leader)
     if in_memory and probe.leader is not None and not ours:
         if any(_is(listener, probe.leader) for listener in _listeners()):

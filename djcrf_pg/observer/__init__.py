@@ -14,6 +14,7 @@ from rest_framework.serializers import BaseSerializer
 from djcrf_pg.observer.base_observer import BaseObserver
 from djcrf_pg.observer.model_observer import ModelObserver
 from djcrf_pg.observer.observer import Observer
+from djcrf_pg.observer.signatures import refuse_what_is_no_model
 
 # Not by an import statement: importing the submodule of the same name has set the attribute to the module.
 observer = upstream.observer
@@ -41,8 +42,9 @@ def model_observer(
         kwargs: Further arguments of :class:`ModelObserver`: ``fields``, ``skip_unchanged``, ``every_change``.
 
     Raises:
-        ObserverError: ``model`` is no model, or one without a table of its own.
+        ObserverError: ``model`` is no model, or one without a table of its own; or what it decorates is no handler.
     """
+    refuse_what_is_no_model(model)
     return partial(
         ModelObserver, model_cls=model, serializer_class=serializer_class, many_to_many=many_to_many, **kwargs
     )

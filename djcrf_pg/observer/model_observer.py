@@ -1,16 +1,17 @@
 """The model observer that hears of changes from the database instead of from Django's signals."""
 
 import asyncio
+import functools
 import hashlib
 import inspect
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property, lru_cache
 from types import CellType, FunctionType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from django.apps import apps
-from django.db import router
+from django.db import connections, router
 from django.db.models import Model, Prefetch
 from djangochannelsrestframework.consumers import AsyncAPIConsumer
 from djangochannelsrestframework.observer.base_observer import BaseObserver
@@ -27,6 +28,7 @@ from djcrf_pg.delivery.protocol import KEY, Origin
 from djcrf_pg.delivery.resume import Cursor
 from djcrf_pg.exceptions import (
     ConfigurationError,
+    GroupsError,
     MalformedRequestId,
     ObserverError,
     SubscribeError,
@@ -35,29 +37,70 @@ from djcrf_pg.exceptions import (
 from djcrf_pg.instances import sql_fields
 from djcrf_pg.listener import embedded
 from djcrf_pg.listener.gate import Probe
-from djcrf_pg.observations import text_of
-from djcrf_pg.observer import by_hand, handling
+from djcrf_pg.observations import (
+    ArgumentsIgnored,
+    NoGroups,
+    Observation,
+    RequestIdMissing,
+    SignalsOnly,
+    emit,
+    text_of,
+    text_of_value,
+)
+from djcrf_pg.observer import by_hand, definitions, handling
 from djcrf_pg.observer.consumers import attach, equip, inbox_of, refuse_synchronous
 from djcrf_pg.observer.dcrf import DCRFModelObserver
+from djcrf_pg.observer.grouping import groups_of
 from djcrf_pg.observer.handling import HANDLER_EXTRAS, NAMED_EXTRAS
 from djcrf_pg.observer.paths import Path, Shown, lookups_of, shown_by, ways, with_given
 from djcrf_pg.observer.related import is_path, named, shown_at, watches_of
 from djcrf_pg.observer.serializing import represent
+from djcrf_pg.observer.signatures import (
+    label_of,
+    line_for,
+    misfit,
+    refuse_groups_for_consumer,
+    refuse_groups_for_signal,
+    refuse_handler,
+    refuse_resync,
+    refuse_serializer,
+    returns_nothing,
+)
 from djcrf_pg.registry import (
     Relationship,
     Watch,
     family_of,
+    is_elsewhere_on_purpose,
     is_postgresql,
     observed_tables,
     parents_of,
     registry,
     relationships_of,
+    why_not_here,
 )
 
 #: Characters of a request id: each event repeats it.
 MAX_REQUEST_ID = 255
 
 _SERIALIZER_EXTRAS = (*HANDLER_EXTRAS, *NAMED_EXTRAS)
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _by_name(method: Method) -> Method:
+    """Refuse positional arguments, which DCRF passes to nobody: the consumer is in their place."""
+
+    @functools.wraps(method)
+    async def called(self: "ModelObserver", *args: Any, **kwargs: Any) -> Any:
+        if len(args) > ("consumer" not in kwargs) and not self._has_other("group_names_for_consumer"):
+            raise GroupsError(
+                f"{method.__name__}() of {self.label} takes what it is given by name: write "
+                f"{method.__name__}(request_id=request_id), and what its groups are for by name too."
+            )
+        return await method(self, *args, **kwargs)
+
+    return cast(Method, called)
 
 
 class ModelObserver(DCRFModelObserver):
@@ -126,7 +169,8 @@ class ModelObserver(DCRFModelObserver):
         every_change: bool = False,
     ) -> None:
         self.trigger_driven = False
-        self._home = f"{func.__module__}.{func.__qualname__}"
+        refuse_handler(func, (*HANDLER_EXTRAS, *NAMED_EXTRAS))
+        self._home = label_of(func)
         self._is_named = False
         self.every_change = every_change
         self._fields = None if fields is None else frozenset(fields)
@@ -143,8 +187,11 @@ class ModelObserver(DCRFModelObserver):
         self._extras = _accepted(func, (*HANDLER_EXTRAS, "transaction"))
         named = inspect.signature(func).parameters
         self.wants_old, self.takes_cursor = "old_instance" in named, "cursor" in named
+        self._replies = "subscribing_request_ids" in named
+        self._said: set[type[Observation]] = set()
         self._partition = partition
         super().__init__(func, model_cls, partition, serializer_class, many_to_many)
+        definitions.note(func, self.label)
 
     def __set_name__(self, owner: type, name: str) -> None:
         """Look at the class that has the observer; it may be a mixin, and no consumer yet."""
@@ -153,6 +200,7 @@ class ModelObserver(DCRFModelObserver):
         if self._is_named:
             return  # Another class has it too; a process that knows the first alone has to call it the same.
         self._is_named = True
+        definitions.settle(self.func, self.label)
         self._home = f"{owner.__module__}.{owner.__qualname__}.{name}"
         self.__dict__.pop("address", None)
         registry.renamed()
@@ -164,6 +212,7 @@ class ModelObserver(DCRFModelObserver):
             registry.add(self)
             by_hand.receive(self.model_cls)
         else:
+            registry.without_triggers.add(self)
             super()._connect()
         if apps.models_ready:
             self._check_names()
@@ -219,7 +268,7 @@ class ModelObserver(DCRFModelObserver):
     @property
     def label(self) -> str:
         """Where the handler is defined."""
-        return f"{self.func.__module__}.{self.func.__qualname__}"
+        return label_of(self.func)
 
     @property
     def identity(self) -> str:
@@ -396,6 +445,11 @@ class ModelObserver(DCRFModelObserver):
         """The class that makes its bodies, unless a function does."""
         return None if self._serializer is not None else self._serializer_class
 
+    @property
+    def makes_no_body(self) -> bool:
+        """Whether the function that is to make its bodies surely returns None."""
+        return returns_nothing(self._serializer)
+
     def resync_group(self) -> str:
         """The group of all subscribers, whatever their groups."""
         return self._everybody
@@ -413,13 +467,79 @@ class ModelObserver(DCRFModelObserver):
         """The groups that an instance belongs to; see DCRF."""
         if self.has_one_group:
             return self._one_group
-        groups: Iterable[str] = super().group_names_for_signal(*args, **kwargs)
-        return groups
+        if (made := self._group_names_for_signal) is None:
+            groups: Iterable[str] = super().group_names_for_signal(*args, **kwargs)
+            return groups
+        return self._named(groups_of(self.label, "groups_for_signal", made(self, *args, **kwargs)))
+
+    def group_names_for_consumer(self, consumer: AsyncAPIConsumer, *args: Any, **kwargs: Any) -> Iterable[str]:
+        """The groups that a subscription is for; see DCRF.
+
+        Raises:
+            GroupsError: The function that says so was not given what it takes, or gave what names no group.
+        """
+        if (made := self._group_names_for_consumer) is None:
+            groups: Iterable[str] = super().group_names_for_consumer(consumer, *args, **kwargs)
+            return groups
+        try:
+            given = made(self, *args, consumer=consumer, **kwargs)
+        except TypeError:
+            if (why := misfit(made, (self, *args), {"consumer": consumer, **kwargs})) is None:
+                raise
+            raise GroupsError(
+                f"{self.label} was subscribed to with ({', '.join(kwargs)}), and the function for "
+                f"@….groups_for_consumer cannot be called with that ({why}): pass what it takes by name, as in "
+                f"`subscribe(request_id=request_id, room_id=room_id)`, or give its parameters defaults."
+            ) from None
+        return self._named(groups_of(self.label, "groups_for_consumer", given))
+
+    def _named(self, groups: Iterable[str]) -> list[str]:
+        """The names that DCRF gives to groups."""
+        return [self.clean_group_name(f"{self._stable_observer_id}-{group}") for group in groups]
 
     def serializer(self, func: Any) -> "ModelObserver":
         """Use the decorated function for the body of the message; see DCRF."""
+        if func is not None:
+            named = inspect.signature(func).parameters if callable(func) else ()
+            refuse_serializer(self.label, func, [name for name in _SERIALIZER_EXTRAS if name in named])
         self._serializer_extras = () if func is None else _accepted(func, _SERIALIZER_EXTRAS)
         super().serializer(func)
+        return self
+
+    def groups_for_signal(self, func: Any) -> "ModelObserver":
+        """Have the decorated function yield the groups that an instance belongs to; see DCRF.
+
+        Raises:
+            ObserverError: It could not be called as ``(self, instance=…)``, or yields nothing.
+        """
+        if func is not None and not self._has_other("group_names_for_signal"):
+            refuse_groups_for_signal(self.label, func)
+        super().groups_for_signal(func)
+        return self
+
+    def groups_for_consumer(self, func: Any) -> "ModelObserver":
+        """Have the decorated function yield the groups to subscribe to; see DCRF.
+
+        Raises:
+            ObserverError: It could not be called as ``(self, consumer=…)``, or yields nothing.
+        """
+        if func is not None and not self._has_other("group_names_for_consumer"):
+            refuse_groups_for_consumer(self.label, func)
+        super().groups_for_consumer(func)
+        return self
+
+    def groups(self, func: Any) -> "ModelObserver":
+        """Have one function yield both; see DCRF.
+
+        Raises:
+            ObserverError: It could not be called as ``(self, instance=…)`` and as ``(self, consumer=…)``, or yields
+                nothing.
+        """
+        if func is not None and not self._has_other("group_names_for_signal"):
+            refuse_groups_for_signal(self.label, func, "groups")
+        if func is not None and not self._has_other("group_names_for_consumer"):
+            refuse_groups_for_consumer(self.label, func, "groups")
+        super().groups(func)
         return self
 
     def rows_for_consumer(self, func: Any) -> "ModelObserver":
@@ -441,6 +561,8 @@ class ModelObserver(DCRFModelObserver):
         ``kwargs`` has ``model``, ``observer``, ``group`` and what handlers may take. Without one, the consumer replies
         ``{"action": "resync", "response_status": 205, "data": {"reason": …, "model": …}}`` to each request id.
         """
+        if func is not None:
+            refuse_resync(self.label, func)
         self._resync = func
         return self
 
@@ -491,6 +613,7 @@ class ModelObserver(DCRFModelObserver):
         if not self.trigger_driven:
             raise SubscribeError(f"{self.label} has no cursors: {self.model_cls._meta.label} is not on PostgreSQL.")
 
+    @_by_name
     async def subscribe(
         self, consumer: AsyncAPIConsumer, *args: Any, request_id: Any = None, since: str | None = None, **kwargs: Any
     ) -> Iterable[str]:
@@ -520,6 +643,8 @@ class ModelObserver(DCRFModelObserver):
         if since is not None:
             self.require_log()
         equip(consumer, self.label, replies=request_id is not None and self._resync is None)
+        self._refuse_if_silent()
+        self._warn_of_silence(request_id, kwargs)
         if not self.trigger_driven:
             return list(await super().subscribe(consumer, *args, request_id=request_id, **kwargs))
         self._refuse_if_replaced()
@@ -527,7 +652,9 @@ class ModelObserver(DCRFModelObserver):
             settings = get_settings()
         except ConfigurationError as error:
             raise SubscribeError(str(error)) from error
-        names = list(self.group_names_for_consumer(*args, consumer=consumer, **kwargs))
+        names = list(self.group_names_for_consumer(*args, consumer=consumer, **kwargs))  # type: ignore[misc]
+        if not names:
+            self._say(NoGroups(observer=self.label, given=_listed(kwargs)))
         self._refuse_if_ended(consumer)
         subscription = self._subscription(consumer)
         requests = consumer._observer_group_to_request_id[self._stable_observer_id]
@@ -621,6 +748,56 @@ class ModelObserver(DCRFModelObserver):
                 f"request id); this one has {count}, and {self.label} would add {added}."
             )
 
+    def _refuse_if_silent(self) -> None:
+        """Refuse a subscription that no event would ever reach."""
+        if why := self.why_no_triggers() or self.why_no_match():
+            raise SubscribeError(f"{self.label}: {why}")
+
+    def why_no_triggers(self) -> str | None:
+        """Why its model has no triggers, where nobody chose that; else None."""
+        if self.trigger_driven or is_elsewhere_on_purpose(self.model_cls):
+            return None
+        return why_not_here(self.model_cls)
+
+    def why_no_match(self) -> str | None:
+        """What its groups lack so that those of no row are those of a subscription; None where they may match.
+
+        DCRF gives the side that has no function one group of its own, which the other does not yield.
+        """
+        if self._overrides_groups or self._has_other("group_names_for_consumer"):
+            return None
+        halves = {
+            "groups_for_signal": self._group_names_for_signal,
+            "groups_for_consumer": self._group_names_for_consumer,
+        }
+        has = [name for name, function in halves.items() if function is not None]
+        if len(has) != 1:
+            return None
+        (lacks,) = halves.keys() - has
+        return (
+            f"it has @….{has[0]} and no @….{lacks}, so the groups of rows and those of subscriptions never match. "
+            f"Decorate a function with @{self.func.__name__}.{lacks} too, which yields the same groups."
+        )
+
+    def _warn_of_silence(self, request_id: Any, given: Mapping[str, Any]) -> None:
+        """Say once what may be meant so, and leaves those without events who did not mean it."""
+        model = self.model_cls
+        if not self.trigger_driven:
+            alias = router.db_for_write(model)
+            vendor = connections[alias].display_name
+            self._say(SignalsOnly(observer=self.label, model=model._meta.label, alias=alias, vendor=vendor))
+        if request_id is None and self._replies:
+            self._say(RequestIdMissing(observer=self.label))
+        # The name of the action is among what an action is given.
+        ignored = {name: value for name, value in given.items() if name != "action"}
+        if ignored and self.has_one_group and not self._has_other("group_names_for_consumer"):
+            self._say(ArgumentsIgnored(observer=self.label, given=_listed(ignored)))
+
+    def _say(self, observation: Observation) -> None:
+        if type(observation) not in self._said:
+            self._said.add(type(observation))
+            emit(observation)
+
     def _refuse_if_replaced(self) -> None:
         newest = registry.at(self.address)
         if newest is not self and isinstance(newest, ModelObserver) and not self.makes_the_same(newest):
@@ -658,6 +835,7 @@ class ModelObserver(DCRFModelObserver):
         ):
             hub.abandon(consumer.channel_layer, consumer.channel_name, left)
 
+    @_by_name
     async def unsubscribe(
         self, consumer: AsyncAPIConsumer, *args: Any, request_id: Any = None, **kwargs: Any
     ) -> Iterable[str]:
@@ -676,7 +854,7 @@ class ModelObserver(DCRFModelObserver):
         requests = consumer._observer_group_to_request_id[self._stable_observer_id]
         async with subscription.changing:
             known = list(requests)
-            names = list(self.group_names_for_consumer(*args, consumer=consumer, **kwargs))
+            names = list(self.group_names_for_consumer(*args, consumer=consumer, **kwargs))  # type: ignore[misc]
             try:
                 groups = list(await super().unsubscribe(consumer, *args, request_id=request_id, **kwargs))
             finally:  # also where the layer fails
@@ -733,6 +911,10 @@ def _accepted(func: Any, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name in parameters or (takes_all and name not in NAMED_EXTRAS))
 
 
+def _listed(arguments: Mapping[str, Any]) -> str:
+    return ", ".join(arguments) or "nothing"
+
+
 def _text_of(function: Any) -> Any:
     """What tells whether two functions do the same: their code, and what they were given when they were made."""
     if not isinstance(function, FunctionType):
@@ -761,7 +943,9 @@ def check_request_id(request_id: Any) -> None:
 
 def _require_table(model: Any, label: str) -> None:
     if not (inspect.isclass(model) and issubclass(model, Model)):
-        raise ObserverError(f"@model_observer on {label} takes a Django model class, not {model!r}.")
+        raise ObserverError(
+            f"@model_observer on {label} takes a Django model class, not {text_of_value(model)}. {line_for(model)}"
+        )
     meta = model._meta
     if meta.abstract:
         raise ObserverError(
