@@ -182,7 +182,7 @@ def check_access(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iter
                 f"{consumer.__module__}.{consumer.__qualname__} has {permission} in permission_classes, and no "
                 f"middleware puts a user into its scope: djangochannelsrestframework then gives it the class "
                 f"AnonymousUser, whose is_authenticated counts as true.",
-                hint="In ASGI_APPLICATION, wrap the WebSocket routes: channels.auth.AuthMiddlewareStack(URLRouter([…])).",
+                hint="In ASGI_APPLICATION, wrap the routes: channels.auth.AuthMiddlewareStack(URLRouter([…])).",
                 id="djcrf_pg.W027",
             )
 

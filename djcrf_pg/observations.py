@@ -444,7 +444,7 @@ class GroupIsOdd(Observation):
     level = logging.WARNING
     template = (
         "the function for @….{decorator} of {observer} yielded {group}, which counts as the group {text!r}: yield "
-        'text, such as f"room-{{instance.room_id}}"'
+        "text, of what the group is for"
     )
     observer: str
     decorator: str

@@ -271,6 +271,18 @@ class ModelObserver(DCRFModelObserver):
         return label_of(self.func)
 
     @property
+    def action(self) -> bool:
+        """False: ``@action()`` marks with it what clients may call."""
+        return False
+
+    @action.setter
+    def action(self, value: bool) -> None:
+        raise ObserverError(
+            f"@action() stands on the observer {self.label}, which no client calls. Write an action of another name, "
+            f"which awaits self.{self.func.__name__}.subscribe(request_id=request_id)."
+        )
+
+    @property
     def identity(self) -> str:
         """The consumer class and the attribute, with whatever else makes a difference between two of them.
 
@@ -487,7 +499,7 @@ class ModelObserver(DCRFModelObserver):
             if (why := misfit(made, (self, *args), {"consumer": consumer, **kwargs})) is None:
                 raise
             raise GroupsError(
-                f"{self.label} was subscribed to with ({', '.join(kwargs)}), and the function for "
+                f"{self.label} was subscribed to with ({_listed(kwargs)}), and the function for "
                 f"@….groups_for_consumer cannot be called with that ({why}): pass what it takes by name, as in "
                 f"`subscribe(request_id=request_id, room_id=room_id)`, or give its parameters defaults."
             ) from None

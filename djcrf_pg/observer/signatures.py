@@ -160,7 +160,9 @@ def returns_nothing(function: Any) -> bool:
         if instruction.opname == "RETURN_CONST":
             nothing = instruction.argval is None
         elif instruction.opname == "RETURN_VALUE":
-            nothing = before.opname == "LOAD_CONST" and before.argval is None
+            # `x or None` jumps to its return with x.
+            is_alone = not instruction.is_jump_target
+            nothing = is_alone and before.opname == "LOAD_CONST" and before.argval is None
         else:
             continue
         if not nothing:
@@ -197,7 +199,8 @@ def _is_async(function: Any) -> bool:
 
 
 def _name_of(function: Any) -> str:
-    return getattr(function, "__name__", None) or "name"
+    name = str(getattr(function, "__name__", ""))
+    return name if name.isidentifier() else "name"
 
 
 def misfit(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, partial: bool = False) -> str | None:
