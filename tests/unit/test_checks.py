@@ -5,10 +5,17 @@ import types
 from typing import Any
 
 import pytest
+from channels.auth import AuthMiddlewareStack
 from django.core.checks import CheckMessage, run_checks
 from django.test import override_settings
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.serializers import ModelSerializer
 
 from djcrf_pg import checks
+from djcrf_pg.observer import ModelObserver, model_observer
+from tests.testapp.consumers import BoardConsumer
+from tests.testapp.models import Note, Task
+from tests.zoo.models import Car, FastCar, Vehicle
 
 
 def ours() -> list[CheckMessage]:
@@ -80,3 +87,149 @@ def test_an_observer_that_was_imported_too_early_is_warned_of(monkeypatch: pytes
 def test_the_checks_that_ask_a_database_run_only_when_asked() -> None:
     assert list(checks.check_triggers(None, databases=None)) == []
     assert list(checks.check_triggers(None, databases=[])) == []
+
+
+# -- observers -----------------------------------------------------------------------------------------------
+
+
+async def handler(self: Any, message: Any, **kwargs: Any) -> None:
+    """A handler."""
+
+
+def test_a_model_on_another_vendor_is_an_error_unless_a_router_has_it_there() -> None:
+    found = [message for message in checks.check_observers(None) if "BoardConsumer.notes " in message.msg]
+    assert [message.id for message in found] == ["djcrf_pg.W021"]
+    assert "testapp.Note, which the router has in database 'lite', SQLite" in found[0].msg
+
+
+@pytest.mark.parametrize(("entry", "ids"), [("testapp.Note", ["djcrf_pg.E020"]), ("testapp.Task", [])])
+def test_observe_of_a_model_on_another_vendor_is_an_error(entry: str, ids: list[str]) -> None:
+    with override_settings(DJCRF_PG={"OBSERVE": [entry]}):
+        found = ours()
+    assert [message.id for message in found] == ids
+    assert all(
+        "OBSERVE'] names 'testapp.Note' in vain: testapp.Note is in database 'lite'" in each.msg for each in found
+    )
+
+
+@pytest.mark.parametrize(
+    ("has", "lacks"), [("groups_for_signal", "groups_for_consumer"), ("groups_for_consumer", "groups_for_signal")]
+)
+def test_half_of_the_groups_is_an_error_that_names_the_other_half(has: str, lacks: str) -> None:
+    observer = getattr(model_observer(Task)(handler), has)(lambda self, **kwargs: ["a"])
+    (message,) = ours()
+    assert message.id == "djcrf_pg.E022"
+    assert message.msg.startswith(f"No event of {observer.label} can come: it has @….{has} and no @….{lacks}")
+    assert f"@handler.{lacks} too" in message.msg
+    getattr(observer, lacks)(lambda self, **kwargs: ["a"])
+    assert ours() == []
+
+
+class WithNames(ModelObserver):
+    """Knows the names of both sides."""
+
+    def group_names(self, *args: Any, **kwargs: Any) -> Any:
+        """One."""
+        yield "group"
+
+
+def test_half_of_the_groups_is_none_where_a_subclass_has_the_other() -> None:
+    observer = WithNames(handler, Task).groups_for_signal(lambda self, **kwargs: ["a"])
+    assert ours() == []
+    del observer
+
+
+@override_settings(DJCRF_PG={"EMBEDDED": False})
+def test_a_layer_that_no_listener_reaches_is_an_error() -> None:
+    (message,) = ours()
+    assert message.id == "djcrf_pg.E025"
+    assert "EMBEDDED = True" in str(message.hint)
+    with override_settings(CHANNEL_LAYERS=REDIS):
+        assert [each.id for each in ours() if each.id != "djcrf_pg.W003"] == []
+
+
+@pytest.mark.parametrize("backend", ["channels.layers.InMemoryLayer", "chanels.layers.InMemoryChannelLayer", "", None])
+def test_a_layer_that_cannot_be_imported_is_an_error(backend: Any) -> None:
+    with override_settings(CHANNEL_LAYERS={"default": {"BACKEND": backend} if backend is not None else {}}):
+        (message,) = ours()
+    assert message.id == "djcrf_pg.E026"
+    assert f"is {backend or ''!r}, which cannot be imported" in message.msg
+
+
+def test_a_serializer_that_returns_nothing_is_warned_of() -> None:
+    def forgets(self: Any, instance: Any, action: Any, **kwargs: Any) -> Any:
+        {"id": instance.pk}  # noqa: B018
+
+    observer = model_observer(Task)(handler).serializer(forgets)
+    (message,) = ours()
+    assert (message.id, message.msg.startswith(f"The serializer of {observer.label} ret")) == ("djcrf_pg.W028", True)
+
+
+class NoteSerializer(ModelSerializer[Note]):
+    """Of another model."""
+
+    class Meta:
+        model = Note
+        fields = ("id",)
+
+
+def test_a_serializer_of_another_model_is_warned_of() -> None:
+    observer = model_observer(Task, serializer_class=NoteSerializer)(handler)
+    (message,) = ours()
+    assert message.id == "djcrf_pg.W029"
+    assert message.msg.startswith(
+        f"{observer.label} observes testapp.Task, and its serializer_class NoteSerializer is for"
+    )
+    del observer
+
+
+@pytest.mark.parametrize(
+    ("model", "other"), [(Car, Vehicle), (Vehicle, Car), (FastCar, Car), (Car, FastCar), (Vehicle, FastCar)]
+)
+def test_a_serializer_of_a_related_model_is_not_warned_of(model: Any, other: Any) -> None:
+    meta = type("Meta", (), {"model": other, "fields": ("id",)})
+    serializer: Any = type("Serializer", (ModelSerializer,), {"Meta": meta})
+    observer = model_observer(model, serializer_class=serializer)(handler)
+    assert ours() == []
+    del observer
+
+
+def test_consumers_that_cannot_be_imported_are_warned_of_without_a_database() -> None:
+    with override_settings(ASGI_APPLICATION="tests.nowhere.application"):
+        (message,) = ours()
+    assert message.id == "djcrf_pg.W006"
+    assert "ASGI_APPLICATION = 'tests.nowhere.application', which cannot be imported" in message.msg
+
+
+def test_an_observer_that_is_lost_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks.definitions, "lost", lambda: iter([("shop.Shop.rows", 8, "a function at line 11")]))
+    (message,) = ours()
+    assert (message.id, message.msg) == (
+        "djcrf_pg.W023",
+        "The observer shop.Shop.rows at line 8 is lost: its class has a function at line 11 by that name.",
+    )
+
+
+def test_observers_of_two_bases_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks.definitions, "clashes", lambda kind: iter([(Car, "rows", [Vehicle, FastCar])]))
+    (message,) = ours()
+    assert message.id == "djcrf_pg.W024"
+    assert "Car inherits an observer 'rows' of Vehicle and of FastCar: that of Vehicle counts" in message.msg
+
+
+class Guarded(BoardConsumer):
+    """Is for users."""
+
+    permission_classes: Any = (IsAuthenticated,)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_consumer_whose_scope_has_no_user_is_warned_of(guarded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("served")
+    served = Guarded.as_asgi()
+    module.application = AuthMiddlewareStack(served) if guarded else served  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "served", module)
+    with override_settings(ASGI_APPLICATION="served.application"):
+        found = ours()
+    assert [message.id for message in found] == ([] if guarded else ["djcrf_pg.W027"])
+    assert all("Guarded has rest_framework.permissions.IsAuthenticated in" in message.msg for message in found)

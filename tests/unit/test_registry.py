@@ -65,6 +65,21 @@ def test_each_table_of_an_observer_comes_with_the_entry_that_is_said_to_bring_it
         assert {table._meta.db_table for table in needed} <= registry.tables("default").keys()
 
 
+@pytest.mark.parametrize(
+    ("label", "names", "key"),
+    [
+        ("testapp.Task", ["title", "id"], "id"),
+        ("zoo.Car", ["vehicle_ptr_id"], "vehicle_ptr"),
+        ("zoo.Person", ["name"], None),
+    ],
+)
+def test_a_primary_key_cannot_be_excluded(label: str, names: list[str], key: str | None) -> None:
+    with override_settings(DJCRF_PG={"EXCLUDE": {label: names}}):
+        problems = registry.problems()
+    expected = [] if key is None else [f"DJCRF_PG['EXCLUDE'][{label!r}] names {key!r}, its primary key"]
+    assert [problem.partition(", without")[0] for problem in problems] == expected
+
+
 class Cyclic:
     """What the garbage collector alone lets go of, as a class of consumers and its observers."""
 
