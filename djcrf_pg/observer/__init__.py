@@ -1,6 +1,7 @@
 """The observers: the same names, arguments and import paths as in ``djangochannelsrestframework.observer``.
 
-``model_observer`` on a model that lives in PostgreSQL is driven by triggers; on another database it is DCRF's own.
+``model_observer`` on a model that lives in PostgreSQL is driven by triggers; where a router has it on another vendor's
+database, it is DCRF's own.
 """
 
 from collections.abc import Iterable
