@@ -20,7 +20,7 @@ from djcrf_pg.discovery import discover
 from djcrf_pg.exceptions import ConfigurationError, DjcrfPgError
 from djcrf_pg.observer import ModelObserver, access, definitions
 from djcrf_pg.observer.drop_in import early_birds
-from djcrf_pg.observer.serializing import needs_request
+from djcrf_pg.observer.serializing import fault_of_fields, needs_request
 from djcrf_pg.registry import lives_on, named_by, registry, why_not_here
 
 
@@ -188,7 +188,7 @@ def check_access(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iter
 
 
 def check_serializers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
-    """No serializer of an observer asks the request for something, of which a listener has none; each makes a body."""
+    """Each observer makes bodies: its serializer asks no request and is for its model, its handler takes what comes."""
     if not _discovered():
         return
     for observer in _observers():
@@ -205,6 +205,19 @@ def check_serializers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
                 f"The serializer of {observer.label} returns nothing, so the message of each event is null.",
                 hint='Return the body: `return {"id": instance.pk, …}`.',
                 id="djcrf_pg.W028",
+            )
+        if observer.awaits_a_request_id:
+            yield Warning(
+                f"The handler of {observer.label} takes request_id, which no event has.",
+                hint="An event has those of all requests: `for request_id in subscribing_request_ids`.",
+                id="djcrf_pg.W031",
+            )
+        if serializer_class is not None and (fault := fault_of_fields(serializer_class)):
+            yield Warning(
+                f"{observer.label} has serializer_class={serializer_class.__name__}, which cannot be used, so each "
+                f"event fails: {fault}",
+                hint="Correct its Meta.",
+                id="djcrf_pg.W030",
             )
         shown = getattr(getattr(serializer_class, "Meta", None), "model", None)
         if shown is not None and not _are_related(shown, observer.model_cls):

@@ -444,7 +444,7 @@ class GroupIsOdd(Observation):
     level = logging.WARNING
     template = (
         "the function for @….{decorator} of {observer} yielded {group}, which counts as the group {text!r}: yield "
-        "text, of what the group is for"
+        "text that says what the group is for"
     )
     observer: str
     decorator: str

@@ -4,6 +4,7 @@
 database, it is DCRF's own.
 """
 
+import inspect
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ from rest_framework.serializers import BaseSerializer
 from djcrf_pg.observer.base_observer import BaseObserver
 from djcrf_pg.observer.model_observer import ModelObserver
 from djcrf_pg.observer.observer import Observer
-from djcrf_pg.observer.signatures import refuse_what_is_no_model
+from djcrf_pg.observer.signatures import refuse_unknown, refuse_what_is_no_model, takes_model
 
 # Not by an import statement: importing the submodule of the same name has set the attribute to the module.
 observer = upstream.observer
@@ -23,6 +24,7 @@ observer = upstream.observer
 __all__ = ["BaseObserver", "ModelObserver", "Observer", "model_observer", "observer"]
 
 
+@takes_model
 def model_observer(
     model: type[Model],
     serializer_class: type[BaseSerializer[Any]] | None = None,
@@ -46,6 +48,7 @@ def model_observer(
         ObserverError: ``model`` is no model, or one without a table of its own; or what it decorates is no handler.
     """
     refuse_what_is_no_model(model)
+    refuse_unknown(kwargs, [*inspect.signature(ModelObserver).parameters][2:])
     return partial(
         ModelObserver, model_cls=model, serializer_class=serializer_class, many_to_many=many_to_many, **kwargs
     )

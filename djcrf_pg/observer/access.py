@@ -6,6 +6,7 @@ true. ``IsAuthenticated`` of REST framework then admits anybody. DCRF's own asks
 """
 
 import inspect
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,7 +22,7 @@ from djcrf_pg.observations import UserMissing, emit
 #: What stands around consumers and says nothing of a user.
 _KNOWN = (CookieMiddleware, OriginValidator, SessionMiddleware)
 
-_said: set[type] = set()
+_said: weakref.WeakSet[type] = weakref.WeakSet()
 
 
 def warn_of_no_user(consumer_class: type) -> None:

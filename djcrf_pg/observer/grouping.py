@@ -20,7 +20,7 @@ from djcrf_pg.observations import GroupIsOdd, emit, text_of_value
 #: What has a text of its own, which says all of it.
 _PLAIN = (str, int, float, Decimal, UUID, date, time, Enum, Promise)
 
-_said: set[tuple[str, str, type]] = set()
+_said: set[tuple[str, str, str]] = set()
 
 
 def groups_of(label: str, decorator: str, given: Any) -> Iterator[str]:
@@ -63,6 +63,7 @@ def _look_at(group: Any, label: str, decorator: str, function: str) -> None:
             f"{function} yielded {text_of_value(group)}, whose text differs each time, so it matches no group. Yield "
             f'text: `yield f"room-{{instance.room_id}}"`, say.'
         )
-    if (label, decorator, kind) not in _said:
-        _said.add((label, decorator, kind))
+    said = (label, decorator, kind.__qualname__)
+    if said not in _said:
+        _said.add(said)
         emit(GroupIsOdd(observer=label, decorator=decorator, group=text_of_value(group), text=f"{group}"))

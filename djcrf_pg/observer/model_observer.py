@@ -5,10 +5,10 @@ import functools
 import hashlib
 import inspect
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property, lru_cache
 from types import CellType, FunctionType
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from django.apps import apps
 from django.db import connections, router
@@ -56,15 +56,18 @@ from djcrf_pg.observer.paths import Path, Shown, lookups_of, shown_by, ways, wit
 from djcrf_pg.observer.related import is_path, named, shown_at, watches_of
 from djcrf_pg.observer.serializing import represent
 from djcrf_pg.observer.signatures import (
+    Method,
     label_of,
     line_for,
     misfit,
     refuse_groups_for_consumer,
     refuse_groups_for_signal,
     refuse_handler,
+    refuse_options,
     refuse_resync,
     refuse_serializer,
     returns_nothing,
+    takes_function,
 )
 from djcrf_pg.registry import (
     Relationship,
@@ -85,18 +88,21 @@ MAX_REQUEST_ID = 255
 _SERIALIZER_EXTRAS = (*HANDLER_EXTRAS, *NAMED_EXTRAS)
 
 
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
 def _by_name(method: Method) -> Method:
     """Refuse positional arguments, which DCRF passes to nobody: the consumer is in their place."""
 
     @functools.wraps(method)
     async def called(self: "ModelObserver", *args: Any, **kwargs: Any) -> Any:
+        name = self.func.__name__
+        if not args and "consumer" not in kwargs:
+            raise GroupsError(
+                f"{method.__name__}() of {self.label} is called on the class, and not on a consumer: write "
+                f"self.{name}.{method.__name__}(request_id=request_id)."
+            )
         if len(args) > ("consumer" not in kwargs) and not self._has_other("group_names_for_consumer"):
             raise GroupsError(
                 f"{method.__name__}() of {self.label} takes what it is given by name: write "
-                f"{method.__name__}(request_id=request_id), and what its groups are for by name too."
+                f"self.{name}.{method.__name__}(request_id=request_id), and what its groups are for by name too."
             )
         return await method(self, *args, **kwargs)
 
@@ -170,6 +176,18 @@ class ModelObserver(DCRFModelObserver):
     ) -> None:
         self.trigger_driven = False
         refuse_handler(func, (*HANDLER_EXTRAS, *NAMED_EXTRAS))
+        refuse_options(
+            label_of(func),
+            {
+                "serializer_class": serializer_class,
+                "many_to_many": many_to_many,
+                "fields": fields,
+                "parents": parents,
+                "prefetch": prefetch,
+                "related": related,
+                "shows": shows,
+            },
+        )
         self._home = label_of(func)
         self._is_named = False
         self.every_change = every_change
@@ -192,6 +210,19 @@ class ModelObserver(DCRFModelObserver):
         self._partition = partition
         super().__init__(func, model_cls, partition, serializer_class, many_to_many)
         definitions.note(func, self.label)
+
+    if not TYPE_CHECKING:  # type checkers would take any name for one that there is
+
+        def __getattr__(self, name: str) -> Any:
+            """Say what ``self`` is, where groups or serializers take it for the consumer."""
+            if name.startswith("_") or hasattr(type(self), name):
+                return object.__getattribute__(self, name)  # raises what it raised
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}. In groups functions and serializers self "
+                f"is the observer: groups_for_consumer is given the consumer by name; for events there is none.",
+                name=name,
+                obj=self,
+            )
 
     def __set_name__(self, owner: type, name: str) -> None:
         """Look at the class that has the observer; it may be a mixin, and no consumer yet."""
@@ -458,6 +489,11 @@ class ModelObserver(DCRFModelObserver):
         return None if self._serializer is not None else self._serializer_class
 
     @property
+    def awaits_a_request_id(self) -> bool:
+        """Whether the handler takes a ``request_id``, which no event has."""
+        return "request_id" in inspect.signature(self.func).parameters
+
+    @property
     def makes_no_body(self) -> bool:
         """Whether the function that is to make its bodies surely returns None."""
         return returns_nothing(self._serializer)
@@ -509,6 +545,7 @@ class ModelObserver(DCRFModelObserver):
         """The names that DCRF gives to groups."""
         return [self.clean_group_name(f"{self._stable_observer_id}-{group}") for group in groups]
 
+    @takes_function
     def serializer(self, func: Any) -> "ModelObserver":
         """Use the decorated function for the body of the message; see DCRF."""
         if func is not None:
@@ -518,6 +555,7 @@ class ModelObserver(DCRFModelObserver):
         super().serializer(func)
         return self
 
+    @takes_function
     def groups_for_signal(self, func: Any) -> "ModelObserver":
         """Have the decorated function yield the groups that an instance belongs to; see DCRF.
 
@@ -529,6 +567,7 @@ class ModelObserver(DCRFModelObserver):
         super().groups_for_signal(func)
         return self
 
+    @takes_function
     def groups_for_consumer(self, func: Any) -> "ModelObserver":
         """Have the decorated function yield the groups to subscribe to; see DCRF.
 
@@ -540,6 +579,7 @@ class ModelObserver(DCRFModelObserver):
         super().groups_for_consumer(func)
         return self
 
+    @takes_function
     def groups(self, func: Any) -> "ModelObserver":
         """Have one function yield both; see DCRF.
 
@@ -554,6 +594,7 @@ class ModelObserver(DCRFModelObserver):
         super().groups(func)
         return self
 
+    @takes_function
     def rows_for_consumer(self, func: Any) -> "ModelObserver":
         """Say with the decorated function which rows are in the groups that ``groups_for_consumer`` gives.
 
@@ -564,6 +605,7 @@ class ModelObserver(DCRFModelObserver):
         self.rows_of_groups = func
         return self
 
+    @takes_function
     def resync(self, func: Any) -> "ModelObserver":
         """Use the decorated method when subscribers have to load their data again. Use it as a decorator.
 
@@ -884,11 +926,21 @@ class ModelObserver(DCRFModelObserver):
     def _subscription(self, consumer: AsyncAPIConsumer) -> Subscription:
         return inbox_of(consumer).subscribe(self._stable_observer_id, self, consumer)
 
-    async def __call__(self, message: dict[str, Any], consumer: AsyncAPIConsumer | None = None, **kwargs: Any) -> Any:
+    async def __call__(
+        self, message: dict[str, Any] | None = None, consumer: AsyncAPIConsumer | None = None, **kwargs: Any
+    ) -> Any:
         """Call the handler with a message of DCRF's form, as an application may send it.
 
         Events come by way of the hub; what a listener of 0.1.0 sends to DCRF's groups is not taken from there.
+
+        Raises:
+            GroupsError: There is no message; somebody meant to subscribe.
         """
+        if message is None:
+            raise GroupsError(
+                f"{self.label} is called without a message: to subscribe to it, write "
+                f"`await self.{self.func.__name__}.subscribe(request_id=request_id)`."
+            )
         if KEY in message:
             return None
         return await super().__call__(message, consumer=consumer, **kwargs)

@@ -4,18 +4,23 @@ A function that cannot be called as events call it fails with each of them, and 
 So the decorators refuse it. What might work is let through: nothing here calls a function in order to look at it.
 """
 
+import difflib
 import dis
+import functools
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import pairwise
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from django.apps import apps
 from django.db.models import Model
 from rest_framework.serializers import BaseSerializer
 
 from djcrf_pg.exceptions import ObserverError
+from djcrf_pg.observations import text_of_value
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 #: By keyword to each handler.
 _EVENT = ("action", "group", "message_type", "observer", "subscribing_request_ids")
@@ -43,6 +48,73 @@ def refuse_what_is_no_model(given: Any) -> None:
         )
 
 
+def refuse_options(label: str, options: Mapping[str, Any]) -> None:
+    """Refuse arguments of ``@model_observer`` that are surely not what they are for.
+
+    Args:
+        label: Of the observer.
+        options: ``serializer_class``, ``shows``, and those that are lists of names.
+
+    Raises:
+        ObserverError: An instance or a name is in place of a class, or a text in place of a list.
+    """
+    for option in ("serializer_class", "shows"):
+        given = options.get(option)
+        # A function that makes serializers has a name too.
+        if given is not None and not (callable(given) and hasattr(given, "__qualname__")):
+            name = type(given).__name__ if isinstance(given, BaseSerializer) else "YourSerializer"
+            raise ObserverError(
+                f"@model_observer on {label}: {option} is {text_of_value(given)}, which is no class. Write "
+                f"{option}={name}, without quotes and parentheses."
+            )
+    for option in ("fields", "many_to_many", "parents", "prefetch", "related"):
+        if isinstance(given := options.get(option), str):
+            raise ObserverError(
+                f"@model_observer on {label}: {option} is the text {given!r}, and takes a list of names. Write "
+                f"{option}=[{given!r}]."
+            )
+
+
+def refuse_unknown(options: Iterable[str], known: Collection[str]) -> None:
+    """Refuse arguments that ``@model_observer`` does not have.
+
+    Raises:
+        ObserverError: It does not have one of them.
+    """
+    for option in options:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"It has {', '.join(known)}."
+            raise ObserverError(f"@model_observer has no argument {option!r}. {hint}")
+
+
+def takes_function(method: Method) -> Method:
+    """Have a decorator of an observer say so where it stands with parentheses."""
+
+    @functools.wraps(method)
+    def decorator(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not args and not kwargs:
+            line = f"@{self.func.__name__}.{method.__name__}"
+            raise ObserverError(
+                f"{line}() of {self.label} has parentheses and is given nothing: write {line}, above the function."
+            )
+        return method(self, *args, **kwargs)
+
+    return cast(Method, decorator)
+
+
+def takes_model(function: Method) -> Method:
+    """Have ``@model_observer`` say so where its parentheses are empty."""
+
+    @functools.wraps(function)
+    def model_observer(*args: Any, **kwargs: Any) -> Any:
+        if not args and "model" not in kwargs:
+            raise ObserverError("@model_observer() is not given its model: write @model_observer(YourModel).")
+        return function(*args, **kwargs)
+
+    return cast(Method, model_observer)
+
+
 def line_for(given: Any) -> str:
     """The line that somebody may have meant who gave ``@model_observer`` something that is no model class."""
     if isinstance(given, str):
@@ -51,6 +123,8 @@ def line_for(given: Any) -> str:
         except (LookupError, ValueError):
             return "Import the class, and write @model_observer(YourModel)."
         return f"Write `from {model.__module__} import {model.__name__}`, then @model_observer({model.__name__})."
+    if isinstance(given, list | tuple | set):
+        return "An observer has one model: write a handler for each; all may call one method."
     if isinstance(given, FunctionType):
         return f"Write @model_observer({given.__name__}())."
     meta = getattr(given, "Meta", None)

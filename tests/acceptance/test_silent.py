@@ -1,5 +1,6 @@
 """Subscriptions that no event would ever reach: refused with the reason, or said in the log where they may be meant."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -20,82 +21,93 @@ from rest_framework.permissions import IsAuthenticated
 
 from djcrf_pg import observations
 from djcrf_pg.listener import embedded
-from djcrf_pg.observer import access
 from tests.testapp.models import Note, Task
 
-
-class SilentConsumer(GenericAsyncAPIConsumer):
-    """Each observer is wrong in its own way."""
-
-    async def send_event(self, message: Any, subscribing_request_ids: Any, **kwargs: Any) -> None:
-        """Reply as DCRF's examples do."""
-        for request_id in subscribing_request_ids:
-            await self.reply(data=message, action=kwargs["action"], request_id=request_id)
-
-    @model_observer(Task)
-    async def tasks(self, message: Any, subscribing_request_ids: Any = (), **kwargs: Any) -> None:
-        """Nothing is wrong with it."""
-        await self.send_event(message, subscribing_request_ids, **kwargs)
-
-    @model_observer(Task)
-    async def rows_alone(self, message: Any, **kwargs: Any) -> None:
-        """Groups of rows."""
-
-    @rows_alone.groups_for_signal
-    def rows_alone(self, instance: Task, **kwargs: Any) -> Any:
-        yield "open"
-
-    @model_observer(Task)
-    async def subscriptions_alone(self, message: Any, **kwargs: Any) -> None:
-        """Groups of subscriptions."""
-
-    @subscriptions_alone.groups_for_consumer
-    def subscriptions_alone(self, **kwargs: Any) -> Any:
-        yield "open"
-
-    @model_observer(Task)
-    async def letters(self, message: Any, **kwargs: Any) -> None:
-        """Text in place of a list."""
-
-    @letters.groups_for_signal
-    def letters(self, instance: Task, **kwargs: Any) -> Any:
-        yield f"status {instance.status}"
-
-    @letters.groups_for_consumer
-    def letters(self, status: str, **kwargs: Any) -> Any:
-        return f"status {status}" if status else []
-
-    @model_observer(Note)
-    async def notes(self, message: Any, **kwargs: Any) -> None:
-        """In SQLite, by a router."""
-
-    @action()
-    async def subscribe(self, name: str, request_id: Any = None, **kwargs: Any) -> Any:
-        """Subscribe to an observer."""
-        kwargs.pop("action")
-        await getattr(self, name).subscribe(request_id=request_id, **kwargs)
-        return None, 201
-
-    @action()
-    async def subscribe_by_position(self, request_id: Any, **kwargs: Any) -> Any:
-        """Subscribe as nobody can."""
-        await self.tasks.subscribe(request_id)
-        return None, 201
+Pair = tuple[Any, Any]
 
 
-class GuardedConsumer(SilentConsumer):
-    """Lets everybody in, against its will."""
+def make_consumers() -> Pair:
+    """A consumer whose observers are each wrong in its own way, and one that lets everybody in.
 
-    permission_classes: Any = (IsAuthenticated,)
+    Made anew for each test, and gone with it: the checks of other tests are not to find them.
+    """
+
+    class SilentConsumer(GenericAsyncAPIConsumer):
+        """Each observer is wrong in its own way."""
+
+        async def send_event(self, message: Any, subscribing_request_ids: Any, **kwargs: Any) -> None:
+            """Reply as DCRF's examples do."""
+            for request_id in subscribing_request_ids:
+                await self.reply(data=message, action=kwargs["action"], request_id=request_id)
+
+        @model_observer(Task)
+        async def tasks(self, message: Any, subscribing_request_ids: Any = (), **kwargs: Any) -> None:
+            """Nothing is wrong with it."""
+            await self.send_event(message, subscribing_request_ids, **kwargs)
+
+        @model_observer(Task)
+        async def rows_alone(self, message: Any, **kwargs: Any) -> None:
+            """Groups of rows."""
+
+        @rows_alone.groups_for_signal
+        def rows_alone(self, instance: Task, **kwargs: Any) -> Any:
+            yield "open"
+
+        @model_observer(Task)
+        async def subscriptions_alone(self, message: Any, **kwargs: Any) -> None:
+            """Groups of subscriptions."""
+
+        @subscriptions_alone.groups_for_consumer
+        def subscriptions_alone(self, **kwargs: Any) -> Any:
+            yield "open"
+
+        @model_observer(Task)
+        async def letters(self, message: Any, **kwargs: Any) -> None:
+            """Text in place of a list."""
+
+        @letters.groups_for_signal
+        def letters(self, instance: Task, **kwargs: Any) -> Any:
+            yield f"status {instance.status}"
+
+        @letters.groups_for_consumer
+        def letters(self, status: str, **kwargs: Any) -> Any:
+            return f"status {status}" if status else []
+
+        @model_observer(Note)
+        async def notes(self, message: Any, **kwargs: Any) -> None:
+            """In SQLite, by a router."""
+
+        @action()
+        async def subscribe(self, name: str, request_id: Any = None, **kwargs: Any) -> Any:
+            """Subscribe to an observer."""
+            kwargs.pop("action")
+            await getattr(self, name).subscribe(request_id=request_id, **kwargs)
+            return None, 201
+
+        @action()
+        async def subscribe_by_position(self, request_id: Any, **kwargs: Any) -> Any:
+            """Subscribe as nobody can."""
+            await self.tasks.subscribe(request_id)
+            return None, 201
+
+    class GuardedConsumer(SilentConsumer):
+        """Lets everybody in, against its will."""
+
+        permission_classes: Any = (IsAuthenticated,)
+
+    return SilentConsumer, GuardedConsumer
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What operators receive of these consumers, who have received nothing before."""
-    monkeypatch.setattr(access, "_said", set())
-    for value in vars(SilentConsumer).values():
-        if hasattr(value, "model_cls"):
-            monkeypatch.setattr(value, "_said", set())
+def consumers() -> Iterator[Pair]:
+    """Those, until the test ends."""
+    yield make_consumers()
+    gc.collect()
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """What operators receive."""
     seen: list[str] = []
     remove = observations.add_sink(
         lambda observation, error: seen.append(f"{type(observation).__name__}: {observation}")
@@ -110,7 +122,7 @@ def about(said: list[str], kind: type[observations.Observation]) -> list[str]:
     return [line for line in said if line.startswith(f"{kind.__name__}: ")]
 
 
-async def ask(consumer_class: Any = SilentConsumer, **content: Any) -> dict[str, Any]:
+async def ask(consumer_class: Any, **content: Any) -> dict[str, Any]:
     """What a consumer replies."""
     communicator = WebsocketCommunicator(consumer_class.as_asgi(), "/ws/")
     await communicator.connect()
@@ -121,9 +133,9 @@ async def ask(consumer_class: Any = SilentConsumer, **content: Any) -> dict[str,
     return reply
 
 
-async def refusal(**content: Any) -> str:
+async def refusal(consumer_class: Any, **content: Any) -> str:
     """What a subscription is refused with."""
-    reply = await ask(**{"request_id": "r", **content})
+    reply = await ask(consumer_class, **{"request_id": "r", **content})
     assert reply["response_status"] == 503, reply
     (error,) = reply["errors"]
     return str(error)
@@ -139,29 +151,31 @@ async def refusal(**content: Any) -> str:
             {"name": "letters"},
             "was subscribed to with (nothing), and the function for @….groups_for_consumer cannot be",
         ),
-        ({"action": "subscribe_by_position"}, "takes what it is given by name: write subscribe(request_id=request_id)"),
+        ({"action": "subscribe_by_position"}, "takes what it is given by name: write self.tasks.subscribe(request"),
     ],
 )
 @pytest.mark.processes
 @pytest.mark.django_db(transaction=True)
-async def test_what_no_event_would_reach_is_refused_with_the_reason(content: Any, why: str, said: list[str]) -> None:
-    assert why in await refusal(**content)
+async def test_what_no_event_would_reach_is_refused_with_the_reason(
+    content: Any, why: str, said: list[str], consumers: tuple[Any, Any]
+) -> None:
+    assert why in await refusal(consumers[0], **content)
 
 
 @pytest.mark.processes
 @pytest.mark.django_db(transaction=True)
 @override_settings(DJCRF_PG={"EMBEDDED": False})
-async def test_a_layer_that_no_listener_reaches_refuses_at_once(said: list[str]) -> None:
+async def test_a_layer_that_no_listener_reaches_refuses_at_once(said: list[str], consumers: Pair) -> None:
     begun = time.monotonic()
-    assert "use channels_redis, or EMBEDDED = True" in await refusal(name="tasks")
+    assert "use channels_redis, or EMBEDDED = True" in await refusal(consumers[0], name="tasks")
     assert time.monotonic() - begun < 5.0, "SUBSCRIBE_TIMEOUT is 10 s"
 
 
 @pytest.mark.processes
 @pytest.mark.django_db(transaction=True)
-async def test_a_subscription_without_a_request_id_is_said_once(said: list[str]) -> None:
+async def test_a_subscription_without_a_request_id_is_said_once(said: list[str], consumers: Pair) -> None:
     for _ in range(2):
-        assert (await ask(name="tasks"))["response_status"] == 201
+        assert (await ask(consumers[0], name="tasks"))["response_status"] == 201
     (line,) = about(said, observations.RequestIdMissing)
     assert "SilentConsumer.tasks was subscribed to without a request_id" in line
     assert "subscribe(request_id=request_id)" in line
@@ -169,44 +183,48 @@ async def test_a_subscription_without_a_request_id_is_said_once(said: list[str])
 
 @pytest.mark.processes
 @pytest.mark.django_db(transaction=True)
-async def test_a_subscription_that_means_all_is_not_said(said: list[str]) -> None:
-    assert (await ask(name="tasks", request_id="r"))["response_status"] == 201
+async def test_a_subscription_that_means_all_is_not_said(said: list[str], consumers: Pair) -> None:
+    assert (await ask(consumers[0], name="tasks", request_id="r"))["response_status"] == 201
     kinds = (observations.RequestIdMissing, observations.ArgumentsIgnored, observations.NoGroups)
     assert [line for kind in kinds for line in about(said, kind)] == []
 
 
 @pytest.mark.processes
 @pytest.mark.django_db(transaction=True)
-async def test_what_no_groups_take_is_said_once(said: list[str]) -> None:
+async def test_what_no_groups_take_is_said_once(said: list[str], consumers: Pair) -> None:
     for _ in range(2):
-        assert (await ask(name="tasks", request_id="r", project=5))["response_status"] == 201
+        assert (await ask(consumers[0], name="tasks", request_id="r", project=5))["response_status"] == 201
     (line,) = about(said, observations.ArgumentsIgnored)
     assert "SilentConsumer.tasks was subscribed to with (project), and has no groups_for_signal" in line
 
 
 @pytest.mark.processes
 @pytest.mark.django_db(transaction=True)
-async def test_a_subscription_to_no_group_is_said_once(said: list[str]) -> None:
+async def test_a_subscription_to_no_group_is_said_once(said: list[str], consumers: Pair) -> None:
     for _ in range(2):
-        assert (await ask(name="letters", request_id="r", status=""))["response_status"] == 201
+        assert (await ask(consumers[0], name="letters", request_id="r", status=""))["response_status"] == 201
     (line,) = about(said, observations.NoGroups)
     assert "SilentConsumer.letters was subscribed to with (status), for which its groups_for_consumer yields no" in line
 
 
 @pytest.mark.processes
 @pytest.mark.django_db(transaction=True, databases=["default", "lite"])
-async def test_signals_that_a_router_asks_for_work_and_are_said_once(said: list[str]) -> None:
+async def test_signals_that_a_router_asks_for_work_and_are_said_once(
+    said: list[str], consumers: tuple[Any, Any]
+) -> None:
     for _ in range(2):
-        assert (await ask(name="notes", request_id="r"))["response_status"] == 201
+        assert (await ask(consumers[0], name="notes", request_id="r"))["response_status"] == 201
     (line,) = about(said, observations.SignalsOnly)
     assert "SilentConsumer.notes observes testapp.Note, which is in database 'lite', SQLite" in line
 
 
 @pytest.mark.processes
 @pytest.mark.django_db(transaction=True)
-async def test_everybody_who_is_let_in_as_authenticated_is_said_once(said: list[str]) -> None:
+async def test_everybody_who_is_let_in_as_authenticated_is_said_once(
+    said: list[str], consumers: tuple[Any, Any]
+) -> None:
     for _ in range(2):
-        reply = await ask(GuardedConsumer, name="tasks", request_id="r")
+        reply = await ask(consumers[1], name="tasks", request_id="r")
         assert reply["response_status"] == 201, "as DCRF does"
     (line,) = about(said, observations.UserMissing)
     assert "GuardedConsumer has rest_framework.permissions.IsAuthenticated in permission_classes" in line

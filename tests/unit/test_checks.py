@@ -1,5 +1,6 @@
 """System checks that need no database. Those of the database are tested in tests/integration."""
 
+import gc
 import sys
 import types
 from typing import Any
@@ -16,6 +17,11 @@ from djcrf_pg.observer import ModelObserver, model_observer
 from tests.testapp.consumers import BoardConsumer
 from tests.testapp.models import Note, Task
 from tests.zoo.models import Car, FastCar, Vehicle
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _without_the_observers_of_other_tests() -> None:
+    gc.collect()
 
 
 def ours() -> list[CheckMessage]:
@@ -192,6 +198,47 @@ def test_a_serializer_of_a_related_model_is_not_warned_of(model: Any, other: Any
     observer = model_observer(model, serializer_class=serializer)(handler)
     assert ours() == []
     del observer
+
+
+class Misspelt(ModelSerializer[Task]):
+    """Has a field that there is not."""
+
+    class Meta:
+        model = Task
+        fields = ("id", "titel")
+
+
+class MadeByCode(Misspelt):
+    """Has what its code says."""
+
+    def get_fields(self) -> Any:
+        raise AssertionError("nobody is to ask")
+
+
+def test_a_serializer_whose_fields_do_not_exist_is_warned_of() -> None:
+    observer = model_observer(Task, serializer_class=Misspelt)(handler)
+    (message,) = ours()
+    assert message.id == "djcrf_pg.W030"
+    assert message.msg.startswith(f"{observer.label} has serializer_class=Misspelt")
+    assert "Field name `titel` is not valid for model `Task`" in message.msg
+
+
+def test_fields_that_code_makes_are_not_asked_for() -> None:
+    observer = model_observer(Task, serializer_class=MadeByCode)(handler)
+    assert ours() == []
+    del observer
+
+
+def test_a_handler_that_waits_for_a_request_id_is_warned_of() -> None:
+    async def tasks(self: Any, message: Any, request_id: Any = None, **kwargs: Any) -> None: ...
+
+    observer = model_observer(Task)(tasks)
+    (message,) = ours()
+    assert (message.id, message.msg) == (
+        "djcrf_pg.W031",
+        f"The handler of {observer.label} takes request_id, which no event has.",
+    )
+    assert "subscribing_request_ids" in str(message.hint)
 
 
 def test_consumers_that_cannot_be_imported_are_warned_of_without_a_database() -> None:

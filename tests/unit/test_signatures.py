@@ -1,6 +1,7 @@
 """What ``@model_observer`` and an observer's decorators refuse, since no event could call it; and what not."""
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from rest_framework.serializers import ModelSerializer
 
-from djcrf_pg.exceptions import ObserverError
+from djcrf_pg.exceptions import GroupsError, ObserverError
 from djcrf_pg.observer import ModelObserver, model_observer
 from djcrf_pg.observer.signatures import returns_nothing
 from tests.testapp.models import Task
@@ -65,6 +66,58 @@ def test_what_is_no_model_class_is_refused_with_the_line_that_was_meant(given: A
 def test_two_models_cannot_share_a_handler() -> None:
     with pytest.raises(ObserverError, match=r"tasks: the handler has an observer already, of testapp\.Task, .* each"):
         model_observer(Task)(observer())
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (
+            {"serializer_class": TaskSerializer()},
+            r"serializer_class is TaskSerializer\(\).*Write serializer_class=TaskSer",
+        ),
+        ({"serializer_class": "TaskSerializer"}, r"serializer_class is 'TaskSerializer', which is no class"),
+        ({"shows": TaskSerializer(), "related": True}, r"shows is TaskSerializer\(\)"),
+        ({"fields": "title"}, r"fields is the text 'title', and takes a list of names\. Write fields=\['title'\]"),
+        ({"many_to_many": "labels"}, r"Write many_to_many=\['labels'\]"),
+        ({"parents": "project"}, r"Write parents=\['project'\]"),
+        ({"prefetch": "project"}, r"Write prefetch=\['project'\]"),
+        ({"related": "project"}, r"Write related=\['project'\]"),
+    ],
+)
+def test_an_option_that_is_surely_another_thing_is_refused(options: dict[str, Any], why: str) -> None:
+    async def tasks(self: Any, message: Any, **kwargs: Any) -> None: ...
+
+    with pytest.raises(ObserverError, match=rf"(?s)@model_observer on .*tasks: .*{why}"):
+        model_observer(Task, **options)(tasks)
+
+
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [("serializer", r"Did you mean serializer_class\?"), ("feilds", "Did you mean fields?"), ("xyz", "It has parti")],
+)
+def test_an_option_that_there_is_not_is_refused_with_the_next_one(option: str, hint: str) -> None:
+    with pytest.raises(ObserverError, match=rf"@model_observer has no argument '{option}'\. {hint}"):
+        model_observer(Task, **{option: 1})
+
+
+def test_parentheses_that_are_empty_are_refused() -> None:
+    with pytest.raises(ObserverError, match=r"not given its model: write @model_observer\(YourModel\)"):
+        model_observer()  # type: ignore[call-arg]
+    for decorator in (
+        "serializer",
+        "groups",
+        "groups_for_signal",
+        "groups_for_consumer",
+        "resync",
+        "rows_for_consumer",
+    ):
+        with pytest.raises(ObserverError, match=rf"parentheses and is given nothing: write @tasks\.{decorator}, above"):
+            getattr(observer(), decorator)()
+
+
+def test_the_signature_is_the_documented_one() -> None:
+    assert [*inspect.signature(model_observer).parameters] == ["model", "serializer_class", "many_to_many", "kwargs"]
+    assert [*inspect.signature(ModelObserver.subscribe).parameters][1:3] == ["consumer", "args"]
 
 
 # -- the handler ---------------------------------------------------------------------------------------------
@@ -282,3 +335,41 @@ def test_a_subclass_that_calls_it_otherwise_decides_itself() -> None:
 )
 def test_a_function_returns_nothing_where_each_of_its_returns_says_so(function: Any, nothing: bool) -> None:
     assert returns_nothing(function) == nothing
+
+
+# -- what is called by mistake -------------------------------------------------------------------------------
+
+
+async def test_a_call_on_the_class_or_without_a_message_says_how_to_subscribe() -> None:
+    made = observer()
+    for method in (made.subscribe, made.unsubscribe):
+        with pytest.raises(
+            GroupsError, match=r"called on the class.*write self\.tasks\.(un)?subscribe\(request_id=reque"
+        ):
+            await method(request_id="r")  # type: ignore[call-arg]
+    with pytest.raises(
+        GroupsError, match=r"without a message: .* `await self\.tasks\.subscribe\(request_id=request_id\)`"
+    ):
+        await made(request_id="r")
+
+
+def test_who_takes_the_observer_for_the_consumer_is_told_what_it_is() -> None:
+    made: Any = observer()
+    with pytest.raises(AttributeError, match=r"no attribute 'scope'\. In groups functions .* self is the observer"):
+        made.scope  # noqa: B018
+    with pytest.raises(AttributeError, match=r"no attribute '_private'$"):
+        made._private  # noqa: B018
+
+
+class Faulty(ModelObserver):
+    """Has an error in a property."""
+
+    @property
+    def parents(self) -> Any:
+        raise AttributeError("of its own")
+
+
+def test_an_error_in_a_property_stays_what_it_is() -> None:
+    made = object.__new__(Faulty)
+    with pytest.raises(AttributeError, match=r"^of its own$"):
+        made.parents  # noqa: B018
