@@ -166,6 +166,14 @@ def check_definitions(app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
             id="djcrf_pg.W024",
         )
 
+    for consumer, name, owner in definitions.covered(ModelObserver):
+        yield Warning(
+            f"The observer {name!r} of {consumer.__module__}.{consumer.__qualname__} stands in place of "
+            f"{owner.__name__}.{name}(), which nobody can call any more.",
+            hint="Give its handler another name.",
+            id="djcrf_pg.W032",
+        )
+
 
 def check_access(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
     """No consumer asks permissions about a user whom nothing has put into the scope."""

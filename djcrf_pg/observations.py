@@ -544,7 +544,7 @@ def text_of(error: BaseException) -> str:
 def text_of_value(value: object) -> str:
     """The ``repr()`` of what code of the project's gave, a few words of it; some have one of their own that fails."""
     try:
-        text = repr(value)
+        text = " ".join(repr(value).split())
     except Exception:
         text = f"<{type(value).__module__}.{type(value).__qualname__}, whose repr() raises>"
     return text if len(text) <= 100 else f"{text[:100]}…"

@@ -39,7 +39,7 @@ from djcrf_pg.listener.gate import Gate, Probe
 from djcrf_pg.listener.replay import Replays
 from djcrf_pg.listener.service import Listener
 from djcrf_pg.observations import ListenerEnded, emit
-from djcrf_pg.registry import named_by
+from djcrf_pg.registry import how_to_migrate, named_by
 
 #: Seconds that a listener may take to end with a process whose server has ended its loop.
 _FAREWELL = 4.0
@@ -307,8 +307,8 @@ def _require(probe: Probe, alias: str, tables: Mapping[str, str], quote: Callabl
     absent, bare = sorted(probe.absent & wanted.keys()), sorted(probe.bare & wanted.keys())
     if not probe.migrated:
         raise NotMigrated(
-            f"Database {alias!r} lacks the change log djcrf_pg_change, or what this version adds to it: run "
-            f"`manage.py migrate`."
+            f"Database {alias!r} lacks the change log djcrf_pg_change, or what this version adds to it: "
+            f"{how_to_migrate()}"
         )
     if absent:
         raise NotMigrated(

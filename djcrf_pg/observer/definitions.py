@@ -6,6 +6,7 @@ is decorated, and struck out when a class has it. What is left is looked for in 
 
 import sys
 from collections.abc import Iterator
+from types import FunctionType
 from typing import Any, NamedTuple
 
 from channels.consumer import AsyncConsumer
@@ -26,6 +27,9 @@ class Place(NamedTuple):
     path: str
     line: int
 
+
+#: Whose methods a consumer has.
+_PACKAGES = ("channels", "djangochannelsrestframework")
 
 #: Of the observers that no class has (yet); by label, because that is how they are looked for.
 _open: dict[str, dict[Place, None]] = {}
@@ -94,6 +98,24 @@ def clashes(kind: type) -> Iterator[tuple[type, str, list[type]]]:
             ]
             if others and not _inherits(consumer, name, [first, *others]):
                 yield consumer, name, [first, *others]
+
+
+def covered(kind: type) -> Iterator[tuple[type, str, type]]:
+    """The observers that stand in place of a method that Channels or DCRF gives their consumer.
+
+    Args:
+        kind: The class of observers.
+
+    Yields:
+        The consumer class, the name, and the class that has the method.
+    """
+    for consumer in _below(AsyncConsumer):
+        for name, value in vars(consumer).items():
+            if isinstance(value, kind):
+                bases = [base for base in consumer.__mro__[1:] if isinstance(vars(base).get(name), FunctionType)]
+                theirs = [base for base in bases if base.__module__.partition(".")[0] in _PACKAGES]
+                if theirs:
+                    yield consumer, name, theirs[0]
 
 
 def _inherits(consumer: type, name: str, owners: list[type]) -> bool:

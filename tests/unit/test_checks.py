@@ -9,6 +9,7 @@ import pytest
 from channels.auth import AuthMiddlewareStack
 from django.core.checks import CheckMessage, run_checks
 from django.test import override_settings
+from djangochannelsrestframework.consumers import AsyncAPIConsumer
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.serializers import ModelSerializer
 
@@ -262,6 +263,13 @@ def test_observers_of_two_bases_are_warned_of(monkeypatch: pytest.MonkeyPatch) -
     (message,) = ours()
     assert message.id == "djcrf_pg.W024"
     assert "Car inherits an observer 'rows' of Vehicle and of FastCar: that of Vehicle counts" in message.msg
+
+
+def test_an_observer_in_place_of_a_method_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks.definitions, "covered", lambda kind: iter([(BoardConsumer, "reply", AsyncAPIConsumer)]))
+    (message,) = ours()
+    assert message.id == "djcrf_pg.W032"
+    assert "'reply' of tests.testapp.consumers.BoardConsumer stands in place of AsyncAPIConsumer.reply()" in message.msg
 
 
 class Guarded(BoardConsumer):

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from djangochannelsrestframework.consumers import AsyncAPIConsumer
 
 from djcrf_pg.exceptions import ObserverError
 from djcrf_pg.observations import Observation, ObserverReplaced, add_sink
@@ -175,3 +176,22 @@ def test_two_bases_with_an_observer_of_one_name_clash_unless_the_class_chooses(l
     module = load(CLASH)
     found = [(consumer.__name__, name, owners) for consumer, name, owners in definitions.clashes(ModelObserver)]
     assert found == [("Shop", "rows", [module.Tasks, module.More])]
+
+
+NAMES = """
+class Shop(AsyncAPIConsumer):
+    @model_observer(Task)
+    async def reply(self, message, **kwargs): ...
+
+    @model_observer(Task)
+    async def answer(self, message, **kwargs): ...
+
+class Below(Shop):
+    async def answer(self, message, **kwargs): ...
+"""
+
+
+def test_an_observer_in_place_of_a_method_that_its_consumer_needs_is_found(load: Load) -> None:
+    module = load(NAMES)
+    found = [each for each in definitions.covered(ModelObserver) if each[0].__module__ == module.__name__]
+    assert found == [(module.Shop, "reply", AsyncAPIConsumer)]
