@@ -20,7 +20,7 @@ from djcrf_pg.discovery import discover
 from djcrf_pg.exceptions import ConfigurationError, DjcrfPgError
 from djcrf_pg.observer import ModelObserver, access, definitions
 from djcrf_pg.observer.drop_in import early_birds
-from djcrf_pg.observer.serializing import fault_of_fields, needs_request
+from djcrf_pg.observer.serializing import fault_of_fields, lacks, needs_request
 from djcrf_pg.registry import lives_on, named_by, registry, why_not_here
 
 
@@ -227,19 +227,14 @@ def check_serializers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
                 hint="Correct its Meta.",
                 id="djcrf_pg.W030",
             )
-        shown = getattr(getattr(serializer_class, "Meta", None), "model", None)
-        if shown is not None and not _are_related(shown, observer.model_cls):
+        if serializer_class is not None and (lacking := lacks(observer.model_cls, serializer_class)):
             yield Warning(
                 f"{observer.label} observes {observer.model_cls._meta.label}, and its serializer_class "
-                f"{serializer_class.__name__} is for {shown._meta.label}: the fields are those of another model.",
+                f"{serializer_class.__name__}, which is for {serializer_class.Meta.model._meta.label}, shows "
+                f"{lacking[0]!r}, which that does not have: each event fails.",
                 hint=f"Give it a serializer whose Meta.model is {observer.model_cls.__name__}.",
                 id="djcrf_pg.W029",
             )
-
-
-def _are_related(one: Any, other: Any) -> bool:
-    """Whether instances of a model may be those of another, or those of a table that both have."""
-    return issubclass(one, other) or issubclass(other, one) or one._meta.db_table == other._meta.db_table
 
 
 def _observers() -> list[ModelObserver]:

@@ -244,6 +244,20 @@ def fault_of_fields(serializer_class: SerializerClass) -> str | None:
     return None
 
 
+def lacks(model: type[Model], serializer_class: SerializerClass) -> list[str]:
+    """The fields that a serializer class shows of the model in its ``Meta``, and that another model does not have."""
+    meta = getattr(serializer_class, "Meta", None)
+    shown = getattr(meta, "model", None)
+    if shown is None or issubclass(model, shown):
+        return []
+    names = getattr(meta, "fields", None)
+    if not isinstance(names, list | tuple):
+        hidden = getattr(meta, "exclude", None) or ()
+        names = [field.name for field in shown._meta.fields if field.name not in hidden]
+    declared = getattr(serializer_class, "_declared_fields", {})
+    return [name for name in names if name not in declared and not hasattr(model, name)]
+
+
 def needs_request(serializer_class: SerializerClass) -> str | None:
     """The method of a serializer, or of one nested in it, that takes it for granted that there is a request.
 
