@@ -18,7 +18,7 @@ from djcrf_pg.capture.install import plan, unfit
 from djcrf_pg.capture.tenancy import refusal, refuse_tenants
 from djcrf_pg.discovery import discover
 from djcrf_pg.exceptions import ConfigurationError, DjcrfPgError
-from djcrf_pg.observer import ModelObserver, access, definitions
+from djcrf_pg.observer import ModelObserver, access, definitions, silence
 from djcrf_pg.observer.drop_in import early_birds
 from djcrf_pg.observer.serializing import fault_of_fields, lacks, needs_request
 from djcrf_pg.registry import lives_on, named_by, registry, why_not_here
@@ -118,7 +118,7 @@ def check_observers(
         ):  # else check_triggers says it
             yield Warning(f"Not all observers are known: {error}", id="djcrf_pg.W006")
     for observer in _observers():
-        if why := observer.why_no_triggers():
+        if why := silence.why_no_triggers(observer):
             yield _elsewhere(f"No event of {observer.label} can come: {why}")
         elif not observer.trigger_driven:
             model = observer.model_cls
@@ -130,7 +130,7 @@ def check_observers(
                 hint="Have the model in a PostgreSQL database. If signals will do, silence this check.",
                 id="djcrf_pg.W021",
             )
-        if why := observer.why_no_match():
+        if why := silence.why_no_match(observer):
             yield Error(f"No event of {observer.label} can come: {why}", id="djcrf_pg.E022")
     for entry in conf.get_settings().OBSERVE:
         with suppress(ConfigurationError):  # check_settings says it

@@ -1,17 +1,16 @@
 """The model observer that hears of changes from the database instead of from Django's signals."""
 
 import asyncio
-import functools
 import hashlib
 import inspect
 import time
 from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property, lru_cache
 from types import CellType, FunctionType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
-from django.db import connections, router
+from django.db import router
 from django.db.models import Model, Prefetch
 from djangochannelsrestframework.consumers import AsyncAPIConsumer
 from djangochannelsrestframework.observer.base_observer import BaseObserver
@@ -37,17 +36,8 @@ from djcrf_pg.exceptions import (
 from djcrf_pg.instances import sql_fields
 from djcrf_pg.listener import embedded
 from djcrf_pg.listener.gate import Probe
-from djcrf_pg.observations import (
-    ArgumentsIgnored,
-    NoGroups,
-    Observation,
-    RequestIdMissing,
-    SignalsOnly,
-    emit,
-    text_of,
-    text_of_value,
-)
-from djcrf_pg.observer import by_hand, definitions, handling
+from djcrf_pg.observations import Observation, text_of
+from djcrf_pg.observer import by_hand, definitions, handling, silence
 from djcrf_pg.observer.consumers import attach, equip, inbox_of, refuse_synchronous
 from djcrf_pg.observer.dcrf import DCRFModelObserver
 from djcrf_pg.observer.grouping import groups_of
@@ -56,13 +46,13 @@ from djcrf_pg.observer.paths import Path, Shown, lookups_of, shown_by, ways, wit
 from djcrf_pg.observer.related import is_path, named, shown_at, watches_of
 from djcrf_pg.observer.serializing import represent
 from djcrf_pg.observer.signatures import (
-    Method,
+    by_name,
     label_of,
-    line_for,
     misfit,
     refuse_groups_for_consumer,
     refuse_groups_for_signal,
     refuse_handler,
+    refuse_model,
     refuse_options,
     refuse_resync,
     refuse_serializer,
@@ -73,40 +63,17 @@ from djcrf_pg.registry import (
     Relationship,
     Watch,
     family_of,
-    is_elsewhere_on_purpose,
     is_postgresql,
     observed_tables,
     parents_of,
     registry,
     relationships_of,
-    why_not_here,
 )
 
 #: Characters of a request id: each event repeats it.
 MAX_REQUEST_ID = 255
 
 _SERIALIZER_EXTRAS = (*HANDLER_EXTRAS, *NAMED_EXTRAS)
-
-
-def _by_name(method: Method) -> Method:
-    """Refuse positional arguments, which DCRF passes to nobody: the consumer is in their place."""
-
-    @functools.wraps(method)
-    async def called(self: "ModelObserver", *args: Any, **kwargs: Any) -> Any:
-        name = self.func.__name__
-        if not args and "consumer" not in kwargs:
-            raise GroupsError(
-                f"{method.__name__}() of {self.label} is called on the class, and not on a consumer: write "
-                f"self.{name}.{method.__name__}(request_id=request_id)."
-            )
-        if len(args) > ("consumer" not in kwargs) and not self._has_other("group_names_for_consumer"):
-            raise GroupsError(
-                f"{method.__name__}() of {self.label} takes what it is given by name: write "
-                f"self.{name}.{method.__name__}(request_id=request_id), and what its groups are for by name too."
-            )
-        return await method(self, *args, **kwargs)
-
-    return cast(Method, called)
 
 
 class ModelObserver(DCRFModelObserver):
@@ -205,8 +172,10 @@ class ModelObserver(DCRFModelObserver):
         self._extras = _accepted(func, (*HANDLER_EXTRAS, "transaction"))
         named = inspect.signature(func).parameters
         self.wants_old, self.takes_cursor = "old_instance" in named, "cursor" in named
-        self._replies = "subscribing_request_ids" in named
-        self._said: set[type[Observation]] = set()
+        #: Whether the handler names the request ids of subscriptions.
+        self.replies = "subscribing_request_ids" in named
+        #: What was said of it that is said once.
+        self.said: set[type[Observation]] = set()
         self._partition = partition
         super().__init__(func, model_cls, partition, serializer_class, many_to_many)
         definitions.note(func, self.label)
@@ -237,7 +206,7 @@ class ModelObserver(DCRFModelObserver):
         registry.renamed()
 
     def _connect(self) -> None:
-        _require_table(self.model_cls, self.label)
+        refuse_model(self.model_cls, self.label)
         self.trigger_driven = is_postgresql(self.model_cls)
         if self.trigger_driven:
             registry.add(self)
@@ -479,6 +448,11 @@ class ModelObserver(DCRFModelObserver):
         """Looked up once: it is asked for each event."""
         return self._has_other("group_names") or self._has_other("group_names_for_signal")
 
+    @property
+    def overrides_groups(self) -> bool:
+        """Whether a subclass says which groups rows or subscriptions have."""
+        return self._overrides_groups or self._has_other("group_names_for_consumer")
+
     def _has_other(self, method: str) -> bool:
         """Whether a subclass has a method of its own, which may want more than ours."""
         return getattr(type(self), method) is not getattr(ModelObserver, method)
@@ -535,7 +509,7 @@ class ModelObserver(DCRFModelObserver):
             if (why := misfit(made, (self, *args), {"consumer": consumer, **kwargs})) is None:
                 raise
             raise GroupsError(
-                f"{self.label} was subscribed to with ({_listed(kwargs)}), and the function for "
+                f"{self.label} was subscribed to with ({silence.listed(kwargs)}), and the function for "
                 f"@….groups_for_consumer cannot be called with that ({why}): pass what it takes by name, as in "
                 f"`subscribe(request_id=request_id, room_id=room_id)`, or give its parameters defaults."
             ) from None
@@ -667,7 +641,7 @@ class ModelObserver(DCRFModelObserver):
         if not self.trigger_driven:
             raise SubscribeError(f"{self.label} has no cursors: {self.model_cls._meta.label} is not on PostgreSQL.")
 
-    @_by_name
+    @by_name
     async def subscribe(
         self, consumer: AsyncAPIConsumer, *args: Any, request_id: Any = None, since: str | None = None, **kwargs: Any
     ) -> Iterable[str]:
@@ -697,8 +671,8 @@ class ModelObserver(DCRFModelObserver):
         if since is not None:
             self.require_log()
         equip(consumer, self.label, replies=request_id is not None and self._resync is None)
-        self._refuse_if_silent()
-        self._warn_of_silence(request_id, kwargs)
+        silence.refuse(self)
+        silence.warn(self, request_id, kwargs)
         if not self.trigger_driven:
             return list(await super().subscribe(consumer, *args, request_id=request_id, **kwargs))
         self._refuse_if_replaced()
@@ -708,7 +682,7 @@ class ModelObserver(DCRFModelObserver):
             raise SubscribeError(str(error)) from error
         names = list(self.group_names_for_consumer(*args, consumer=consumer, **kwargs))  # type: ignore[misc]
         if not names:
-            self._say(NoGroups(observer=self.label, given=_listed(kwargs)))
+            silence.warn_of_no_groups(self, kwargs)
         self._refuse_if_ended(consumer)
         subscription = self._subscription(consumer)
         requests = consumer._observer_group_to_request_id[self._stable_observer_id]
@@ -802,56 +776,6 @@ class ModelObserver(DCRFModelObserver):
                 f"request id); this one has {count}, and {self.label} would add {added}."
             )
 
-    def _refuse_if_silent(self) -> None:
-        """Refuse a subscription that no event would ever reach."""
-        if why := self.why_no_triggers() or self.why_no_match():
-            raise SubscribeError(f"{self.label}: {why}")
-
-    def why_no_triggers(self) -> str | None:
-        """Why its model has no triggers, where nobody chose that; else None."""
-        if self.trigger_driven or is_elsewhere_on_purpose(self.model_cls):
-            return None
-        return why_not_here(self.model_cls)
-
-    def why_no_match(self) -> str | None:
-        """What its groups lack so that those of no row are those of a subscription; None where they may match.
-
-        DCRF gives the side that has no function one group of its own, which the other does not yield.
-        """
-        if self._overrides_groups or self._has_other("group_names_for_consumer"):
-            return None
-        halves = {
-            "groups_for_signal": self._group_names_for_signal,
-            "groups_for_consumer": self._group_names_for_consumer,
-        }
-        has = [name for name, function in halves.items() if function is not None]
-        if len(has) != 1:
-            return None
-        (lacks,) = halves.keys() - has
-        return (
-            f"it has @….{has[0]} and no @….{lacks}, so the groups of rows and those of subscriptions never match. "
-            f"Decorate a function with @{self.func.__name__}.{lacks} too, which yields the same groups."
-        )
-
-    def _warn_of_silence(self, request_id: Any, given: Mapping[str, Any]) -> None:
-        """Say once what may be meant so, and leaves those without events who did not mean it."""
-        model = self.model_cls
-        if not self.trigger_driven:
-            alias = router.db_for_write(model)
-            vendor = connections[alias].display_name
-            self._say(SignalsOnly(observer=self.label, model=model._meta.label, alias=alias, vendor=vendor))
-        if request_id is None and self._replies:
-            self._say(RequestIdMissing(observer=self.label))
-        # The name of the action is among what an action is given.
-        ignored = {name: value for name, value in given.items() if name != "action"}
-        if ignored and self.has_one_group and not self._has_other("group_names_for_consumer"):
-            self._say(ArgumentsIgnored(observer=self.label, given=_listed(ignored)))
-
-    def _say(self, observation: Observation) -> None:
-        if type(observation) not in self._said:
-            self._said.add(type(observation))
-            emit(observation)
-
     def _refuse_if_replaced(self) -> None:
         newest = registry.at(self.address)
         if newest is not self and isinstance(newest, ModelObserver) and not self.makes_the_same(newest):
@@ -889,7 +813,7 @@ class ModelObserver(DCRFModelObserver):
         ):
             hub.abandon(consumer.channel_layer, consumer.channel_name, left)
 
-    @_by_name
+    @by_name
     async def unsubscribe(
         self, consumer: AsyncAPIConsumer, *args: Any, request_id: Any = None, **kwargs: Any
     ) -> Iterable[str]:
@@ -975,10 +899,6 @@ def _accepted(func: Any, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name in parameters or (takes_all and name not in NAMED_EXTRAS))
 
 
-def _listed(arguments: Mapping[str, Any]) -> str:
-    return ", ".join(arguments) or "nothing"
-
-
 def _text_of(function: Any) -> Any:
     """What tells whether two functions do the same: their code, and what they were given when they were made."""
     if not isinstance(function, FunctionType):
@@ -1003,32 +923,6 @@ def check_request_id(request_id: Any) -> None:
         isinstance(request_id, int) and abs(request_id) >= 10**MAX_REQUEST_ID
     ):
         raise MalformedRequestId(f"request_id must have {MAX_REQUEST_ID} characters or digits at most.")
-
-
-def _require_table(model: Any, label: str) -> None:
-    if not (inspect.isclass(model) and issubclass(model, Model)):
-        raise ObserverError(
-            f"@model_observer on {label} takes a Django model class, not {text_of_value(model)}. {line_for(model)}"
-        )
-    meta = model._meta
-    if meta.abstract:
-        raise ObserverError(
-            f"@model_observer on {label}: {model.__name__} is abstract, so it has no table: observe the models that "
-            f"inherit from it."
-        )
-    if swapped := meta.swapped:
-        # Django makes no table for it, and refuses its managers.
-        mend = "get_user_model()" if meta.swappable == "AUTH_USER_MODEL" else repr(swapped)
-        raise ObserverError(
-            f"@model_observer on {label}: {meta.label} is swapped out for {swapped} ({meta.swappable}), so it has no "
-            f"table: observe {mend}."
-        )
-    declared = {".".join(entry.lower().split(".")[:2]) for entry in get_settings().OBSERVE}
-    if not meta.managed and meta.label_lower not in declared:
-        raise ObserverError(
-            f"@model_observer on {label}: {meta.label} is unmanaged (Meta.managed = False), and what is behind it may "
-            f"be no table. If it is a PostgreSQL table, say so: DJCRF_PG = {{'OBSERVE': [{meta.label!r}]}}."
-        )
 
 
 @lru_cache(maxsize=16_384)

@@ -17,7 +17,8 @@ from django.apps import apps
 from django.db.models import Model
 from rest_framework.serializers import BaseSerializer
 
-from djcrf_pg.exceptions import ObserverError
+from djcrf_pg.conf import get_settings
+from djcrf_pg.exceptions import GroupsError, ObserverError
 from djcrf_pg.observations import text_of_value
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -103,6 +104,24 @@ def takes_function(method: Method) -> Method:
     return cast(Method, decorator)
 
 
+def by_name(method: Method) -> Method:
+    """Refuse what ``subscribe()`` or ``unsubscribe()`` is given by position: DCRF has the consumer there."""
+
+    @functools.wraps(method)
+    async def called(self: Any, *args: Any, **kwargs: Any) -> Any:
+        verb, line = method.__name__, f"self.{self.func.__name__}.{method.__name__}(request_id=request_id)"
+        if not args and "consumer" not in kwargs:
+            raise GroupsError(f"{verb}() of {self.label} is called on the class, and not on a consumer: write {line}.")
+        if len(args) > ("consumer" not in kwargs) and not self.overrides_groups:
+            raise GroupsError(
+                f"{verb}() of {self.label} takes what it is given by name: write {line}, and what its groups are for "
+                f"by name too."
+            )
+        return await method(self, *args, **kwargs)
+
+    return cast(Method, called)
+
+
 def takes_model(function: Method) -> Method:
     """Have ``@model_observer`` say so where its parentheses are empty."""
 
@@ -134,6 +153,41 @@ def line_for(given: Any) -> str:
             serializer = f", serializer_class={given.__name__}" if meta is not None and inspect.isclass(given) else ""
             return f"Write @model_observer({model.__name__}{serializer})."
     return "Write @model_observer(YourModel)."
+
+
+def refuse_model(model: Any, label: str) -> None:
+    """Refuse to observe what has no table of its own.
+
+    Args:
+        model: What ``@model_observer`` was given.
+        label: Of the observer.
+
+    Raises:
+        ObserverError: It is no model, or one without a table.
+    """
+    if not (inspect.isclass(model) and issubclass(model, Model)):
+        raise ObserverError(
+            f"@model_observer on {label} takes a Django model class, not {text_of_value(model)}. {line_for(model)}"
+        )
+    meta = model._meta
+    if meta.abstract:
+        raise ObserverError(
+            f"@model_observer on {label}: {model.__name__} is abstract, so it has no table: observe the models that "
+            f"inherit from it."
+        )
+    if swapped := meta.swapped:
+        # Django makes no table for it, and refuses its managers.
+        mend = "get_user_model()" if meta.swappable == "AUTH_USER_MODEL" else repr(swapped)
+        raise ObserverError(
+            f"@model_observer on {label}: {meta.label} is swapped out for {swapped} ({meta.swappable}), so it has no "
+            f"table: observe {mend}."
+        )
+    declared = {".".join(entry.lower().split(".")[:2]) for entry in get_settings().OBSERVE}
+    if not meta.managed and meta.label_lower not in declared:
+        raise ObserverError(
+            f"@model_observer on {label}: {meta.label} is unmanaged (Meta.managed = False), and what is behind it may "
+            f"be no table. If it is a PostgreSQL table, say so: DJCRF_PG = {{'OBSERVE': [{meta.label!r}]}}."
+        )
 
 
 def refuse_handler(handler: Any, extras: Iterable[str]) -> None:
