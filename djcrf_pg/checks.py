@@ -113,9 +113,8 @@ def check_observers(
     try:
         discover()
     except DjcrfPgError as error:
-        if not any(
-            connections[alias].vendor == "postgresql" for alias in databases or ()
-        ):  # else check_triggers says it
+        # With a database it is check_triggers that says it.
+        if not any(connections[alias].vendor == "postgresql" for alias in databases or ()):
             yield Warning(f"Not all observers are known: {error}", id="djcrf_pg.W006")
     for observer in _observers():
         if why := silence.why_no_triggers(observer):
