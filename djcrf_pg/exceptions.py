@@ -91,6 +91,15 @@ class TooManySubscriptions(SubscribeError):
     default_code = "too_many_subscriptions"
 
 
+class GroupsError(SubscribeError, TypeError):
+    """A groups function gave what names no group, or was not given what it takes. Also a ``TypeError``.
+
+    In ``subscribe()`` it is the reply, with status 503; for an event, the observer has failed on the row.
+    """
+
+    default_code = "groups_error"
+
+
 class ListError(SubscribeError):
     """``list_and_subscribe`` was asked for rows that are not those of the groups, so that events would not match them.
 

@@ -414,6 +414,98 @@ class DefaultsGiven(Observation):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RequestIdMissing(Observation):
+    """A handler replies to request ids, and its observer was subscribed to without one. Said once for each observer."""
+
+    level = logging.WARNING
+    template = (
+        "{observer} was subscribed to without a request_id, so its handler has no subscribing_request_ids, and nothing "
+        "says that the client is to load again. Write subscribe(request_id=request_id), and have the client send one"
+    )
+    observer: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NoGroups(Observation):
+    """A subscription has no groups, so no event is for it. Said once for each observer."""
+
+    level = logging.WARNING
+    template = (
+        "{observer} was subscribed to with ({given}), for which its groups_for_consumer yields no group: no event comes"
+    )
+    observer: str
+    given: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ArgumentsIgnored(Observation):
+    """A subscription was to be for some rows, and its observer has no groups. Said once for each observer."""
+
+    level = logging.WARNING
+    template = (
+        "{observer} was subscribed to with ({given}), and has no groups_for_signal and groups_for_consumer to take "
+        "that: the events of all rows come"
+    )
+    observer: str
+    given: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GroupIsOdd(Observation):
+    """A groups function gave what is no text. Said once for each function and type."""
+
+    level = logging.WARNING
+    template = (
+        "the function for @….{decorator} of {observer} yielded {group}, which counts as the group {text!r}: yield "
+        "text that says what the group is for"
+    )
+    observer: str
+    decorator: str
+    group: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SignalsOnly(Observation):
+    """An observer has Django's signals alone, as DCRF: its model is not on PostgreSQL. Said once for each observer."""
+
+    level = logging.WARNING
+    template = (
+        "{observer} observes {model}, which is in database {alias!r}, {vendor}: no triggers there, so it receives the "
+        "save() and delete() of processes that have imported it, and nothing else"
+    )
+    observer: str
+    model: str
+    alias: str
+    vendor: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class UserMissing(Observation):
+    """A consumer asks permissions of REST framework, and its scope has no user. Said once for each consumer class."""
+
+    level = logging.WARNING
+    template = (
+        "{consumer} has {permission} in permission_classes, and its scope has no user: djangochannelsrestframework "
+        "then gives it the class AnonymousUser, whose is_authenticated counts as true. Wrap the WebSocket routes in "
+        "channels.auth.AuthMiddlewareStack"
+    )
+    consumer: str
+    permission: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ObserverReplaced(Observation):
+    """A class body defined two observers by one name, and the second one counts."""
+
+    level = logging.WARNING
+    template = "{observer} is defined twice: the one at line {line} replaces the one at line {lost}. Rename one of them"
+    observer: str
+    line: int
+    lost: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Installed(Observation):
     """Triggers of a table were created, replaced or dropped."""
 
@@ -460,6 +552,15 @@ def text_of(error: BaseException) -> str:
         return repr(error)
     except Exception:
         return f"<{type(error).__module__}.{type(error).__qualname__}, whose repr() raises>"
+
+
+def text_of_value(value: object) -> str:
+    """The ``repr()`` of what code of the project's gave, a few words of it; some have one of their own that fails."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:
+        text = f"<{type(value).__module__}.{type(value).__qualname__}, whose repr() raises>"
+    return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 _sinks: list[Sink] = [log_sink]

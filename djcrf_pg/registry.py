@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import FieldDoesNotExist
-from django.db import connections, router
+from django.db import DEFAULT_DB_ALIAS, connections, router
 from django.db.models import (
     Field,
     ForeignObjectRel,
@@ -118,6 +118,7 @@ class Registry:
 
     Attributes:
         version: Rises with each change, so that compiled routes are made anew.
+        without_triggers: The observers of models on other databases, which no listener serves; held weakly too.
     """
 
     def __init__(self) -> None:
@@ -126,6 +127,7 @@ class Registry:
         self._lock = threading.RLock()
         self.version = 0
         self._newest: tuple[int, dict[str, weakref.ref[Any]]] = (0, {})
+        self.without_triggers: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def add(self, observer: Observed) -> None:
         """Remember an observer."""
@@ -404,6 +406,27 @@ def is_postgresql(model: type[Model]) -> bool:
     return connections[router.db_for_write(model)].vendor == "postgresql"
 
 
+def is_elsewhere_on_purpose(model: type[Model]) -> bool:
+    """Whether a router keeps a model off PostgreSQL in a project that has it: such a one has Django's signals."""
+    named = router.db_for_write(model) != DEFAULT_DB_ALIAS
+    return named and any(connections[alias].vendor == "postgresql" for alias in connections)
+
+
+def how_to_migrate() -> str:
+    """What makes the change log: ``migrate``, which knows nothing of apps that are not installed."""
+    command = "run `manage.py migrate`."
+    return command if apps.is_installed("djcrf_pg") else f"add 'djcrf_pg' to INSTALLED_APPS, and {command}"
+
+
+def why_not_here(model: type[Model]) -> str:
+    """Say of a model that is not on PostgreSQL where it is, and what to do."""
+    alias = router.db_for_write(model)
+    return (
+        f"{model._meta.label} is in database {alias!r}, which is {connections[alias].display_name}, and triggers of "
+        f"djcrf_pg are for PostgreSQL. Set DATABASES[{alias!r}]['ENGINE'] to django.db.backends.postgresql."
+    )
+
+
 def lives_on(model: type[Model], alias: str) -> bool:
     """Whether ``migrate`` makes the model's table in database ``alias``, and that is PostgreSQL."""
     return connections[alias].vendor == "postgresql" and router.allow_migrate_model(alias, model)
@@ -467,7 +490,13 @@ def _columns_of(model: type[Model], names: Iterable[str]) -> set[str]:
             f"DJCRF_PG['EXCLUDE'][{model._meta.label!r}] names {unknown[0]!r}, which is no field of its table; "
             f"it has {', '.join(columns)}."
         )
-    return {columns.get(name, name) for name in names}
+    excluded = {columns.get(name, name) for name in names}
+    if keys := [field.name for field in model._meta.pk_fields if field.column in excluded]:
+        raise ConfigurationError(
+            f"DJCRF_PG['EXCLUDE'][{model._meta.label!r}] names {keys[0]!r}, its primary key, without which no event "
+            f"could say which row it is of. Take it out."
+        )
+    return excluded
 
 
 def _password_of_the_user_model() -> "Field[Any, Any] | None":

@@ -14,6 +14,7 @@ from djcrf_pg.changelog.change import Change
 from djcrf_pg.changelog.cursor import BEGINNING, Position, Snapshot, Span
 from djcrf_pg.changelog.window import Window, crowds
 from djcrf_pg.exceptions import ConfigurationError, CursorExpired, LeadershipLost, NotMigrated
+from djcrf_pg.registry import how_to_migrate
 
 #: A piece of a window holds at most so many bytes of images, and one row more.
 PIECE_BYTES = 8 * 1024 * 1024
@@ -144,7 +145,7 @@ class ChangeLog:
         """
         name = await connection.fetchval(sql.LOG_SCHEMA)
         if name is None:
-            raise NotMigrated("The change log djcrf_pg_change does not exist: run `manage.py migrate`.")
+            raise NotMigrated(f"The change log djcrf_pg_change does not exist: {how_to_migrate()}")
         return cls(connection, f"{name}.")
 
     async def read(self, position: Position, limit: int, mass: int | None = None) -> Piece:

@@ -41,10 +41,15 @@ from djcrf_pg.listener.gate import Gate, Probe
 from djcrf_pg.listener.replay import Replays
 from djcrf_pg.listener.service import Listener
 from djcrf_pg.observations import ListenerEnded, RolledBackTest, emit
-from djcrf_pg.registry import named_by
+from djcrf_pg.registry import how_to_migrate, named_by
 
 #: Seconds that a listener may take to end with a process whose server has ended its loop.
 _FAREWELL = 4.0
+
+_UNREACHABLE = (
+    "The InMemoryChannelLayer reaches its own process alone, and DJCRF_PG['EMBEDDED'] is False, so no listener can "
+    "reach this one: use channels_redis, or EMBEDDED = True."
+)
 
 
 class Runtime:
@@ -271,6 +276,8 @@ async def ready(alias: str, tables: Mapping[str, str], subscription: Subscriptio
     settings, here = get_settings(), runtime(alias)
     in_memory = is_in_memory(channel_layer())
     address = subscription.observer.address
+    if in_memory and not settings.EMBEDDED and not _listeners():
+        raise ChannelLayerError(_UNREACHABLE)  # no time would change it
     for group in groups:
         here.hub.enter(subscription, group)
     bits = [bit_of(address, group) for group in (EVERYBODY, *groups)]
@@ -325,8 +332,8 @@ def _require(probe: Probe, alias: str, tables: Mapping[str, str], quote: Callabl
     absent, bare = sorted(probe.absent & wanted.keys()), sorted(probe.bare & wanted.keys())
     if not probe.migrated:
         raise NotMigrated(
-            f"Database {alias!r} lacks the change log djcrf_pg_change, or what this version adds to it: run "
-            f"`manage.py migrate`."
+            f"Database {alias!r} lacks the change log djcrf_pg_change, or what this version adds to it: "
+            f"{how_to_migrate()}"
         )
     if absent:
         raise NotMigrated(
@@ -371,10 +378,7 @@ def _obstacle(here: Runtime, probe: Probe, in_memory: bool) -> str:
             f"DJCRF_PG['PROJECT'] in both"
         )
     if in_memory and here.listener is None:
-        return (
-            "The InMemoryChannelLayer reaches its own process alone, and DJCRF_PG['EMBEDDED'] is False, so no listener "
-            "can reach this one: use channels_redis, or EMBEDDED = True."
-        )
+        return _UNREACHABLE
     ours = here.listener is not None and probe.leader is not None and _is(here.listener, probe.leader)
     if in_memory and probe.leader is not None and not ours:
         if any(_is(listener, probe.leader) for listener in _listeners()):

@@ -1,8 +1,10 @@
 """The observers: the same names, arguments and import paths as in ``djangochannelsrestframework.observer``.
 
-``model_observer`` on a model that lives in PostgreSQL is driven by triggers; on another database it is DCRF's own.
+``model_observer`` on a model that lives in PostgreSQL is driven by triggers; where a router has it on another vendor's
+database, it is DCRF's own.
 """
 
+import inspect
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -14,6 +16,7 @@ from rest_framework.serializers import BaseSerializer
 from djcrf_pg.observer.base_observer import BaseObserver
 from djcrf_pg.observer.model_observer import ModelObserver
 from djcrf_pg.observer.observer import Observer
+from djcrf_pg.observer.signatures import refuse_unknown, refuse_what_is_no_model, takes_model
 
 # Not by an import statement: importing the submodule of the same name has set the attribute to the module.
 observer = upstream.observer
@@ -21,6 +24,7 @@ observer = upstream.observer
 __all__ = ["BaseObserver", "ModelObserver", "Observer", "model_observer", "observer"]
 
 
+@takes_model
 def model_observer(
     model: type[Model],
     serializer_class: type[BaseSerializer[Any]] | None = None,
@@ -41,8 +45,10 @@ def model_observer(
         kwargs: Further arguments of :class:`ModelObserver`: ``fields``, ``skip_unchanged``, ``every_change``.
 
     Raises:
-        ObserverError: ``model`` is no model, or one without a table of its own.
+        ObserverError: ``model`` is no model, or one without a table of its own; or what it decorates is no handler.
     """
+    refuse_what_is_no_model(model)
+    refuse_unknown(kwargs, [*inspect.signature(ModelObserver).parameters][2:])
     return partial(
         ModelObserver, model_cls=model, serializer_class=serializer_class, many_to_many=many_to_many, **kwargs
     )

@@ -18,6 +18,7 @@ from djangochannelsrestframework.consumers import AsyncAPIConsumer
 
 from djcrf_pg.delivery.inbox import Inbox
 from djcrf_pg.exceptions import ObserverError
+from djcrf_pg.observer.access import warn_of_no_user
 
 #: Where an inbox is among the attributes of its consumer, and what marks a method that knows of it.
 _INBOX = "_djcrf_pg_inbox"
@@ -91,6 +92,8 @@ def _has_turns(consumer: Any) -> bool:
 
 def _called(method: Any) -> Any:
     async def __call__(self: Any, scope: Any, receive: Any, send: Any) -> None:
+        if "user" not in scope:
+            warn_of_no_user(type(self))
         inbox = inbox_of(self)
         inbox.attach()
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property, lru_cache
 from types import CellType, FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.db import router
@@ -27,6 +27,7 @@ from djcrf_pg.delivery.protocol import KEY, Origin
 from djcrf_pg.delivery.resume import Cursor
 from djcrf_pg.exceptions import (
     ConfigurationError,
+    GroupsError,
     MalformedRequestId,
     ObserverError,
     SubscribeError,
@@ -35,14 +36,29 @@ from djcrf_pg.exceptions import (
 from djcrf_pg.instances import sql_fields
 from djcrf_pg.listener import embedded
 from djcrf_pg.listener.gate import Probe
-from djcrf_pg.observations import text_of
-from djcrf_pg.observer import by_hand, handling
+from djcrf_pg.observations import Observation, text_of
+from djcrf_pg.observer import by_hand, definitions, handling, silence
 from djcrf_pg.observer.consumers import attach, equip, inbox_of, refuse_synchronous
 from djcrf_pg.observer.dcrf import DCRFModelObserver
+from djcrf_pg.observer.grouping import groups_of
 from djcrf_pg.observer.handling import HANDLER_EXTRAS, NAMED_EXTRAS
 from djcrf_pg.observer.paths import Path, Shown, lookups_of, shown_by, ways, with_given
 from djcrf_pg.observer.related import is_path, named, shown_at, watches_of
 from djcrf_pg.observer.serializing import represent
+from djcrf_pg.observer.signatures import (
+    by_name,
+    label_of,
+    misfit,
+    refuse_groups_for_consumer,
+    refuse_groups_for_signal,
+    refuse_handler,
+    refuse_model,
+    refuse_options,
+    refuse_resync,
+    refuse_serializer,
+    returns_nothing,
+    takes_function,
+)
 from djcrf_pg.registry import (
     Relationship,
     Watch,
@@ -126,7 +142,20 @@ class ModelObserver(DCRFModelObserver):
         every_change: bool = False,
     ) -> None:
         self.trigger_driven = False
-        self._home = f"{func.__module__}.{func.__qualname__}"
+        refuse_handler(func, (*HANDLER_EXTRAS, *NAMED_EXTRAS))
+        refuse_options(
+            label_of(func),
+            {
+                "serializer_class": serializer_class,
+                "many_to_many": many_to_many,
+                "fields": fields,
+                "parents": parents,
+                "prefetch": prefetch,
+                "related": related,
+                "shows": shows,
+            },
+        )
+        self._home = label_of(func)
         self._is_named = False
         self.every_change = every_change
         self._fields = None if fields is None else frozenset(fields)
@@ -143,8 +172,26 @@ class ModelObserver(DCRFModelObserver):
         self._extras = _accepted(func, (*HANDLER_EXTRAS, "transaction"))
         named = inspect.signature(func).parameters
         self.wants_old, self.takes_cursor = "old_instance" in named, "cursor" in named
+        #: Whether the handler names the request ids of subscriptions.
+        self.replies = "subscribing_request_ids" in named
+        #: What was said of it that is said once.
+        self.said: set[type[Observation]] = set()
         self._partition = partition
         super().__init__(func, model_cls, partition, serializer_class, many_to_many)
+        definitions.note(func, self.label)
+
+    if not TYPE_CHECKING:  # type checkers would take any name for one that there is
+
+        def __getattr__(self, name: str) -> Any:
+            """Say what ``self`` is, where groups or serializers take it for the consumer."""
+            if name.startswith("_") or hasattr(type(self), name):
+                return object.__getattribute__(self, name)  # raises what it raised
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}. In groups functions and serializers self "
+                f"is the observer: groups_for_consumer is given the consumer by name; for events there is none.",
+                name=name,
+                obj=self,
+            )
 
     def __set_name__(self, owner: type, name: str) -> None:
         """Look at the class that has the observer; it may be a mixin, and no consumer yet."""
@@ -153,17 +200,19 @@ class ModelObserver(DCRFModelObserver):
         if self._is_named:
             return  # Another class has it too; a process that knows the first alone has to call it the same.
         self._is_named = True
+        definitions.settle(self.func, self.label)
         self._home = f"{owner.__module__}.{owner.__qualname__}.{name}"
         self.__dict__.pop("address", None)
         registry.renamed()
 
     def _connect(self) -> None:
-        _require_table(self.model_cls, self.label)
+        refuse_model(self.model_cls, self.label)
         self.trigger_driven = is_postgresql(self.model_cls)
         if self.trigger_driven:
             registry.add(self)
             by_hand.receive(self.model_cls)
         else:
+            registry.without_triggers.add(self)
             super()._connect()
         if apps.models_ready:
             self._check_names()
@@ -219,7 +268,19 @@ class ModelObserver(DCRFModelObserver):
     @property
     def label(self) -> str:
         """Where the handler is defined."""
-        return f"{self.func.__module__}.{self.func.__qualname__}"
+        return label_of(self.func)
+
+    @property
+    def action(self) -> bool:
+        """False: ``@action()`` marks with it what clients may call."""
+        return False
+
+    @action.setter
+    def action(self, value: bool) -> None:
+        raise ObserverError(
+            f"@action() stands on the observer {self.label}, which no client calls. Write an action of another name, "
+            f"which awaits self.{self.func.__name__}.subscribe(request_id=request_id)."
+        )
 
     @property
     def identity(self) -> str:
@@ -387,6 +448,11 @@ class ModelObserver(DCRFModelObserver):
         """Looked up once: it is asked for each event."""
         return self._has_other("group_names") or self._has_other("group_names_for_signal")
 
+    @property
+    def overrides_groups(self) -> bool:
+        """Whether a subclass says which groups rows or subscriptions have."""
+        return self._overrides_groups or self._has_other("group_names_for_consumer")
+
     def _has_other(self, method: str) -> bool:
         """Whether a subclass has a method of its own, which may want more than ours."""
         return getattr(type(self), method) is not getattr(ModelObserver, method)
@@ -395,6 +461,16 @@ class ModelObserver(DCRFModelObserver):
     def serializer_class(self) -> type[BaseSerializer[Any]] | None:
         """The class that makes its bodies, unless a function does."""
         return None if self._serializer is not None else self._serializer_class
+
+    @property
+    def awaits_a_request_id(self) -> bool:
+        """Whether the handler takes a ``request_id``, which no event has."""
+        return "request_id" in inspect.signature(self.func).parameters
+
+    @property
+    def makes_no_body(self) -> bool:
+        """Whether the function that is to make its bodies surely returns None."""
+        return returns_nothing(self._serializer)
 
     def resync_group(self) -> str:
         """The group of all subscribers, whatever their groups."""
@@ -413,15 +489,86 @@ class ModelObserver(DCRFModelObserver):
         """The groups that an instance belongs to; see DCRF."""
         if self.has_one_group:
             return self._one_group
-        groups: Iterable[str] = super().group_names_for_signal(*args, **kwargs)
-        return groups
+        if (made := self._group_names_for_signal) is None:
+            groups: Iterable[str] = super().group_names_for_signal(*args, **kwargs)
+            return groups
+        return self._named(groups_of(self.label, "groups_for_signal", made(self, *args, **kwargs)))
 
+    def group_names_for_consumer(self, consumer: AsyncAPIConsumer, *args: Any, **kwargs: Any) -> Iterable[str]:
+        """The groups that a subscription is for; see DCRF.
+
+        Raises:
+            GroupsError: The function that says so was not given what it takes, or gave what names no group.
+        """
+        if (made := self._group_names_for_consumer) is None:
+            groups: Iterable[str] = super().group_names_for_consumer(consumer, *args, **kwargs)
+            return groups
+        try:
+            given = made(self, *args, consumer=consumer, **kwargs)
+        except TypeError:
+            if (why := misfit(made, (self, *args), {"consumer": consumer, **kwargs})) is None:
+                raise
+            raise GroupsError(
+                f"{self.label} was subscribed to with ({silence.listed(kwargs)}), and the function for "
+                f"@….groups_for_consumer cannot be called with that ({why}): pass what it takes by name, as in "
+                f"`subscribe(request_id=request_id, room_id=room_id)`, or give its parameters defaults."
+            ) from None
+        return self._named(groups_of(self.label, "groups_for_consumer", given))
+
+    def _named(self, groups: Iterable[str]) -> list[str]:
+        """The names that DCRF gives to groups."""
+        return [self.clean_group_name(f"{self._stable_observer_id}-{group}") for group in groups]
+
+    @takes_function
     def serializer(self, func: Any) -> "ModelObserver":
         """Use the decorated function for the body of the message; see DCRF."""
+        if func is not None:
+            named = inspect.signature(func).parameters if callable(func) else ()
+            refuse_serializer(self.label, func, [name for name in _SERIALIZER_EXTRAS if name in named])
         self._serializer_extras = () if func is None else _accepted(func, _SERIALIZER_EXTRAS)
         super().serializer(func)
         return self
 
+    @takes_function
+    def groups_for_signal(self, func: Any) -> "ModelObserver":
+        """Have the decorated function yield the groups that an instance belongs to; see DCRF.
+
+        Raises:
+            ObserverError: It could not be called as ``(self, instance=…)``, or yields nothing.
+        """
+        if func is not None and not self._has_other("group_names_for_signal"):
+            refuse_groups_for_signal(self.label, func)
+        super().groups_for_signal(func)
+        return self
+
+    @takes_function
+    def groups_for_consumer(self, func: Any) -> "ModelObserver":
+        """Have the decorated function yield the groups to subscribe to; see DCRF.
+
+        Raises:
+            ObserverError: It could not be called as ``(self, consumer=…)``, or yields nothing.
+        """
+        if func is not None and not self._has_other("group_names_for_consumer"):
+            refuse_groups_for_consumer(self.label, func)
+        super().groups_for_consumer(func)
+        return self
+
+    @takes_function
+    def groups(self, func: Any) -> "ModelObserver":
+        """Have one function yield both; see DCRF.
+
+        Raises:
+            ObserverError: It could not be called as ``(self, instance=…)`` and as ``(self, consumer=…)``, or yields
+                nothing.
+        """
+        if func is not None and not self._has_other("group_names_for_signal"):
+            refuse_groups_for_signal(self.label, func, "groups")
+        if func is not None and not self._has_other("group_names_for_consumer"):
+            refuse_groups_for_consumer(self.label, func, "groups")
+        super().groups(func)
+        return self
+
+    @takes_function
     def rows_for_consumer(self, func: Any) -> "ModelObserver":
         """Say with the decorated function which rows are in the groups that ``groups_for_consumer`` gives.
 
@@ -432,6 +579,7 @@ class ModelObserver(DCRFModelObserver):
         self.rows_of_groups = func
         return self
 
+    @takes_function
     def resync(self, func: Any) -> "ModelObserver":
         """Use the decorated method when subscribers have to load their data again. Use it as a decorator.
 
@@ -441,6 +589,8 @@ class ModelObserver(DCRFModelObserver):
         ``kwargs`` has ``model``, ``observer``, ``group`` and what handlers may take. Without one, the consumer replies
         ``{"action": "resync", "response_status": 205, "data": {"reason": …, "model": …}}`` to each request id.
         """
+        if func is not None:
+            refuse_resync(self.label, func)
         self._resync = func
         return self
 
@@ -491,6 +641,7 @@ class ModelObserver(DCRFModelObserver):
         if not self.trigger_driven:
             raise SubscribeError(f"{self.label} has no cursors: {self.model_cls._meta.label} is not on PostgreSQL.")
 
+    @by_name
     async def subscribe(
         self, consumer: AsyncAPIConsumer, *args: Any, request_id: Any = None, since: str | None = None, **kwargs: Any
     ) -> Iterable[str]:
@@ -520,6 +671,8 @@ class ModelObserver(DCRFModelObserver):
         if since is not None:
             self.require_log()
         equip(consumer, self.label, replies=request_id is not None and self._resync is None)
+        silence.refuse(self)
+        silence.warn(self, request_id, kwargs)
         if not self.trigger_driven:
             return list(await super().subscribe(consumer, *args, request_id=request_id, **kwargs))
         self._refuse_if_replaced()
@@ -527,7 +680,9 @@ class ModelObserver(DCRFModelObserver):
             settings = get_settings()
         except ConfigurationError as error:
             raise SubscribeError(str(error)) from error
-        names = list(self.group_names_for_consumer(*args, consumer=consumer, **kwargs))
+        names = list(self.group_names_for_consumer(*args, consumer=consumer, **kwargs))  # type: ignore[misc]
+        if not names:
+            silence.warn_of_no_groups(self, kwargs)
         self._refuse_if_ended(consumer)
         subscription = self._subscription(consumer)
         requests = consumer._observer_group_to_request_id[self._stable_observer_id]
@@ -658,6 +813,7 @@ class ModelObserver(DCRFModelObserver):
         ):
             hub.abandon(consumer.channel_layer, consumer.channel_name, left)
 
+    @by_name
     async def unsubscribe(
         self, consumer: AsyncAPIConsumer, *args: Any, request_id: Any = None, **kwargs: Any
     ) -> Iterable[str]:
@@ -676,7 +832,7 @@ class ModelObserver(DCRFModelObserver):
         requests = consumer._observer_group_to_request_id[self._stable_observer_id]
         async with subscription.changing:
             known = list(requests)
-            names = list(self.group_names_for_consumer(*args, consumer=consumer, **kwargs))
+            names = list(self.group_names_for_consumer(*args, consumer=consumer, **kwargs))  # type: ignore[misc]
             try:
                 groups = list(await super().unsubscribe(consumer, *args, request_id=request_id, **kwargs))
             finally:  # also where the layer fails
@@ -694,11 +850,21 @@ class ModelObserver(DCRFModelObserver):
     def _subscription(self, consumer: AsyncAPIConsumer) -> Subscription:
         return inbox_of(consumer).subscribe(self._stable_observer_id, self, consumer)
 
-    async def __call__(self, message: dict[str, Any], consumer: AsyncAPIConsumer | None = None, **kwargs: Any) -> Any:
+    async def __call__(
+        self, message: dict[str, Any] | None = None, consumer: AsyncAPIConsumer | None = None, **kwargs: Any
+    ) -> Any:
         """Call the handler with a message of DCRF's form, as an application may send it.
 
         Events come by way of the hub; what a listener of 0.1.0 sends to DCRF's groups is not taken from there.
+
+        Raises:
+            GroupsError: There is no message; somebody meant to subscribe.
         """
+        if message is None:
+            raise GroupsError(
+                f"{self.label} is called without a message: to subscribe to it, write "
+                f"`await self.{self.func.__name__}.subscribe(request_id=request_id)`."
+            )
         if KEY in message:
             return None
         return await super().__call__(message, consumer=consumer, **kwargs)
@@ -757,30 +923,6 @@ def check_request_id(request_id: Any) -> None:
         isinstance(request_id, int) and abs(request_id) >= 10**MAX_REQUEST_ID
     ):
         raise MalformedRequestId(f"request_id must have {MAX_REQUEST_ID} characters or digits at most.")
-
-
-def _require_table(model: Any, label: str) -> None:
-    if not (inspect.isclass(model) and issubclass(model, Model)):
-        raise ObserverError(f"@model_observer on {label} takes a Django model class, not {model!r}.")
-    meta = model._meta
-    if meta.abstract:
-        raise ObserverError(
-            f"@model_observer on {label}: {model.__name__} is abstract, so it has no table: observe the models that "
-            f"inherit from it."
-        )
-    if swapped := meta.swapped:
-        # Django makes no table for it, and refuses its managers.
-        mend = "get_user_model()" if meta.swappable == "AUTH_USER_MODEL" else repr(swapped)
-        raise ObserverError(
-            f"@model_observer on {label}: {meta.label} is swapped out for {swapped} ({meta.swappable}), so it has no "
-            f"table: observe {mend}."
-        )
-    declared = {".".join(entry.lower().split(".")[:2]) for entry in get_settings().OBSERVE}
-    if not meta.managed and meta.label_lower not in declared:
-        raise ObserverError(
-            f"@model_observer on {label}: {meta.label} is unmanaged (Meta.managed = False), and what is behind it may "
-            f"be no table. If it is a PostgreSQL table, say so: DJCRF_PG = {{'OBSERVE': [{meta.label!r}]}}."
-        )
 
 
 @lru_cache(maxsize=16_384)

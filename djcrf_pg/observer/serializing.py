@@ -13,6 +13,7 @@ import ast
 import dis
 import sys
 from collections.abc import Container, Iterator, Sequence
+from contextlib import suppress
 from datetime import date, time, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -21,6 +22,7 @@ from typing import Any
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db.models import Model
 from rest_framework.fields import Field, SerializerMethodField
 from rest_framework.serializers import BaseSerializer, ModelSerializer, SerializerMetaclass
@@ -221,6 +223,39 @@ def _is_given(part: Any, name: str, seen: set[Any]) -> bool:
         return _uses_nothing(part, value, seen)
     # Not what could be changed through the serializer: that is of the class, but whoever fills it in may read it back.
     return isinstance(value, str | bytes | int | float | tuple | frozenset | type(None))
+
+
+def fault_of_fields(serializer_class: SerializerClass) -> str | None:
+    """What REST framework says is wrong with the fields that a serializer class declares; None where it says nothing.
+
+    Where code of the project's makes the fields, nobody is asked: it may query.
+    """
+    theirs = all(
+        getattr(serializer_class, name, None) is getattr(ModelSerializer, name) for name in ("__init__", "get_fields")
+    )
+    if not theirs:
+        return None
+    made: Any = serializer_class
+    with suppress(Exception):
+        try:
+            made().fields  # noqa: B018
+        except (AssertionError, ImproperlyConfigured) as error:
+            return str(error)
+    return None
+
+
+def lacks(model: type[Model], serializer_class: SerializerClass) -> list[str]:
+    """The fields that a serializer class shows of the model in its ``Meta``, and that another model does not have."""
+    meta = getattr(serializer_class, "Meta", None)
+    shown = getattr(meta, "model", None)
+    if shown is None or issubclass(model, shown):
+        return []
+    names = getattr(meta, "fields", None)
+    if not isinstance(names, list | tuple):
+        hidden = getattr(meta, "exclude", None) or ()
+        names = [field.name for field in shown._meta.fields if field.name not in hidden]
+    declared = getattr(serializer_class, "_declared_fields", {})
+    return [name for name in names if name not in declared and not hasattr(model, name)]
 
 
 def needs_request(serializer_class: SerializerClass) -> str | None:

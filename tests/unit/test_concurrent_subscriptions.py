@@ -157,7 +157,7 @@ class Several(BoardConsumer):
     async def several(self, message: Any, **kwargs: Any) -> None:
         """A handler."""
 
-    @several.groups_for_consumer
+    @several.groups
     def several(self, **kwargs: Any) -> list[str]:
         """Three."""
         return ["a", "b", "c"]

@@ -9,7 +9,7 @@ from django.test import override_settings
 
 from djcrf_pg.exceptions import ConfigurationError
 from djcrf_pg.observer import model_observer
-from djcrf_pg.registry import Registry, named_by, observed_tables, registry
+from djcrf_pg.registry import Registry, how_to_migrate, named_by, observed_tables, registry
 from tests.zoo.models import Car, Person, Team
 
 
@@ -65,6 +65,21 @@ def test_each_table_of_an_observer_comes_with_the_entry_that_is_said_to_bring_it
         assert {table._meta.db_table for table in needed} <= registry.tables("default").keys()
 
 
+@pytest.mark.parametrize(
+    ("label", "names", "key"),
+    [
+        ("testapp.Task", ["title", "id"], "id"),
+        ("zoo.Car", ["vehicle_ptr_id"], "vehicle_ptr"),
+        ("zoo.Person", ["name"], None),
+    ],
+)
+def test_a_primary_key_cannot_be_excluded(label: str, names: list[str], key: str | None) -> None:
+    with override_settings(DJCRF_PG={"EXCLUDE": {label: names}}):
+        problems = registry.problems()
+    expected = [] if key is None else [f"DJCRF_PG['EXCLUDE'][{label!r}] names {key!r}, its primary key"]
+    assert [problem.partition(", without")[0] for problem in problems] == expected
+
+
 class Cyclic:
     """What the garbage collector alone lets go of, as a class of consumers and its observers."""
 
@@ -95,3 +110,9 @@ def test_the_garbage_collector_may_come_while_an_observer_is_added() -> None:
     assert not defining.is_alive()
     gc.collect()
     assert [observer.address for observer in known] == [observer.address for observer in kept]
+
+
+def test_who_has_not_installed_the_app_is_told_to_before_they_migrate() -> None:
+    assert how_to_migrate() == "run `manage.py migrate`."
+    with override_settings(INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth"]):
+        assert how_to_migrate() == "add 'djcrf_pg' to INSTALLED_APPS, and run `manage.py migrate`."
