@@ -1,4 +1,4 @@
-"""System checks: what is missing, where, and the command or setting that mends it."""
+"""System checks: what is missing, where, and the command or setting that fixes it."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -15,6 +15,7 @@ from djcrf_pg.discovery import discover
 from djcrf_pg.exceptions import DjcrfPgError
 from djcrf_pg.observer.drop_in import early_birds
 from djcrf_pg.observer.serializing import needs_request
+from djcrf_pg.pages import see
 from djcrf_pg.registry import registry
 
 
@@ -34,7 +35,7 @@ def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> It
     problems = conf.problems(getattr(settings, "DJCRF_PG", {}))
     if not problems:
         problems = registry.problems()
-    return [Error(problem, hint="See the reference of settings.", id="djcrf_pg.E001") for problem in problems]
+    return [Error(problem, hint=see("reference/settings.md"), id="djcrf_pg.E001") for problem in problems]
 
 
 def check_channel_layer(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
@@ -42,9 +43,10 @@ def check_channel_layer(app_configs: Sequence[AppConfig] | None, **kwargs: Any) 
     layers = getattr(settings, "CHANNEL_LAYERS", None) or {}
     if "default" not in layers:
         yield Error(
-            "There is no default channel layer, and events travel through it.",
+            "CHANNEL_LAYERS has no 'default', and events travel through that channel layer.",
             hint="Set CHANNEL_LAYERS['default']: to channels_redis.core.RedisChannelLayer, or for one process to "
-            "channels.layers.InMemoryChannelLayer.",
+            "channels.layers.InMemoryChannelLayer. "
+            f"{see('how-to/run-in-production.md#take-a-channel-layer-that-reaches-other-processes')}",
             id="djcrf_pg.E002",
         )
     elif str(layers["default"].get("BACKEND", "")).startswith("channels_redis."):
@@ -56,7 +58,7 @@ def check_channel_layer(app_configs: Sequence[AppConfig] | None, **kwargs: Any) 
             yield Warning(
                 f"redis {redis.__version__} closes the idle connections of channels_redis after 5 seconds "
                 f"('Timeout reading from …').",
-                hint="Install redis<8, as `pip install djcrf_pg[redis]` does.",
+                hint="Run `pip install 'redis<8'`, or `pip install 'djcrf_pg[redis]'`, which asks for it.",
                 id="djcrf_pg.W003",
             )
 
@@ -68,8 +70,9 @@ def check_drop_in(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Ite
         return []
     return [
         Warning(
-            f"{label} listens to Django's signals: it was imported before djcrf_pg was loaded.",
-            hint="Put 'djcrf_pg' before that app in INSTALLED_APPS, or import from djcrf_pg.observer.",
+            f"{label} listens to Django's signals, for it was imported before djcrf_pg was loaded.",
+            hint="Put 'djcrf_pg' before that app in INSTALLED_APPS, or import model_observer from djcrf_pg.observer. "
+            f"{see('how-to/move-from-dcrf-signals.md#if-a-consumer-still-listens-to-signals')}",
             id="djcrf_pg.W004",
         )
         for label in early_birds()
@@ -77,14 +80,15 @@ def check_drop_in(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Ite
 
 
 def check_serializers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
-    """No serializer of an observer asks the request for something: a listener has none."""
+    """No serializer of an observer needs the request, which a listener does not have."""
     for observer in registry:
         serializer_class = getattr(observer, "serializer_class", None)
         if serializer_class is not None and (method := needs_request(serializer_class)):
             yield Warning(
                 f"{observer.label} has serializer_class={serializer_class.__name__}, and {method}() needs the request, "
                 f"which is None when an event is made: each event fails.",
-                hint="Ask whether there is a request first, or give the observer a serializer of its own.",
+                hint="Test self.context['request'] for None first, or give the observer a serializer of its own. "
+                f"{see('reference/observer-api.md#bodies')}",
                 id="djcrf_pg.W008",
             )
 
@@ -97,7 +101,9 @@ def check_tenants(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Ite
         try:
             refuse_tenants(alias)
         except DjcrfPgError as error:
-            yield Error(str(error), id="djcrf_pg.E009")
+            yield Error(
+                str(error), hint=see("how-to/observe-more-tables.md#a-schema-for-each-tenant"), id="djcrf_pg.E009"
+            )
 
 
 def check_triggers(
@@ -105,7 +111,7 @@ def check_triggers(
 ) -> Iterable[CheckMessage]:
     """Every observed table has its triggers, and they are enabled.
 
-    Warnings, not errors: ``migrate`` runs the checks first, and it is the command that mends them.
+    Warnings, not errors: ``migrate`` runs the checks first, and it is the command that fixes them.
     """
     if conf.problems(getattr(settings, "DJCRF_PG", {})):
         return
@@ -116,21 +122,22 @@ def check_triggers(
             discover()
             steps, others = plan(alias), unfit(alias)
         except (DjcrfPgError, DatabaseError) as error:
-            yield Warning(f"The triggers of database {alias!r} cannot be looked at: {error}", id="djcrf_pg.W006")
+            yield Warning(f"djcrf_pg cannot look at the triggers of database {alias!r}: {error}", id="djcrf_pg.W006")
             continue
         for step in steps:
             if step.state in ("missing", "outdated", "disabled"):
                 yield Warning(
                     f"The djcrf_pg triggers on {step.table.name} (database {alias!r}) are {step.state}: "
-                    f"not all of its changes are captured.",
-                    hint=_mend(alias),
+                    f"they do not capture all of its changes.",
+                    hint=_fix(alias),
                     id="djcrf_pg.W005",
                 )
             elif step.state == "taken":
                 yield Warning(
                     f"The djcrf_pg triggers on {step.table.name} (database {alias!r}) belong to project "
-                    f"{step.project!r}, and are not those that this one wants.",
-                    hint=f"`manage.py djcrf_pg install --database {alias}` says what can be done.",
+                    f"{step.project!r}, and differ from those that this one wants.",
+                    hint=f"Run `manage.py djcrf_pg install --database {alias}`, which says what to do. "
+                    f"{see('how-to/observe-more-tables.md#several-projects-on-one-database')}",
                     id="djcrf_pg.W005",
                 )
             elif step.state == "unfit":
@@ -138,22 +145,25 @@ def check_triggers(
                     f"{step.table.name} (database {alias!r}) has a foreign table among its partitions or children, and "
                     f"djcrf_pg triggers: each statement on it that changes a row of the foreign table fails (cannot "
                     f"collect transition tuples from child foreign tables).",
-                    hint=f"Run `manage.py djcrf_pg install --database {alias}`, which drops these triggers.",
+                    hint=f"Run `manage.py djcrf_pg install --database {alias}`, which drops these triggers. "
+                    f"{see('reference/limits.md#foreign-tables')}",
                     id="djcrf_pg.W005",
                 )
         for project in sorted({step.project for step in steps if step.project and step.state != "taken"}):
             yield Warning(
                 f"The change log of database {alias!r} is also that of project {project!r}, and this one is "
-                f"{conf.get_settings().project!r}. One listener serves a log, with the observers of its own project: "
-                f"subscriptions of the other one are refused.",
+                f"{conf.get_settings().project!r}. One listener serves a log, with the observers of its own "
+                f"project: it refuses the subscriptions of the other one.",
                 hint="Give each project a schema of its own: OPTIONS = {'options': '-c search_path=…'}, then "
-                "`manage.py migrate`. If they are one project, set the same DJCRF_PG['PROJECT'] in both.",
+                "`manage.py migrate`. If they are one project, set the same DJCRF_PG['PROJECT'] in both. "
+                f"{see('how-to/observe-more-tables.md#several-projects-on-one-database')}",
                 id="djcrf_pg.W010",
             )
         for name, what in others.items():
             yield Warning(
-                f"{name} (database {alias!r}) is {what}, and takes no djcrf_pg triggers: its changes are not captured.",
-                hint="Observe the tables behind it, or take it out of DJCRF_PG['OBSERVE'].",
+                f"{name} (database {alias!r}) is {what}, and takes no djcrf_pg triggers: nothing captures its changes.",
+                hint="Observe the tables behind it, or take it out of DJCRF_PG['OBSERVE']. "
+                f"{see('reference/limits.md#changes-that-are-not-captured')}",
                 id="djcrf_pg.W005",
             )
 
@@ -179,19 +189,21 @@ def check_server(
             yield Info(
                 f"The server of database {alias!r} has max_prepared_transactions = {prepared}, and PREPARE TRANSACTION "
                 f"fails after NOTIFY. So no trigger rings, and the leader reads each POLL_INTERVAL.",
-                hint="If nothing prepares transactions there, set DJCRF_PG['NOTIFY'] = 'elide'; else to 'never'.",
+                hint="If nothing prepares transactions there, set DJCRF_PG['NOTIFY'] = 'elide'; else set it to "
+                f"'never', which silences this message. {see('how-to/run-in-production.md#two-phase-commit')}",
                 id="djcrf_pg.I012",
             )
         if limit != "-1":
             yield Warning(
                 f"The database user of {alias!r} has temp_file_limit = {limit}: a statement on an observed table fails "
                 f"where its rows, before and after it, and their images take more than that.",
-                hint="See the reference of limits: raise work_mem or temp_file_limit, or write in smaller statements.",
+                hint="Raise work_mem or temp_file_limit, or write in smaller statements. "
+                f"{see('reference/limits.md#large-statements-and-temp_file_limit')}",
                 id="djcrf_pg.W013",
             )
 
 
-def _mend(alias: str) -> str:
+def _fix(alias: str) -> str:
     if conf.get_settings().AUTO_INSTALL:
         return f"Run `manage.py migrate --database {alias}`."
     return (

@@ -1,4 +1,4 @@
-"""``manage.py djcrf_pg failures``: what observers have failed on, and sending it again."""
+"""``manage.py djcrf_pg failures``: the rows that observers failed on, and sending them again."""
 
 import time
 from argparse import ArgumentParser
@@ -59,7 +59,8 @@ def run(
         known = {id for alias in aliases for id in Failure.objects.using(alias).values_list("id", flat=True)}
         if unknown := sorted(set(chosen) - known):
             raise CommandError(
-                f"There is no failure {unknown[0]}. `manage.py djcrf_pg failures --json` shows them with their ids."
+                f"There is no failure {unknown[0]}. `manage.py djcrf_pg failures --json` shows all failures with their "
+                f"ids."
             )
     for alias in aliases:
         if retry is not None:
@@ -77,7 +78,7 @@ def _has_table(alias: str) -> bool:
     """Whether failures can be kept in a database.
 
     Raises:
-        CommandError: There is a change log, but it is that of an older version.
+        CommandError: There is a change log, but it is of an older version.
     """
     if log_schema(alias) is None:
         return False
@@ -106,8 +107,8 @@ def _retry(command: BaseCommand, alias: str, ids: list[int]) -> None:
     while entries.filter(retry=True).exists():
         if time.monotonic() > deadline:
             command.stdout.write(
-                f"{alias}: no leader has answered in {_PATIENCE:g} s. What is marked is sent when one leads: start "
-                f"`manage.py djcrf_pg listen`, or let a client subscribe."
+                f"{alias}: no leader has answered in {_PATIENCE:g} s. The rows are marked, and the next leader sends "
+                f"them: start `manage.py djcrf_pg listen`, or let a client subscribe."
             )
             return
         time.sleep(0.1)

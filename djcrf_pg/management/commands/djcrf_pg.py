@@ -50,7 +50,7 @@ class Command(BaseCommand):
         """Run the subcommand.
 
         Raises:
-            CommandError: It cannot do its work; the message says what mends it.
+            CommandError: It cannot do its work; the message says what fixes it.
         """
         try:
             get_settings()
