@@ -1,12 +1,16 @@
 """The Django app: the drop-in, the checks, and the triggers that ``migrate`` installs."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError
 from django.db.models.signals import post_migrate
+
+from djcrf_pg.pages import see
 
 
 class DjcrfPgConfig(AppConfig):
@@ -16,6 +20,17 @@ class DjcrfPgConfig(AppConfig):
     label = "djcrf_pg"
     verbose_name = "Change log for live updates"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """See that the database driver is there.
+
+        Raises:
+            ImproperlyConfigured: psycopg cannot be imported.
+        """
+        # Here, because no model of any app has been imported yet. The first one that is loads Django's backend, which
+        # complains of the lack of psycopg2, whatever is wrong with psycopg.
+        _require_psycopg()
+        super().__init__(*args, **kwargs)
 
     def import_models(self) -> None:
         """Take over DCRF's names, before any app's ``ready()`` can import a consumers module."""
@@ -35,6 +50,18 @@ class DjcrfPgConfig(AppConfig):
         checks.register_all()
         cursors.install()
         post_migrate.connect(_install, sender=self, dispatch_uid="djcrf_pg.install")
+
+
+def _require_psycopg() -> None:
+    try:
+        import psycopg  # noqa: F401
+    except ImportError as error:
+        why = " ".join(str(error).split())
+        raise ImproperlyConfigured(
+            f"djcrf_pg needs psycopg, version 3, and Python ({sys.executable}) cannot import it: {why}. Run "
+            f"`pip install 'psycopg[binary]'` there, which brings libpq along. psycopg2 does not take its place. "
+            f"{see('tutorial/from-nothing.md#2-the-files')}"
+        ) from None
 
 
 def _install(*, using: str, plan: Any = (), **kwargs: Any) -> None:
