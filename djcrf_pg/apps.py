@@ -8,6 +8,7 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError
+from django.db import DatabaseError
 from django.db.models.signals import post_migrate
 
 from djcrf_pg.pages import see
@@ -69,6 +70,7 @@ def _install(*, using: str, plan: Any = (), **kwargs: Any) -> None:
     from djcrf_pg.capture.objects import look, prepare
     from djcrf_pg.capture.tenancy import refuse_tenants
     from djcrf_pg.conf import get_settings
+    from djcrf_pg.diagnosis import denied
     from djcrf_pg.discovery import discover
     from djcrf_pg.exceptions import DjcrfPgError
 
@@ -85,3 +87,7 @@ def _install(*, using: str, plan: Any = (), **kwargs: Any) -> None:
             refuse_others(using)
     except DjcrfPgError as error:
         raise CommandError(str(error)) from error
+    except DatabaseError as error:
+        if (why := denied(error, using)) is None:
+            raise
+        raise CommandError(why) from error

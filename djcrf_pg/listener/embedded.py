@@ -25,6 +25,7 @@ from djcrf_pg.delivery.inbox import Subscription
 from djcrf_pg.delivery.interest import bit_of
 from djcrf_pg.delivery.layer import channel_layer, is_in_memory
 from djcrf_pg.delivery.protocol import EVERYBODY, History
+from djcrf_pg.diagnosis import without_log, without_tables
 from djcrf_pg.discovery import discover
 from djcrf_pg.exceptions import (
     ChannelLayerError,
@@ -264,7 +265,7 @@ async def ready(alias: str, tables: Mapping[str, str], subscription: Subscriptio
                 is_in, streams = here.hub.is_in(address), here.hub.streams
                 try:
                     probe = await here.probe(tables, bits)
-                    _require(probe, alias, tables, here.gate.quote)
+                    await _require(probe, alias, tables, here.gate.quote)
                 except ConfigurationError as error:
                     raise SubscribeError(str(error)) from error
                 except CONNECTION_ERRORS as error:
@@ -294,20 +295,16 @@ async def ready(alias: str, tables: Mapping[str, str], subscription: Subscriptio
     )
 
 
-def _require(probe: Probe, alias: str, tables: Mapping[str, str], quote: Callable[[str], str]) -> None:
+async def _require(probe: Probe, alias: str, tables: Mapping[str, str], quote: Callable[[str], str]) -> None:
     # The same question was asked for other subscribers, whose tables are no reason to refuse this one.
     wanted = {quote(table): entry for table, entry in tables.items()}
     absent, bare = sorted(probe.absent & wanted.keys()), sorted(probe.bare & wanted.keys())
     if not probe.migrated:
-        raise NotMigrated(
-            f"Database {alias!r} lacks the change log djcrf_pg_change, or what this version adds to it: run "
-            f"`manage.py migrate`."
-        )
+        raise NotMigrated(without_log(alias, probe.whereabouts))
     if absent:
-        raise NotMigrated(
-            f"Database {alias!r} lacks table {', '.join(absent)}: run `manage.py migrate`, and before it "
-            f"`manage.py makemigrations` if the model has no migration yet."
-        )
+        names = [table for table in tables if quote(table) in absent]
+        # It may have to read the migrations.
+        raise NotMigrated(await asyncio.to_thread(without_tables, alias, names, probe.whereabouts))
     if bare:
         command = "migrate" if get_settings().AUTO_INSTALL else "djcrf_pg install"
         named = {quote(model._meta.db_table) for entry in get_settings().OBSERVE for model in named_by(entry)}

@@ -12,6 +12,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connections
 
 from djcrf_pg.capture.install import log_schema
+from djcrf_pg.diagnosis import without_tables
 from djcrf_pg.listener.doorbell import CHANNEL, RETRY
 from djcrf_pg.management.databases import add_database, choose
 from djcrf_pg.models import Failure
@@ -83,9 +84,7 @@ def _has_table(alias: str) -> bool:
     if log_schema(alias) is None:
         return False
     if Failure._meta.db_table not in connections[alias].introspection.table_names():
-        raise CommandError(
-            f"Database {alias!r} lacks the table {Failure._meta.db_table}: run `manage.py migrate --database {alias}`."
-        )
+        raise CommandError(without_tables(alias, [Failure._meta.db_table]))
     return True
 
 

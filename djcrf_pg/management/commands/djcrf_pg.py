@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError
+from django.db import DEFAULT_DB_ALIAS, DatabaseError
 
 from djcrf_pg.conf import get_settings
+from djcrf_pg.diagnosis import denied
 from djcrf_pg.exceptions import DjcrfPgError
 from djcrf_pg.management import failures, listen, migration, status, triggers
 
@@ -59,4 +60,5 @@ class Command(BaseCommand):
         except DjcrfPgError as error:
             raise CommandError(str(error)) from error
         except DatabaseError as error:
-            raise CommandError(f"Database error: {str(error).strip()}") from error
+            alias = (options.get("database") or [DEFAULT_DB_ALIAS])[0]
+            raise CommandError(denied(error, alias) or f"Database error: {str(error).strip()}") from error
