@@ -1,7 +1,7 @@
 """The Django app: the drop-in, the checks, and the triggers that ``migrate`` installs."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.apps import AppConfig
@@ -65,14 +65,20 @@ def _require_psycopg() -> None:
         ) from None
 
 
-def _install(*, using: str, plan: Any = (), **kwargs: Any) -> None:
-    from djcrf_pg.capture.install import install, log_schema, refuse_others, refuse_unfit
+def _install(*, using: str, verbosity: int = 1, stdout: Any = None, **kwargs: Any) -> None:
+    from djcrf_pg.capture.install import VERBS, absent, install, log_schema, refuse_others, refuse_unfit
     from djcrf_pg.capture.objects import look, prepare
     from djcrf_pg.capture.tenancy import refuse_tenants
     from djcrf_pg.conf import get_settings
-    from djcrf_pg.diagnosis import denied
+    from djcrf_pg.diagnosis import denied, without_migration, without_tables
     from djcrf_pg.discovery import discover
     from djcrf_pg.exceptions import DjcrfPgError
+
+    def say(lines: Iterable[str]) -> None:
+        for line in lines:
+            if verbosity >= 1:
+                # Django's commands hand on where they write to; `flush` does not.
+                (stdout or sys.stdout).write(f"{line}\n")
 
     try:
         if log_schema(using) is not None:
@@ -80,7 +86,9 @@ def _install(*, using: str, plan: Any = (), **kwargs: Any) -> None:
         prepare(using)
         if get_settings().AUTO_INSTALL:
             discover()
-            install(using)
+            say(f"  triggers: {step.table.name} {VERBS[step.state]}" for step in install(using))
+            if log_schema(using) is not None and (unmade := without_migration(absent(using))):
+                say([f"  {without_tables(using, unmade)}"])
         look(using)
         if get_settings().AUTO_INSTALL:
             refuse_unfit(using)

@@ -159,6 +159,12 @@ def without_tables(alias: str, tables: Collection[str], whereabouts: Whereabouts
     return f"Database {alias!r} lacks table {', '.join(map(quote, sorted(tables)))}: {' '.join(why)}"
 
 
+def without_migration(tables: Iterable[str]) -> list[str]:
+    """The tables, out of some by ``db_table``, that a model here has and no migration makes."""
+    models = {model._meta.db_table: model for model in _models() if _owner(model)._meta.managed}
+    return [table for table in tables if table in models and not _is_migrated_by_files(models[table])]
+
+
 def _no_table(alias: str, table: str, whereabouts: Whereabouts) -> str:
     if found := whereabouts.elsewhere(table):
         return _elsewhere(alias, found[0], whereabouts)
@@ -207,7 +213,7 @@ def denied(error: BaseException, alias: str, role: str | None = None, grants: Ma
     """
     if _sqlstate(error) != "42501":
         return None
-    role = role or connections[alias].settings_dict.get("USER") or ""
+    role = role or str(connections[alias].settings_dict.get("USER") or "")
     text = str(error).strip()
     name = next((name for name in _OURS.findall(text) if name in grants), None)
     if name is not None:

@@ -25,7 +25,7 @@ from djcrf_pg.delivery.inbox import Subscription
 from djcrf_pg.delivery.interest import bit_of
 from djcrf_pg.delivery.layer import channel_layer, is_in_memory
 from djcrf_pg.delivery.protocol import EVERYBODY, History
-from djcrf_pg.diagnosis import without_log, without_tables
+from djcrf_pg.diagnosis import SUBSCRIBER, denied, without_log, without_tables
 from djcrf_pg.discovery import discover
 from djcrf_pg.exceptions import (
     ChannelLayerError,
@@ -269,6 +269,8 @@ async def ready(alias: str, tables: Mapping[str, str], subscription: Subscriptio
                 except ConfigurationError as error:
                     raise SubscribeError(str(error)) from error
                 except CONNECTION_ERRORS as error:
+                    if missing := denied(error, alias, grants=SUBSCRIBER):
+                        raise SubscribeError(missing) from error
                     why = f"the database cannot be reached ({str(error) or type(error).__name__})"
                 else:
                     if not is_in:

@@ -147,12 +147,9 @@ class Gate:
     async def _query(self, tables: list[str], bits: set[int]) -> Probe:
         session = await self._connected()
         try:
-            return await self._query_over(session, tables, bits)
+            is_published = await self._publish(session, self._published.add(bits, time.monotonic()))
         except asyncpg.InsufficientPrivilegeError as error:
             raise ConfigurationError(denied(error, self._alias, session.role, SUBSCRIBER)) from error
-
-    async def _query_over(self, session: Session, tables: list[str], bits: set[int]) -> Probe:
-        is_published = await self._publish(session, self._published.add(bits, time.monotonic()))
         row = await session.fetchrow(self._sql["probe"], tables, TRIGGERS, PROJECT_CLASS_ID)
         assert row is not None
         project: str | None = None
