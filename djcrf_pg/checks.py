@@ -1,17 +1,20 @@
 """System checks: what is missing, where, and the command or setting that fixes it."""
 
+import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Info, Tags, Warning, register
+from django.core.management import get_commands, load_command_class
 from django.db import DatabaseError, connections
 
 from djcrf_pg import conf
 from djcrf_pg.capture.install import plan, unfit
 from djcrf_pg.capture.tenancy import refusal, refuse_tenants
-from djcrf_pg.discovery import discover
+from djcrf_pg.discovery import discover, failures
 from djcrf_pg.exceptions import DjcrfPgError
 from djcrf_pg.observer.drop_in import early_birds
 from djcrf_pg.observer.serializing import needs_request
@@ -24,6 +27,8 @@ def register_all() -> None:
     register(check_settings)
     register(check_channel_layer)
     register(check_drop_in)
+    register(check_consumers)
+    register(check_runserver)
     register(check_serializers)
     register(check_tenants)
     register(check_triggers, Tags.database)
@@ -79,8 +84,37 @@ def check_drop_in(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Ite
     ]
 
 
+def check_consumers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
+    """The modules that define the project's observers can be imported.
+
+    Warnings, not errors: no command fails of it that does not need the observers.
+    """
+    for failure in _discover():
+        yield Warning(
+            str(failure),
+            hint=f"Correct that line. Until then `migrate` and the listener end with this error. "
+            f"{see('how-to/observe-more-tables.md#a-consumer-in-another-module')}",
+            id="djcrf_pg.W040",
+        )
+
+
+def check_runserver(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
+    """The ``runserver`` that runs serves WebSockets, where there are observers."""
+    if _command() != "runserver" or _discover() or not any(True for _ in registry):
+        return
+    kind = type(load_command_class(get_commands()["runserver"], "runserver"))
+    if not any(base.__module__.partition(".")[0] in ("daphne", "channels") for base in kind.__mro__):
+        yield Warning(
+            "This `runserver` is Django's own and serves no WebSockets: a client that connects gets status 404.",
+            hint="Run `pip install daphne`, and put 'daphne' first in INSTALLED_APPS; or serve with another ASGI "
+            f"server, such as `uvicorn`. {see('tutorial/from-nothing.md#3-see-it')}",
+            id="djcrf_pg.W041",
+        )
+
+
 def check_serializers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
     """No serializer of an observer needs the request, which a listener does not have."""
+    _discover()
     for observer in registry:
         serializer_class = getattr(observer, "serializer_class", None)
         if serializer_class is not None and (method := needs_request(serializer_class)):
@@ -201,6 +235,23 @@ def check_server(
                 f"{see('reference/limits.md#large-statements-and-temp_file_limit')}",
                 id="djcrf_pg.W013",
             )
+
+
+def _discover() -> list[DjcrfPgError]:
+    """Import what defines observers, in the commands that are about the project as a whole; what cannot be imported.
+
+    Not in others that run the checks: a consumers module may need tables that ``migrate`` has yet to make.
+    """
+    if _command() not in ("check", "runserver") or conf.problems(getattr(settings, "DJCRF_PG", {})):
+        return []
+    return list(failures())
+
+
+def _command() -> str:
+    """The management command that this process runs; empty for another program, such as an ASGI server."""
+    program, *arguments = sys.argv or [""]
+    is_django = Path(program).name in ("manage.py", "django-admin", "django-admin.exe", "__main__.py")
+    return arguments[0] if is_django and arguments else ""
 
 
 def _fix(alias: str) -> str:

@@ -23,7 +23,7 @@ from djcrf_pg.delivery.envelope import LISTENER, UNTOLD
 from djcrf_pg.delivery.hub import Hub
 from djcrf_pg.delivery.inbox import Subscription
 from djcrf_pg.delivery.interest import bit_of
-from djcrf_pg.delivery.layer import channel_layer, is_in_memory
+from djcrf_pg.delivery.layer import channel_layer, describe, is_in_memory
 from djcrf_pg.delivery.protocol import EVERYBODY, History
 from djcrf_pg.diagnosis import SUBSCRIBER, denied, without_log, without_tables
 from djcrf_pg.discovery import discover
@@ -39,7 +39,8 @@ from djcrf_pg.exceptions import (
 from djcrf_pg.listener.gate import Gate, Probe
 from djcrf_pg.listener.replay import Replays
 from djcrf_pg.listener.service import Listener
-from djcrf_pg.observations import ListenerEnded, emit
+from djcrf_pg.observations import ListenerEnded, cause_of, emit
+from djcrf_pg.pages import see
 from djcrf_pg.registry import named_by
 
 #: Seconds that a listener may take to end with a process whose server has ended its loop.
@@ -242,7 +243,6 @@ async def ready(alias: str, tables: Mapping[str, str], subscription: Subscriptio
 
     Raises:
         SubscribeError: They will not be; the subclass and the message say why and what fixes it.
-        Exception: The channel layer's.
     """
     settings, here = get_settings(), runtime(alias)
     in_memory = is_in_memory(channel_layer())
@@ -251,6 +251,7 @@ async def ready(alias: str, tables: Mapping[str, str], subscription: Subscriptio
         here.hub.enter(subscription, group)
     bits = [bit_of(address, group) for group in (EVERYBODY, *groups)]
     why, pause, first = "no listener runs", 0.002, True
+    broken: str | None = None
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(settings.SUBSCRIBE_TIMEOUT):
             while True:
@@ -274,8 +275,11 @@ async def ready(alias: str, tables: Mapping[str, str], subscription: Subscriptio
                     why = f"the database cannot be reached ({str(error) or type(error).__name__})"
                 else:
                     if not is_in:
-                        await here.hub.join(address, probe.history)
+                        if broken := await _join(here, address, probe):
+                            why = broken
+                            await asyncio.sleep(0.25)
                         continue  # what commits before the channel is there is for nobody here
+                    broken = None
                     here.hub.learn(probe, streams)
                     if not _served(here, probe, in_memory):
                         why = _obstacle(here, probe, in_memory)
@@ -289,12 +293,28 @@ async def ready(alias: str, tables: Mapping[str, str], subscription: Subscriptio
                         )
                 pause = min(pause * 2, 0.25)
                 await asyncio.sleep(pause)
+    if broken:
+        raise ChannelLayerError(f"The channel layer {broken}")
     if in_memory and "InMemory" in why:
         raise ChannelLayerError(why)
     raise ListenerUnavailable(
         f"No listener for database {alias!r} within {settings.SUBSCRIBE_TIMEOUT:g} s "
         f"(DJCRF_PG['SUBSCRIBE_TIMEOUT']): {why}."
     )
+
+
+async def _join(here: Runtime, address: str, probe: Probe) -> str | None:
+    """Join what brings an observer's messages; why that fails, where it does."""
+    try:
+        await here.hub.join(address, probe.history)
+    except ChannelLayerError:
+        raise
+    except Exception as error:  # whatever the layer raises
+        return (
+            f"{describe(channel_layer())} fails ({cause_of(error)}): start its server, or correct CHANNEL_LAYERS. "
+            f"{see('how-to/run-in-production.md#take-a-channel-layer-that-reaches-other-processes')}"
+        )
+    return None
 
 
 async def _require(probe: Probe, alias: str, tables: Mapping[str, str], quote: Callable[[str], str]) -> None:
