@@ -10,7 +10,7 @@ DJANGO ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-all compat long coverage bench model oracle demo lint format types wheel clean
+.PHONY: help venv test test-all compat long coverage bench model oracle demo lint format types messages wheel clean
 
 help:
 	@echo 'make demo      install and serve the example application'
@@ -28,6 +28,7 @@ help:
 	@echo 'make oracle    compare a client with the database while things break (ARGS="--minutes 60 --slow")'
 	@echo 'make lint      ruff and the import contract; "make format" mends what can be mended'
 	@echo 'make types     mypy'
+	@echo 'make messages  write the page of errors and checks again, after a message has changed'
 	@echo 'make wheel     build the wheel and look into it'
 	@echo 'make venv      only the virtual environment ($(VENV)), with everything for the targets above'
 
@@ -76,6 +77,9 @@ format: $(VENV)/.installed-lint
 
 types: $(VENV)/.installed-lint
 	$(BIN)/mypy
+
+messages: $(VENV)/.installed-lint
+	$(BIN)/python scripts/messages.py
 
 wheel: $(VENV)/.installed-lint
 	rm -rf build dist

@@ -1,26 +1,29 @@
-"""System checks: what is missing, where, and the command or setting that mends it."""
+"""System checks: what is missing, where, and the command or setting that fixes it."""
 
 import inspect
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from channels.layers import InMemoryChannelLayer
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Info, Tags, Warning, register
+from django.core.management import get_commands, load_command_class
 from django.db import DatabaseError, connections, router
 from django.utils.module_loading import import_string
 
 from djcrf_pg import conf
 from djcrf_pg.capture.install import plan, unfit
 from djcrf_pg.capture.tenancy import refusal, refuse_tenants
-from djcrf_pg.discovery import discover
+from djcrf_pg.discovery import discover, failures
 from djcrf_pg.exceptions import ConfigurationError, DjcrfPgError
 from djcrf_pg.observer import ModelObserver, access, definitions, silence
 from djcrf_pg.observer.drop_in import early_birds
 from djcrf_pg.observer.serializing import fault_of_fields, lacks, needs_request
+from djcrf_pg.pages import see
 from djcrf_pg.registry import lives_on, named_by, registry, why_not_here
 
 
@@ -32,6 +35,8 @@ def register_all() -> None:
     register(check_definitions)
     register(check_access)
     register(check_drop_in)
+    register(check_consumers)
+    register(check_runserver)
     register(check_serializers)
     register(check_tenants)
     register(check_triggers, Tags.database)
@@ -43,7 +48,7 @@ def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> It
     problems = conf.problems(getattr(settings, "DJCRF_PG", {}))
     if not problems:
         problems = registry.problems()
-    return [Error(problem, hint="See the reference of settings.", id="djcrf_pg.E001") for problem in problems]
+    return [Error(problem, hint=see("reference/settings.md"), id="djcrf_pg.E001") for problem in problems]
 
 
 def check_channel_layer(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
@@ -52,9 +57,10 @@ def check_channel_layer(app_configs: Sequence[AppConfig] | None, **kwargs: Any) 
     backend = str(layers.get("default", {}).get("BACKEND", ""))
     if "default" not in layers:
         yield Error(
-            "There is no default channel layer, and events travel through it.",
+            "CHANNEL_LAYERS has no 'default', and events travel through that channel layer.",
             hint="Set CHANNEL_LAYERS['default']: to channels_redis.core.RedisChannelLayer, or for one process to "
-            "channels.layers.InMemoryChannelLayer.",
+            "channels.layers.InMemoryChannelLayer. "
+            f"{see('how-to/run-in-production.md#take-a-channel-layer-that-reaches-other-processes')}",
             id="djcrf_pg.E002",
         )
         return
@@ -84,7 +90,7 @@ def check_channel_layer(app_configs: Sequence[AppConfig] | None, **kwargs: Any) 
             yield Warning(
                 f"redis {redis.__version__} closes the idle connections of channels_redis after 5 seconds "
                 f"('Timeout reading from …').",
-                hint="Install redis<8, as `pip install djcrf_pg[redis]` does.",
+                hint="Run `pip install 'redis<8'`, or `pip install 'djcrf_pg[redis]'`, which asks for it.",
                 id="djcrf_pg.W003",
             )
 
@@ -96,26 +102,48 @@ def check_drop_in(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Ite
         return []
     return [
         Warning(
-            f"{label} listens to Django's signals: it was imported before djcrf_pg was loaded.",
-            hint="Put 'djcrf_pg' before that app in INSTALLED_APPS, or import from djcrf_pg.observer.",
+            f"{label} listens to Django's signals, for it was imported before djcrf_pg was loaded.",
+            hint="Put 'djcrf_pg' before that app in INSTALLED_APPS, or import model_observer from djcrf_pg.observer. "
+            f"{see('how-to/move-from-dcrf-signals.md#if-a-consumer-still-listens-to-signals')}",
             id="djcrf_pg.W004",
         )
         for label in early_birds()
     ]
 
 
-def check_observers(
-    app_configs: Sequence[AppConfig] | None, databases: Iterable[str] | None = None, **kwargs: Any
-) -> Iterable[CheckMessage]:
+def check_consumers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
+    """The modules that define the project's observers can be imported.
+
+    Warnings, not errors: no command fails of it that does not need the observers.
+    """
+    for failure in _discover():
+        yield Warning(
+            str(failure),
+            hint=f"Correct that line. Until then `migrate` and the listener end with this error. "
+            f"{see('how-to/observe-more-tables.md#a-consumer-in-another-module')}",
+            id="djcrf_pg.W040",
+        )
+
+
+def check_runserver(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
+    """The ``runserver`` that runs serves WebSockets, where there are observers."""
+    if _command() != "runserver" or _discover() or not any(True for _ in registry):
+        return
+    kind = type(load_command_class(get_commands()["runserver"], "runserver"))
+    if not any(base.__module__.partition(".")[0] in ("daphne", "channels") for base in kind.__mro__):
+        yield Warning(
+            "This `runserver` is Django's own and serves no WebSockets: a client that connects gets status 404.",
+            hint="Run `pip install daphne`, and put 'daphne' first in INSTALLED_APPS; or serve with another ASGI "
+            f"server, such as `uvicorn`. {see('tutorial/from-nothing.md#3-see-it')}",
+            id="djcrf_pg.W041",
+        )
+
+
+def check_observers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
     """Each observer can be reached by events: its database has triggers, and its groups match."""
     if not _is_configured():
         return
-    try:
-        discover()
-    except DjcrfPgError as error:
-        # With a database it is check_triggers that says it.
-        if not any(connections[alias].vendor == "postgresql" for alias in databases or ()):
-            yield Warning(f"Not all observers are known: {error}", id="djcrf_pg.W006")
+    _discover()
     for observer in _observers():
         if why := silence.why_no_triggers(observer):
             yield _elsewhere(f"No event of {observer.label} can come: {why}")
@@ -204,7 +232,8 @@ def check_serializers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
             yield Warning(
                 f"{observer.label} has serializer_class={serializer_class.__name__}, and {method}() needs the request, "
                 f"which is None when an event is made: each event fails.",
-                hint="Ask whether there is a request first, or give the observer a serializer of its own.",
+                hint="Test self.context['request'] for None first, or give the observer a serializer of its own. "
+                f"{see('reference/observer-api.md#bodies')}",
                 id="djcrf_pg.W008",
             )
         if observer.makes_no_body:
@@ -247,12 +276,9 @@ def _is_configured() -> bool:
 
 
 def _discovered() -> bool:
-    """Import what has observers; where something cannot be imported, check_observers or check_triggers says so."""
-    if not _is_configured():
-        return False
-    with suppress(DjcrfPgError):
-        discover()
-    return True
+    """Import what has observers, see :func:`_discover`; whether the setting can be read."""
+    _discover()
+    return _is_configured()
 
 
 def check_tenants(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
@@ -263,7 +289,9 @@ def check_tenants(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Ite
         try:
             refuse_tenants(alias)
         except DjcrfPgError as error:
-            yield Error(str(error), id="djcrf_pg.E009")
+            yield Error(
+                str(error), hint=see("how-to/observe-more-tables.md#a-schema-for-each-tenant"), id="djcrf_pg.E009"
+            )
 
 
 def check_triggers(
@@ -271,7 +299,7 @@ def check_triggers(
 ) -> Iterable[CheckMessage]:
     """Every observed table has its triggers, and they are enabled.
 
-    Warnings, not errors: ``migrate`` runs the checks first, and it is the command that mends them.
+    Warnings, not errors: ``migrate`` runs the checks first, and it is the command that fixes them.
     """
     if conf.problems(getattr(settings, "DJCRF_PG", {})):
         return
@@ -282,21 +310,22 @@ def check_triggers(
             discover()
             steps, others = plan(alias), unfit(alias)
         except (DjcrfPgError, DatabaseError) as error:
-            yield Warning(f"The triggers of database {alias!r} cannot be looked at: {error}", id="djcrf_pg.W006")
+            yield Warning(f"djcrf_pg cannot look at the triggers of database {alias!r}: {error}", id="djcrf_pg.W006")
             continue
         for step in steps:
             if step.state in ("missing", "outdated", "disabled"):
                 yield Warning(
                     f"The djcrf_pg triggers on {step.table.name} (database {alias!r}) are {step.state}: "
-                    f"not all of its changes are captured.",
-                    hint=_mend(alias),
+                    f"they do not capture all of its changes.",
+                    hint=_fix(alias),
                     id="djcrf_pg.W005",
                 )
             elif step.state == "taken":
                 yield Warning(
                     f"The djcrf_pg triggers on {step.table.name} (database {alias!r}) belong to project "
-                    f"{step.project!r}, and are not those that this one wants.",
-                    hint=f"`manage.py djcrf_pg install --database {alias}` says what can be done.",
+                    f"{step.project!r}, and differ from those that this one wants.",
+                    hint=f"Run `manage.py djcrf_pg install --database {alias}`, which says what to do. "
+                    f"{see('how-to/observe-more-tables.md#several-projects-on-one-database')}",
                     id="djcrf_pg.W005",
                 )
             elif step.state == "unfit":
@@ -304,22 +333,25 @@ def check_triggers(
                     f"{step.table.name} (database {alias!r}) has a foreign table among its partitions or children, and "
                     f"djcrf_pg triggers: each statement on it that changes a row of the foreign table fails (cannot "
                     f"collect transition tuples from child foreign tables).",
-                    hint=f"Run `manage.py djcrf_pg install --database {alias}`, which drops these triggers.",
+                    hint=f"Run `manage.py djcrf_pg install --database {alias}`, which drops these triggers. "
+                    f"{see('reference/limits.md#foreign-tables')}",
                     id="djcrf_pg.W005",
                 )
         for project in sorted({step.project for step in steps if step.project and step.state != "taken"}):
             yield Warning(
                 f"The change log of database {alias!r} is also that of project {project!r}, and this one is "
-                f"{conf.get_settings().project!r}. One listener serves a log, with the observers of its own project: "
-                f"subscriptions of the other one are refused.",
+                f"{conf.get_settings().project!r}. One listener serves a log, with the observers of its own "
+                f"project: it refuses the subscriptions of the other one.",
                 hint="Give each project a schema of its own: OPTIONS = {'options': '-c search_path=…'}, then "
-                "`manage.py migrate`. If they are one project, set the same DJCRF_PG['PROJECT'] in both.",
+                "`manage.py migrate`. If they are one project, set the same DJCRF_PG['PROJECT'] in both. "
+                f"{see('how-to/observe-more-tables.md#several-projects-on-one-database')}",
                 id="djcrf_pg.W010",
             )
         for name, what in others.items():
             yield Warning(
-                f"{name} (database {alias!r}) is {what}, and takes no djcrf_pg triggers: its changes are not captured.",
-                hint="Observe the tables behind it, or take it out of DJCRF_PG['OBSERVE'].",
+                f"{name} (database {alias!r}) is {what}, and takes no djcrf_pg triggers: nothing captures its changes.",
+                hint="Observe the tables behind it, or take it out of DJCRF_PG['OBSERVE']. "
+                f"{see('reference/limits.md#changes-that-are-not-captured')}",
                 id="djcrf_pg.W005",
             )
 
@@ -345,19 +377,38 @@ def check_server(
             yield Info(
                 f"The server of database {alias!r} has max_prepared_transactions = {prepared}, and PREPARE TRANSACTION "
                 f"fails after NOTIFY. So no trigger rings, and the leader reads each POLL_INTERVAL.",
-                hint="If nothing prepares transactions there, set DJCRF_PG['NOTIFY'] = 'elide'; else to 'never'.",
+                hint="If nothing prepares transactions there, set DJCRF_PG['NOTIFY'] = 'elide'; else set it to "
+                f"'never', which silences this message. {see('how-to/run-in-production.md#two-phase-commit')}",
                 id="djcrf_pg.I012",
             )
         if limit != "-1":
             yield Warning(
                 f"The database user of {alias!r} has temp_file_limit = {limit}: a statement on an observed table fails "
                 f"where its rows, before and after it, and their images take more than that.",
-                hint="See the reference of limits: raise work_mem or temp_file_limit, or write in smaller statements.",
+                hint="Raise work_mem or temp_file_limit, or write in smaller statements. "
+                f"{see('reference/limits.md#large-statements-and-temp_file_limit')}",
                 id="djcrf_pg.W013",
             )
 
 
-def _mend(alias: str) -> str:
+def _discover() -> list[DjcrfPgError]:
+    """Import what defines observers, in the commands that are about the project as a whole; what cannot be imported.
+
+    Not in others that run the checks: a consumers module may need tables that ``migrate`` has yet to make.
+    """
+    if _command() not in ("check", "runserver") or conf.problems(getattr(settings, "DJCRF_PG", {})):
+        return []
+    return list(failures())
+
+
+def _command() -> str:
+    """The management command that this process runs; empty for another program, such as an ASGI server."""
+    program, *arguments = sys.argv or [""]
+    is_django = Path(program).name in ("manage.py", "django-admin", "django-admin.exe", "__main__.py")
+    return arguments[0] if is_django and arguments else ""
+
+
+def _fix(alias: str) -> str:
     if conf.get_settings().AUTO_INSTALL:
         return f"Run `manage.py migrate --database {alias}`."
     return (

@@ -37,13 +37,13 @@ class Settings:
             ``"never"`` where ``max_prepared_transactions`` of the server is above 0, else ``"elide"``.
         SUBSCRIBE_TIMEOUT: Seconds that ``subscribe()`` waits for a listener.
         LOCK_TIMEOUT: Seconds that an install waits for the lock on a table.
-        RETENTION: Seconds that delivered changes stay in the log, so long may a client be away that resumes.
-        REPLAY_LIMIT: Rows that a subscription which resumes is told of at most.
+        RETENTION: Seconds that delivered changes stay in the log; a client that resumes may be away as long.
+        REPLAY_LIMIT: Rows that a subscription which resumes receives at most.
         LOG_MAX_AGE: Seconds that changes stay in the log at most, delivered or not.
         LOG_MAX_ROWS: Changes in the log at most, delivered or not; about, as the log is not counted.
         LOG_MAX_BYTES: Bytes of the log at most; estimated.
-        MASS_CHANGE: Tell a transaction that changes more than so many rows of a table as one resync; None
-            tells each row.
+        MASS_CHANGE: Send one resync for a transaction that changes more than so many rows of a table; None
+            sends an event for each row.
         RELATED_LIMIT: Rows that a transaction may bring updates of by changing rows related to them, for one observer;
             more are one resync.
         SAFETY_POLL: Seconds between the reads of a listener that nobody wakes; so long it does not notice a

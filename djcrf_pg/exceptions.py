@@ -1,6 +1,6 @@
-"""Everything djcrf_pg raises on purpose; each message names the thing, the place and the mend.
+"""Everything djcrf_pg raises on purpose; each message names the thing, the place and the fix.
 
-Errors that a client can cause or should hear of (a refused subscription, say) are also
+Errors that a client can cause or should receive (a refused subscription, say) are also
 :class:`rest_framework.exceptions.APIException`, because that is what a DCRF consumer turns into an
 error reply; anything else would close the socket.
 """
@@ -111,13 +111,13 @@ class ListError(SubscribeError):
 
 
 class InvalidCursor(DjcrfPgError, ValidationError, ValueError):
-    """A cursor that is none, or none of this database's. A DCRF consumer answers with ``response_status`` 400."""
+    """A text that is no cursor, or is one of another database. A DCRF consumer answers with ``response_status`` 400."""
 
     default_code = "invalid_cursor"
 
 
 class CursorExpired(DjcrfPgError, APIException):
-    """What a cursor has not seen is not to be had any more: load again, and subscribe without it.
+    """The log no longer has what a cursor has not seen: load again, and subscribe without it.
 
     A DCRF consumer answers with ``response_status`` 410.
     """

@@ -153,7 +153,10 @@ class LayerFailed(Observation):
     """The channel layer took no message; the listener waits and sends it again."""
 
     level = logging.WARNING
-    template = "{layer} fails: {error}; the listener waits {delay:.1f} s and sends again, nothing is skipped"
+    template = (
+        "{layer} takes no messages ({error}); the listener sends again in {delay:.1f} s and skips nothing. Start its "
+        "server, or correct CHANNEL_LAYERS"
+    )
     layer: str
     error: str
     delay: float
@@ -237,7 +240,11 @@ class LayerUnreachable(Observation):
     """The channel layer failed the subscribers of this process; said once, until it works again."""
 
     level = logging.WARNING
-    template = "channel layer: {error}; when it works again, this process joins its groups again"
+    template = (
+        "{layer} fails the subscribers of this process ({error}), which tries again and joins its groups when the "
+        "layer works. Start its server, or correct CHANNEL_LAYERS"
+    )
+    layer: str
     error: str
 
 
@@ -561,6 +568,16 @@ def text_of_value(value: object) -> str:
     except Exception:
         text = f"<{type(value).__module__}.{type(value).__qualname__}, whose repr() raises>"
     return text if len(text) <= 100 else f"{text[:100]}…"
+
+
+def cause_of(error: BaseException) -> str:
+    """The kind of an error and what it says: ``repr()`` of redis-py's leaves out the host and the reason."""
+    kind = type(error).__name__
+    try:
+        text = " ".join(str(error).split())
+    except Exception:
+        return kind
+    return f"{kind}: {text}" if text else kind
 
 
 _sinks: list[Sink] = [log_sink]

@@ -412,12 +412,6 @@ def is_elsewhere_on_purpose(model: type[Model]) -> bool:
     return named and any(connections[alias].vendor == "postgresql" for alias in connections)
 
 
-def how_to_migrate() -> str:
-    """What makes the change log: ``migrate``, which knows nothing of apps that are not installed."""
-    command = "run `manage.py migrate`."
-    return command if apps.is_installed("djcrf_pg") else f"add 'djcrf_pg' to INSTALLED_APPS, and {command}"
-
-
 def why_not_here(model: type[Model]) -> str:
     """Say of a model that is not on PostgreSQL where it is, and what to do."""
     alias = router.db_for_write(model)

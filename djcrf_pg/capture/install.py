@@ -11,8 +11,10 @@ from djcrf_pg.capture.plan import Project, Step, Table, Trigger, drops, owner_of
 from djcrf_pg.capture.siblings import siblings
 from djcrf_pg.capture.tenancy import refuse_tenants
 from djcrf_pg.conf import get_settings
+from djcrf_pg.diagnosis import denied
 from djcrf_pg.exceptions import InstallError
 from djcrf_pg.observations import Installed, emit
+from djcrf_pg.pages import see
 from djcrf_pg.registry import registry
 
 #: Two migrates at once work on one table after the other: the key of a transaction-level advisory lock. Frozen SQL
@@ -58,8 +60,7 @@ def plan(alias: str, *, prune: bool = False) -> list[Step]:
         return found
     except DatabaseError as error:
         raise InstallError(
-            f"The triggers of database {alias!r} cannot be looked at: {str(error).strip()}. The database user needs "
-            f"USAGE on the schemas of the observed tables."
+            denied(error, alias) or f"djcrf_pg cannot look at the triggers of database {alias!r}: {str(error).strip()}."
         ) from error
 
 
@@ -272,6 +273,7 @@ def _explain(step: Step, alias: str, timeout: float, error: DatabaseError) -> st
             user = connections[alias].settings_dict.get("USER") or "the database user"
             return (
                 f"{start}{user!r} may not create or drop triggers there ({str(error).strip()}). Run the same command "
-                f"as the owner of the table and of the djcrf_pg functions."
+                f"as the owner of the table, who also needs EXECUTE on the functions of djcrf_pg. "
+                f"{see('reference/database-objects.md#rights')}"
             )
     return f"{start}{str(error).strip()}"

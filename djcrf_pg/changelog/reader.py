@@ -13,8 +13,8 @@ from djcrf_pg import sql
 from djcrf_pg.changelog.change import Change
 from djcrf_pg.changelog.cursor import BEGINNING, Position, Snapshot, Span
 from djcrf_pg.changelog.window import Window, crowds
+from djcrf_pg.diagnosis import LOG, WHEREABOUTS, Whereabouts, without_log
 from djcrf_pg.exceptions import ConfigurationError, CursorExpired, LeadershipLost, NotMigrated
-from djcrf_pg.registry import how_to_migrate
 
 #: A piece of a window holds at most so many bytes of images, and one row more.
 PIECE_BYTES = 8 * 1024 * 1024
@@ -137,15 +137,19 @@ class ChangeLog:
         return self._window(f"'{position.last}'::pg_snapshot", f"'{target}'::pg_snapshot")
 
     @classmethod
-    async def open(cls, connection: Asks) -> "ChangeLog":
+    async def open(cls, connection: Asks, alias: str = "default") -> "ChangeLog":
         """Find the log by the connection's search_path.
+
+        Args:
+            connection: Asks the server.
+            alias: The database, for the message.
 
         Raises:
             NotMigrated: There is none.
         """
         name = await connection.fetchval(sql.LOG_SCHEMA)
         if name is None:
-            raise NotMigrated(f"The change log djcrf_pg_change does not exist: {how_to_migrate()}")
+            raise NotMigrated(without_log(alias, Whereabouts.of(await connection.fetch(WHEREABOUTS, [LOG]))))
         return cls(connection, f"{name}.")
 
     async def read(self, position: Position, limit: int, mass: int | None = None) -> Piece:

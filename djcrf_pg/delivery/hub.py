@@ -35,7 +35,7 @@ from djcrf_pg.delivery.envelope import CHANNEL_LAYER, UNOBSERVED, UNTOLD, Event
 from djcrf_pg.delivery.healing import Healing, Progress, Replayer, before
 from djcrf_pg.delivery.inbox import BEHIND, Moment, Subscription
 from djcrf_pg.delivery.interest import bit_of
-from djcrf_pg.delivery.layer import close, receiving_layer
+from djcrf_pg.delivery.layer import channel_layer, close, describe, receiving_layer
 from djcrf_pg.delivery.protocol import (
     EVERYBODY,
     SILENCE,
@@ -62,6 +62,7 @@ from djcrf_pg.observations import (
     MessagesReplayed,
     MessagesUnreadable,
     ObserversUnknown,
+    cause_of,
     emit,
     text_of,
 )
@@ -776,7 +777,7 @@ class Hub:
     def _layer_failed(self, error: Exception) -> None:
         if self._reachable:
             self._reachable = False
-            emit(LayerUnreachable(error=repr(error)))
+            emit(LayerUnreachable(layer=describe(channel_layer()), error=cause_of(error)))
 
     async def close(self) -> None:
         """End, and leave the groups."""

@@ -7,7 +7,7 @@ from channels.layers import InMemoryChannelLayer, channel_layers, get_channel_la
 from django.utils.module_loading import import_string
 
 from djcrf_pg.exceptions import ChannelLayerError
-from djcrf_pg.observations import LayerFailed, emit
+from djcrf_pg.observations import LayerFailed, cause_of, emit
 
 try:
     from channels_redis.core import RedisChannelLayer
@@ -69,7 +69,7 @@ def report_failure(error: Exception, delay: float) -> None:
         error: What it raised.
         delay: Seconds until it is tried again.
     """
-    emit(LayerFailed(layer=describe(channel_layer()), error=repr(error), delay=delay))
+    emit(LayerFailed(layer=describe(channel_layer()), error=cause_of(error), delay=delay))
 
 
 def receiving_layer(*, anew: bool = False) -> Any:

@@ -71,7 +71,7 @@ class Reader:
         if self._is_readonly:
             self._runner.run(self._session.execute("SET default_transaction_read_only = on"))
         self.is_standby = self._runner.run(self._session.fetchval("SELECT pg_is_in_recovery()"))
-        self.log = self._runner.run(ChangeLog.open(self._session))
+        self.log = self._runner.run(ChangeLog.open(self._session, self._alias))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Wait for what one of the methods of :attr:`log` gives.

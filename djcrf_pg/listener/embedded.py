@@ -25,8 +25,9 @@ from djcrf_pg.delivery.envelope import LISTENER, UNTOLD
 from djcrf_pg.delivery.hub import Hub
 from djcrf_pg.delivery.inbox import Subscription
 from djcrf_pg.delivery.interest import bit_of
-from djcrf_pg.delivery.layer import channel_layer, is_in_memory
+from djcrf_pg.delivery.layer import channel_layer, describe, is_in_memory
 from djcrf_pg.delivery.protocol import EVERYBODY, History
+from djcrf_pg.diagnosis import SUBSCRIBER, denied, without_log, without_tables
 from djcrf_pg.discovery import discover
 from djcrf_pg.exceptions import (
     ChannelLayerError,
@@ -40,8 +41,9 @@ from djcrf_pg.exceptions import (
 from djcrf_pg.listener.gate import Gate, Probe
 from djcrf_pg.listener.replay import Replays
 from djcrf_pg.listener.service import Listener
-from djcrf_pg.observations import ListenerEnded, RolledBackTest, emit
-from djcrf_pg.registry import how_to_migrate, named_by
+from djcrf_pg.observations import ListenerEnded, RolledBackTest, cause_of, emit
+from djcrf_pg.pages import see
+from djcrf_pg.registry import named_by
 
 #: Seconds that a listener may take to end with a process whose server has ended its loop.
 _FAREWELL = 4.0
@@ -271,7 +273,6 @@ async def ready(alias: str, tables: Mapping[str, str], subscription: Subscriptio
 
     Raises:
         SubscribeError: They will not be; the subclass and the message say why and what fixes it.
-        Exception: The channel layer's.
     """
     settings, here = get_settings(), runtime(alias)
     in_memory = is_in_memory(channel_layer())
@@ -282,6 +283,7 @@ async def ready(alias: str, tables: Mapping[str, str], subscription: Subscriptio
         here.hub.enter(subscription, group)
     bits = [bit_of(address, group) for group in (EVERYBODY, *groups)]
     why, pause, first = "no listener runs", 0.002, True
+    broken: str | None = None
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(settings.SUBSCRIBE_TIMEOUT):
             while True:
@@ -296,15 +298,20 @@ async def ready(alias: str, tables: Mapping[str, str], subscription: Subscriptio
                 is_in, streams = here.hub.is_in(address), here.hub.streams
                 try:
                     probe = await here.probe(tables, bits)
-                    _require(probe, alias, tables, here.gate.quote)
+                    await _require(probe, alias, tables, here.gate.quote)
                 except ConfigurationError as error:
                     raise SubscribeError(str(error)) from error
                 except CONNECTION_ERRORS as error:
+                    if missing := denied(error, alias, grants=SUBSCRIBER):
+                        raise SubscribeError(missing) from error
                     why = f"the database cannot be reached ({str(error) or type(error).__name__})"
                 else:
                     if not is_in:
-                        await here.hub.join(address, probe.history)
+                        if broken := await _join(here, address, probe):
+                            why = broken
+                            await asyncio.sleep(0.25)
                         continue  # what commits before the channel is there is for nobody here
+                    broken = None
                     here.hub.learn(probe, streams)
                     if not _served(here, probe, in_memory):
                         why = _obstacle(here, probe, in_memory)
@@ -318,6 +325,8 @@ async def ready(alias: str, tables: Mapping[str, str], subscription: Subscriptio
                         )
                 pause = min(pause * 2, 0.25)
                 await asyncio.sleep(pause)
+    if broken:
+        raise ChannelLayerError(f"The channel layer {broken}")
     if in_memory and "InMemory" in why:
         raise ChannelLayerError(why)
     raise ListenerUnavailable(
@@ -326,20 +335,30 @@ async def ready(alias: str, tables: Mapping[str, str], subscription: Subscriptio
     )
 
 
-def _require(probe: Probe, alias: str, tables: Mapping[str, str], quote: Callable[[str], str]) -> None:
+async def _join(here: Runtime, address: str, probe: Probe) -> str | None:
+    """Join what brings an observer's messages; why that fails, where it does."""
+    try:
+        await here.hub.join(address, probe.history)
+    except ChannelLayerError:
+        raise
+    except Exception as error:  # whatever the layer raises
+        return (
+            f"{describe(channel_layer())} fails ({cause_of(error)}): start its server, or correct CHANNEL_LAYERS. "
+            f"{see('how-to/run-in-production.md#take-a-channel-layer-that-reaches-other-processes')}"
+        )
+    return None
+
+
+async def _require(probe: Probe, alias: str, tables: Mapping[str, str], quote: Callable[[str], str]) -> None:
     # The same question was asked for other subscribers, whose tables are no reason to refuse this one.
     wanted = {quote(table): entry for table, entry in tables.items()}
     absent, bare = sorted(probe.absent & wanted.keys()), sorted(probe.bare & wanted.keys())
     if not probe.migrated:
-        raise NotMigrated(
-            f"Database {alias!r} lacks the change log djcrf_pg_change, or what this version adds to it: "
-            f"{how_to_migrate()}"
-        )
+        raise NotMigrated(without_log(alias, probe.whereabouts))
     if absent:
-        raise NotMigrated(
-            f"Database {alias!r} lacks table {', '.join(absent)}: run `manage.py migrate`, and before it "
-            f"`manage.py makemigrations` if the model has no migration yet."
-        )
+        names = [table for table in tables if quote(table) in absent]
+        # It may have to read the migrations.
+        raise NotMigrated(await asyncio.to_thread(without_tables, alias, names, probe.whereabouts))
     if bare:
         command = "migrate" if get_settings().AUTO_INSTALL else "djcrf_pg install"
         named = {quote(model._meta.db_table) for entry in get_settings().OBSERVE for model in named_by(entry)}

@@ -22,6 +22,7 @@ from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.inbox import Moment
 from djcrf_pg.delivery.interest import CHUNK, Published
 from djcrf_pg.delivery.protocol import History
+from djcrf_pg.diagnosis import LOG, SUBSCRIBER, WHEREABOUTS, Whereabouts, denied
 from djcrf_pg.exceptions import ConfigurationError
 from djcrf_pg.listener.doorbell import BEAT, CHANNEL
 from djcrf_pg.listener.election import HISTORY, HOLDER, PROJECT_CLASS_ID, key_of_project
@@ -44,6 +45,7 @@ class Probe:
         bare: Tables without our triggers, or with disabled ones.
         project: The other project that the leader belongs to, ``unknown`` where no triggers name it; None where it is
             ours, or of a version that does not say.
+        whereabouts: Of the log and the absent tables, where something is absent; else None.
     """
 
     moment: Moment
@@ -54,6 +56,7 @@ class Probe:
     absent: frozenset[str]
     bare: frozenset[str]
     project: str | None = None
+    whereabouts: Whereabouts | None = None
 
 
 #: The first half of the key of a lock that the session of a gate holds; the second is its holder.
@@ -95,6 +98,7 @@ class Gate:
         self._is_held = self._missed = False
         self._seen = 0.0
         self._alias = alias
+        self._names: dict[str, str] = {}
         self.quote = connections[alias].ops.quote_name
         self._sql = sql.queries("djcrf_pg.listener", "gate.sql", holder=HOLDER, history=HISTORY, oid=sql.oid_of("name"))
         self._session: Session | None = None
@@ -119,7 +123,9 @@ class Gate:
             task = asyncio.create_task(self._ask(self._next), name=f"djcrf_pg gate {self._alias}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        self._next.tables.update(map(self.quote, tables))
+        names = {self.quote(table): table for table in tables}
+        self._names.update(names)
+        self._next.tables.update(names)
         self._next.bits.update(bits)
         return await asyncio.shield(self._next.answer)
 
@@ -144,16 +150,17 @@ class Gate:
         try:
             is_published = await self._publish(session, self._published.add(bits, time.monotonic()))
         except asyncpg.InsufficientPrivilegeError as error:
-            raise ConfigurationError(
-                f"The role of database {self._alias!r} cannot say which groups have subscribers ({error}): GRANT it "
-                f"SELECT, INSERT, UPDATE ON djcrf_pg_interest and SELECT, USAGE ON SEQUENCE djcrf_pg_interest_version."
-            ) from error
+            raise ConfigurationError(denied(error, self._alias, session.role, SUBSCRIBER)) from error
         row = await session.fetchrow(self._sql["probe"], tables, TRIGGERS, PROJECT_CLASS_ID)
         assert row is not None
         project: str | None = None
         if row["project"] not in (None, key_of_project(get_settings().project)):
             names = [found["name"] or "" for found in await session.fetch(self._sql["projects"], TRIGGERS)]
             project = next((name for name in names if key_of_project(name) == row["project"]), "unknown")
+        whereabouts: Whereabouts | None = None
+        if row["absent"] or not (row["migrated"] and is_published):
+            names = [LOG, *(self._names[name] for name in row["absent"])]
+            whereabouts = Whereabouts.of(await session.fetch(WHEREABOUTS, names))
         return Probe(
             Moment(Snapshot.parse(row["snapshot"]), row["at"]),
             History(*(row[name] for name in History._fields)),
@@ -164,6 +171,7 @@ class Gate:
             frozenset(row["absent"]),
             frozenset(row["bare"]),
             project,
+            whereabouts,
         )
 
     async def _connected(self) -> Session:

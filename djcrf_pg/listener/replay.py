@@ -32,6 +32,7 @@ from djcrf_pg.delivery.healing import Replayed
 from djcrf_pg.delivery.inbox import Moment
 from djcrf_pg.delivery.protocol import EVERYBODY, Origin
 from djcrf_pg.delivery.resume import LAST, Cursor, Mark
+from djcrf_pg.diagnosis import SUBSCRIBER, denied
 from djcrf_pg.exceptions import ConfigurationError, CursorExpired
 from djcrf_pg.listener.failures import PAUSE, failed_within
 from djcrf_pg.listener.session import Session
@@ -252,10 +253,8 @@ class Replays:
             try:
                 yield
             except asyncpg.InsufficientPrivilegeError as error:
-                raise ConfigurationError(
-                    f"The role of database {self._alias!r} may not read the change log ({error}): GRANT SELECT ON "
-                    f"djcrf_pg_change, djcrf_pg_cursor, djcrf_pg_failure, djcrf_pg_reach_xid to it."
-                ) from error
+                role = self._session.role if self._session else None
+                raise ConfigurationError(denied(error, self._alias, role, SUBSCRIBER)) from error
             finally:
                 self._idle = asyncio.get_running_loop().call_later(_IDLE, self._close_idle)
 
@@ -268,7 +267,7 @@ class Replays:
             self._session = await Session.open(self._alias, "replay")
             self._log = self._tables = None
         if self._log is None or self._tables is None:
-            self._log = await ChangeLog.open(self._session)
+            self._log = await ChangeLog.open(self._session, self._alias)
             self._tables = await Tables.open(self._alias, self._log)
         return self._log, self._tables
 

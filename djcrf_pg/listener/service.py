@@ -9,6 +9,7 @@ from djcrf_pg.changelog.reader import CONNECTION_ERRORS, ChangeLog, Taken
 from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.backoff import Backoff
 from djcrf_pg.delivery.protocol import History
+from djcrf_pg.diagnosis import denied
 from djcrf_pg.exceptions import ChannelLayerError, ConfigurationError, LeadershipLost, NotMigrated
 from djcrf_pg.listener.doorbell import Bell
 from djcrf_pg.listener.election import begin_term, claim, stand_by, try_lead
@@ -58,6 +59,7 @@ class Listener:
         # User code runs in a thread of our own: a consumer's slow query must not hold up everybody's events.
         self._worker = Worker(f"djcrf_pg-{alias}")
         self._connected: Session | None = None
+        self._role: str | None = None  # of the last session
 
     @property
     def leads(self) -> bool:
@@ -94,7 +96,8 @@ class Listener:
                         backoff.reset()
                     self._worked = False
                     delay = backoff.delay()
-                    self.error = (str(error) or repr(error)).removesuffix(".")  # a sentence goes on after it
+                    # A sentence goes on after it.
+                    self.error = (denied(error, self.alias, self._role) or str(error) or repr(error)).removesuffix(".")
                     expected = isinstance(error, (*CONNECTION_ERRORS, LeadershipLost, NotMigrated))
                     observation = ConnectionFailed(alias=self.alias, error=self.error, delay=delay)
                     emit(observation, None if expected else error)
@@ -123,9 +126,9 @@ class Listener:
 
     async def _session(self) -> None:
         session = self._connected = await Session.open(self.alias)
-        self.session = session.pid
+        self.session, self._role = session.pid, session.role
         try:
-            log = await ChangeLog.open(session)
+            log = await ChangeLog.open(session, self.alias)
             self.error = None
             await claim(session, get_settings().project)
             if await self._stand_by(session, log.schema):

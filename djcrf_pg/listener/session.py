@@ -145,6 +145,11 @@ class Session:
     def _named(self) -> str:
         return str(self.connection.get_settings().application_name)
 
+    @property
+    def role(self) -> str:
+        """The role that it has connected as."""
+        return str(self.connection.get_settings().session_authorization)
+
     def is_closed(self) -> bool:
         """Whether the connection is known to have ended."""
         return self.connection.is_closed()

@@ -32,7 +32,10 @@ def check_alias(alias: str) -> None:
     if alias not in connections:
         raise CommandError(f"There is no database {alias!r} in DATABASES; there are {', '.join(connections)}.")
     if (vendor := connections[alias].vendor) != "postgresql":
-        raise CommandError(f"The database {alias!r} is {vendor}, and triggers of djcrf_pg are for PostgreSQL.")
+        raise CommandError(
+            f"The database {alias!r} is {vendor}, and djcrf_pg works on PostgreSQL. Name the alias of a PostgreSQL "
+            f"database."
+        )
 
 
 def choose(aliases: list[str] | None) -> list[str]:

@@ -40,8 +40,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "change",
         metavar="CHANGE",
-        help="The id of a change: the change_id of an event, or what `tail` and `history` print. TRANSACTION.ID is found "
-        "more quickly.",
+        help="The id of a change: the change_id of an event, or what `tail` and `history` print. TRANSACTION.ID is "
+        "found more quickly.",
     )
     add_database(parser)
     parser.add_argument("--json", action="store_true", help="Print a JSON document.")
@@ -153,8 +153,8 @@ def _of_leader(leader: Leader, xid: int) -> str:
         return f"Delivered: the leader's cursor is behind it. {'Nobody leads now' if leader.pid is None else name}."
     if leader.pid is None:
         return (
-            "NOT delivered: nobody leads. Start `manage.py djcrf_pg listen`; where the listener is embedded, one starts "
-            "with the first subscription of an ASGI process."
+            "NOT delivered: nobody leads. Start `manage.py djcrf_pg listen`; where the listener is embedded, one "
+            "starts with the first subscription of an ASGI process."
         )
     saved = "never" if leader.saved_at is None else moment(leader.saved_at)
     return f"NOT delivered yet: {name} leads and has not passed it; its cursor was saved {saved}."

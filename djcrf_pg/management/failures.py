@@ -1,4 +1,4 @@
-"""``manage.py djcrf_pg failures``: what observers have failed on, and sending it again."""
+"""``manage.py djcrf_pg failures``: the rows that observers failed on, and sending them again."""
 
 import time
 from argparse import ArgumentParser
@@ -12,6 +12,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connections
 
 from djcrf_pg.capture.install import log_schema
+from djcrf_pg.diagnosis import without_tables
 from djcrf_pg.listener.doorbell import CHANNEL, RETRY
 from djcrf_pg.management.databases import add_database, choose
 from djcrf_pg.models import Failure
@@ -59,7 +60,8 @@ def run(
         known = {id for alias in aliases for id in Failure.objects.using(alias).values_list("id", flat=True)}
         if unknown := sorted(set(chosen) - known):
             raise CommandError(
-                f"There is no failure {unknown[0]}. `manage.py djcrf_pg failures --json` shows them with their ids."
+                f"There is no failure {unknown[0]}. `manage.py djcrf_pg failures --json` shows all failures with their "
+                f"ids."
             )
     for alias in aliases:
         if retry is not None:
@@ -77,14 +79,12 @@ def _has_table(alias: str) -> bool:
     """Whether failures can be kept in a database.
 
     Raises:
-        CommandError: There is a change log, but it is that of an older version.
+        CommandError: There is a change log, but it is of an older version.
     """
     if log_schema(alias) is None:
         return False
     if Failure._meta.db_table not in connections[alias].introspection.table_names():
-        raise CommandError(
-            f"Database {alias!r} lacks the table {Failure._meta.db_table}: run `manage.py migrate --database {alias}`."
-        )
+        raise CommandError(without_tables(alias, [Failure._meta.db_table]))
     return True
 
 
@@ -106,8 +106,8 @@ def _retry(command: BaseCommand, alias: str, ids: list[int]) -> None:
     while entries.filter(retry=True).exists():
         if time.monotonic() > deadline:
             command.stdout.write(
-                f"{alias}: no leader has answered in {_PATIENCE:g} s. What is marked is sent when one leads: start "
-                f"`manage.py djcrf_pg listen`, or let a client subscribe."
+                f"{alias}: no leader has answered in {_PATIENCE:g} s. The rows are marked, and the next leader sends "
+                f"them: start `manage.py djcrf_pg listen`, or let a client subscribe."
             )
             return
         time.sleep(0.1)

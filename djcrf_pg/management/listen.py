@@ -30,7 +30,7 @@ def run(command: BaseCommand, *, database: list[str] | None) -> None:
     """Run one listener for each change log.
 
     Raises:
-        CommandError: There is nothing to listen for, or no way to tell anybody.
+        CommandError: There is nothing to listen for, or nobody that it could reach.
     """
     if is_in_memory(channel_layer()):
         raise CommandError(

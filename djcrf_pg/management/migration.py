@@ -1,5 +1,6 @@
 """``manage.py djcrf_pg makemigrations``: triggers as a migration of the app whose tables they are on."""
 
+import os
 import re
 from argparse import ArgumentParser
 from datetime import UTC, datetime
@@ -69,7 +70,13 @@ def run(command: BaseCommand, *, app: str, name: str | None, dry_run: bool) -> N
         return
     path.write_text(text, encoding="utf-8")
     run_formatters([str(path)])
-    command.stdout.write(f"Written: {path}")
+    command.stdout.write(f"Written: {_shown(path)}")
+
+
+def _shown(path: Path) -> str:
+    """A path as Django's ``makemigrations`` shows it: from the current directory, where it is below that."""
+    shown = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+    return shown
 
 
 def wanted(app: AppConfig) -> dict[Place, Definitions]:

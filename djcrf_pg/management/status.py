@@ -17,13 +17,13 @@ from djcrf_pg.registry import registry
 
 HELP = "Show for each observed table whether its triggers are installed."
 
-#: What mends a state, for the last line of the table.
-_MENDS = {
+#: What fixes a state, for the last line of the table.
+_FIXES = {
     "not migrated": "`manage.py migrate` makes the change log and the tables",
     "absent": "`manage.py migrate` makes the change log and the tables",
     **dict.fromkeys(("missing", "outdated", "disabled"), "`manage.py djcrf_pg install` fixes the triggers"),
-    "unfit": "What is no table takes no triggers, nor does a table with a foreign one among its children; `manage.py "
-    "djcrf_pg install` drops those it has. Observe the tables behind it, or take it out of DJCRF_PG['OBSERVE']",
+    "unfit": "A view takes no triggers, nor does a table with a foreign one among its children; `manage.py djcrf_pg "
+    "install` drops those it has. Observe the tables behind it, or take it out of DJCRF_PG['OBSERVE']",
     "unwanted": "`manage.py djcrf_pg install` drops what nobody observes",
     "other": "What belongs to another project, or to an app that is not installed here, stays; `manage.py djcrf_pg "
     "install --prune` drops it",
@@ -114,18 +114,18 @@ def as_json(lines: Iterable[Line]) -> str:
 
 
 def as_table(lines: Sequence[Line]) -> str:
-    """An aligned table, and what mends what is wrong."""
+    """An aligned table, and what fixes what is wrong."""
     if not lines:
         return "Nothing is observed in any PostgreSQL database, and there are no triggers of djcrf_pg."
     rows = [("DATABASE", "TABLE", "STATE", "EXCLUDED")]
     rows += [(line.database, line.table, line.state, ", ".join(line.excluded)) for line in lines]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    mends = dict.fromkeys(_MENDS[line.state] for line in lines if line.state != "installed")
+    fixes = dict.fromkeys(_FIXES[line.state] for line in lines if line.state != "installed")
     notes = [
         f"\nNote: {line.database}: {line.table}, field {field}: deferred on instances; a query selects it as SQL of "
         f"{kind}, and the log has what is stored."
         for line in lines
         for field, kind in line.deferred.items()
     ]
-    return "\n".join([*text, *(f"\n{mend}." for mend in mends), *notes])
+    return "\n".join([*text, *(f"\n{fix}." for fix in fixes), *notes])

@@ -24,6 +24,7 @@ from djcrf_pg.capture.install import (
 from djcrf_pg.capture.objects import look
 from djcrf_pg.capture.plan import Step
 from djcrf_pg.conf import get_settings
+from djcrf_pg.diagnosis import without_log, without_tables
 from djcrf_pg.management.databases import add_database, choose
 from djcrf_pg.registry import registry
 
@@ -52,17 +53,14 @@ def run_install(command: BaseCommand, *, database: list[str] | None, prune: bool
     """
     for alias in choose(database):
         if registry.tables(alias) and log_schema(alias) is None:
-            raise CommandError(
-                f"There is no change log in database {alias!r}, and triggers write to it. "
-                f"Run `manage.py migrate --database {alias}`; a router must allow the app djcrf_pg there."
-            )
+            raise CommandError(f"{without_log(alias)} Triggers write to it.")
         if dry_run:
             _print(command, alias, install_plan(alias, prune=prune))
         else:
             _tell(command, alias, install(alias, prune=prune))
             look(alias)
-        for name in absent(alias):
-            command.stderr.write(f"{alias}: {name} is observed and does not exist; `manage.py migrate` makes tables.")
+        if names := absent(alias):
+            command.stderr.write(without_tables(alias, names))
         refuse_unfit(alias)
         if not dry_run:
             refuse_others(alias)

@@ -9,6 +9,7 @@ from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.delivery.protocol import History
 from djcrf_pg.delivery.resume import Cursor
+from djcrf_pg.diagnosis import without_log
 from djcrf_pg.exceptions import NotMigrated, ReadError
 from djcrf_pg.listener.election import HISTORY
 
@@ -67,9 +68,7 @@ class consistent_read:
                 cursor.execute(f"SELECT pg_current_snapshot()::text, history.* FROM ({HISTORY}) AS history")
                 snapshot, *history = cursor.fetchone()
             if not history[History._fields.index("log")]:
-                raise NotMigrated(
-                    f"Database {self._using!r} lacks the change log djcrf_pg_change: run `manage.py migrate`."
-                )
+                raise NotMigrated(without_log(self._using))
             text = Cursor.at(History(*map(int, history)), Snapshot.parse(snapshot)).encode()
             stack.callback(setattr, connection, _CURSOR, None)
             setattr(connection, _CURSOR, text)

@@ -34,3 +34,14 @@ WHERE c.oid = to_regclass('/* :schema */djcrf_pg_rings') AND pg_sequence_last_va
 -- name: prepares
 -- Whether transactions can be prepared here.
 SELECT current_setting('max_prepared_transactions')::int > 0
+
+-- name: whereabouts
+-- :names of tables, whatever the search_path: which schemas have some, and who asks. At least one row.
+SELECT session.role, session.path, c.relname::text AS name, quote_ident(n.nspname) AS schema,
+       has_schema_privilege(n.oid, 'USAGE') AS usable, pg_table_is_visible(c.oid) AS visible
+FROM (SELECT current_user::text AS role, current_setting('search_path') AS path) AS session
+LEFT JOIN (
+    pg_catalog.pg_class AS c
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname !~ '^pg_temp_'
+) ON c.relname = ANY (/* :names */) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+ORDER BY c.relname, n.nspname

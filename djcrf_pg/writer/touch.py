@@ -7,6 +7,7 @@ from django.db import connections, router
 from django.db.models import Model, QuerySet
 
 from djcrf_pg import sql
+from djcrf_pg.diagnosis import without_log
 from djcrf_pg.exceptions import TouchError
 from djcrf_pg.registry import family_of
 
@@ -58,10 +59,7 @@ def touch(rows: Model | QuerySet[Any], *, using: str | None = None) -> None:
         )
     function = _function(connection)
     if function is None:
-        raise TouchError(
-            f"djcrf_pg.touch: database {alias!r} has no function djcrf_pg_touch_v2: run `manage.py migrate djcrf_pg "
-            f"--database {alias}`."
-        )
+        raise TouchError(f"djcrf_pg.touch: {without_log(alias)}")
     try:
         statement, parameters = _statement(queryset, function)
     except EmptyResultSet:

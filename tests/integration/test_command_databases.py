@@ -30,7 +30,7 @@ def test_the_option_chooses_and_naming_one_twice_is_naming_it_once() -> None:
 
 @pytest.mark.parametrize("command", ["status", "install", "uninstall"])
 def test_another_vendor_is_refused_by_name(command: str) -> None:
-    with pytest.raises(CommandError, match="The database 'lite' is sqlite, and triggers of djcrf_pg are for Postgre"):
+    with pytest.raises(CommandError, match="The database 'lite' is sqlite, and djcrf_pg works on PostgreSQL"):
         run(command, "--database", "lite")
 
 

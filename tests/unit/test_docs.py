@@ -4,6 +4,8 @@ import ast
 import dataclasses
 import inspect
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -75,7 +77,13 @@ def test_every_check_and_every_error_is_there_and_no_other():
     }
     assert ids
     assert errors
-    assert rows == ids | errors
+    assert rows == ids | errors | {kind.__name__ for kind in observations.Observation.__subclasses__()}
+
+
+def test_the_page_of_messages_is_what_the_code_says() -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "messages.py"), "--check"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
 
 
 def test_every_observation_is_there_with_its_level():

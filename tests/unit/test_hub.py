@@ -1005,7 +1005,7 @@ async def test_a_layer_that_cannot_be_received_from_is_reported_once_and_goes_on
     await until(lambda: site.noted(one) == [("g", 1), ("g", 2)])
     failures = of(LayerUnreachable, observed)
     assert failures
-    assert failures[0].error == "ConnectionError('broken')"
+    assert failures[0].error == "ConnectionError: broken"
     assert len(site.layer.joined) > 2, "its groups may be gone"
 
 

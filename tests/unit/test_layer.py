@@ -9,6 +9,8 @@ from channels_redis.core import RedisChannelLayer
 from channels_redis.pubsub import RedisPubSubChannelLayer
 
 from djcrf_pg.delivery.layer import describe
+from djcrf_pg.exceptions import ChannelLayerError
+from djcrf_pg.listener import embedded
 
 SENTINEL = {"sentinels": [("one", 26379), ("two", 26380)], "master_name": "mymaster", "password": "secret"}
 
@@ -48,3 +50,26 @@ def test_what_a_layer_of_another_kind_has_raises_nothing_and_shows_no_password(h
 
 def test_one_without_hosts_is_its_class() -> None:
     assert describe(InMemoryChannelLayer()) == "InMemoryChannelLayer"
+
+
+class Lost:
+    """A runtime whose hub cannot join, for the layer's server is not there."""
+
+    def __init__(self, error: Exception) -> None:
+        self.hub, self.error = self, error
+
+    async def join(self, *arguments: Any) -> None:
+        raise self.error
+
+
+async def test_a_layer_that_a_subscription_cannot_join_is_named_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    redis = RedisChannelLayer(hosts=["redis://:hush@10.0.0.1:6390/0"])
+    monkeypatch.setattr(embedded, "channel_layer", lambda: redis)
+    said = await embedded._join(Lost(ConnectionError("Connection refused")), "address", SimpleNamespace(history=None))  # type: ignore[arg-type]
+    assert said is not None
+    assert said.startswith(
+        "RedisChannelLayer at 10.0.0.1:6390/0 fails (ConnectionError: Connection refused): start its"
+    )
+    assert "hush" not in said
+    with pytest.raises(ChannelLayerError):
+        await embedded._join(Lost(ChannelLayerError("none")), "address", SimpleNamespace(history=None))  # type: ignore[arg-type]

@@ -154,7 +154,9 @@ def test_the_log_has_the_level_the_text_and_the_traceback(caplog: pytest.LogCapt
         emit(LayerFailed(layer="RedisChannelLayer", error="refused", delay=2.0), error)
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("djcrf_pg", logging.WARNING)
-    assert record.getMessage().startswith("RedisChannelLayer fails: refused; the listener waits 2.0 s")
+    assert record.getMessage().startswith(
+        "RedisChannelLayer takes no messages (refused); the listener sends again in 2.0 s"
+    )
     assert record.exc_info is not None
     assert record.exc_info[1] is error
 

@@ -9,7 +9,7 @@ from django.test import override_settings
 
 from djcrf_pg.exceptions import ConfigurationError
 from djcrf_pg.observer import model_observer
-from djcrf_pg.registry import Registry, how_to_migrate, named_by, observed_tables, registry
+from djcrf_pg.registry import Registry, named_by, observed_tables, registry
 from tests.zoo.models import Car, Person, Team
 
 
@@ -110,9 +110,3 @@ def test_the_garbage_collector_may_come_while_an_observer_is_added() -> None:
     assert not defining.is_alive()
     gc.collect()
     assert [observer.address for observer in known] == [observer.address for observer in kept]
-
-
-def test_who_has_not_installed_the_app_is_told_to_before_they_migrate() -> None:
-    assert how_to_migrate() == "run `manage.py migrate`."
-    with override_settings(INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth"]):
-        assert how_to_migrate() == "add 'djcrf_pg' to INSTALLED_APPS, and run `manage.py migrate`."

@@ -15,7 +15,7 @@ FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.sql"))
 #: What the code fills in.
 PLACES = {"schema", "class", "wait", "holder", "window", "rest", "weight", "last", "target", "after", "most", "count"}
 PLACES |= {"xids", "relations", "firsts", "age", "rows", "bytes", "rings", "columns", "query", "calls", "name", "oid"}
-PLACES |= {"version", "history", "tables", "range", "cut", "part", "order"}
+PLACES |= {"version", "history", "tables", "range", "cut", "part", "order", "names"}
 
 #: The gate asks the search_path each time: the log may come while its session lasts.
 BY_PATH = {Path("listener/sql/gate.sql")}

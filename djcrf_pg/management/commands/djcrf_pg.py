@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError
+from django.db import DEFAULT_DB_ALIAS, DatabaseError
 
 from djcrf_pg.conf import get_settings
+from djcrf_pg.diagnosis import denied
 from djcrf_pg.exceptions import DjcrfPgError
 from djcrf_pg.management import explain, failures, history, listen, migration, prune, status, tail, triggers
 
@@ -54,7 +55,7 @@ class Command(BaseCommand):
         """Run the subcommand.
 
         Raises:
-            CommandError: It cannot do its work; the message says what mends it.
+            CommandError: It cannot do its work; the message says what fixes it.
         """
         try:
             get_settings()
@@ -63,4 +64,5 @@ class Command(BaseCommand):
         except DjcrfPgError as error:
             raise CommandError(str(error)) from error
         except DatabaseError as error:
-            raise CommandError(f"Database error: {str(error).strip()}") from error
+            alias = (options.get("database") or [DEFAULT_DB_ALIAS])[0]
+            raise CommandError(denied(error, alias) or f"Database error: {str(error).strip()}") from error
