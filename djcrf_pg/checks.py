@@ -75,11 +75,11 @@ def check_channel_layer(app_configs: Sequence[AppConfig] | None, **kwargs: Any) 
         return
     if inspect.isclass(layer) and issubclass(layer, InMemoryChannelLayer):
         if _is_configured() and not conf.get_settings().EMBEDDED and _discovered() and list(registry):
-            yield Error(
+            yield Warning(
                 "The channel layer is in memory, which reaches its own process alone, and DJCRF_PG['EMBEDDED'] is "
                 "False, so no listener can reach any subscriber.",
                 hint="Set CHANNEL_LAYERS['default'] to channels_redis.core.RedisChannelLayer, or EMBEDDED = True.",
-                id="djcrf_pg.E025",
+                id="djcrf_pg.W025",
             )
     elif backend.startswith("channels_redis."):
         try:
@@ -167,10 +167,10 @@ def check_observers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> I
 
 
 def _elsewhere(problem: str) -> CheckMessage:
-    return Error(
+    return Warning(
         problem,
-        hint="Settings of tests that need no events may silence it: SILENCED_SYSTEM_CHECKS = ['djcrf_pg.E020'].",
-        id="djcrf_pg.E020",
+        hint="Settings of tests that need no events may silence it: SILENCED_SYSTEM_CHECKS = ['djcrf_pg.W020'].",
+        id="djcrf_pg.W020",
     )
 
 

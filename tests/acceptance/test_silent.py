@@ -298,7 +298,7 @@ def test_a_project_on_sqlite_is_told_by_the_check_and_by_the_reply(tmp_path: Pat
     )
     found, reply = json.loads(done.stdout.splitlines()[-1])
     ((id, message, hint),) = found
-    assert id == "djcrf_pg.E020"
+    assert id == "djcrf_pg.W020"
     why = "notes.Note is in database 'default', which is SQLite, and triggers of djcrf_pg are for PostgreSQL. Set "
     assert why in message
     assert "notes.consumers.NoteConsumer.note_changes" in message
