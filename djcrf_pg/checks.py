@@ -18,8 +18,9 @@ from django.utils.module_loading import import_string
 from djcrf_pg import conf
 from djcrf_pg.capture.install import plan, unfit
 from djcrf_pg.capture.tenancy import refusal, refuse_tenants
+from djcrf_pg.delivery.layer import channel_layer
 from djcrf_pg.discovery import discover, failures
-from djcrf_pg.exceptions import ConfigurationError, DjcrfPgError
+from djcrf_pg.exceptions import ChannelLayerError, ConfigurationError, DjcrfPgError
 from djcrf_pg.observer import ModelObserver, access, definitions, silence
 from djcrf_pg.observer.drop_in import early_birds
 from djcrf_pg.observer.serializing import fault_of_fields, lacks, needs_request
@@ -35,11 +36,14 @@ def register_all() -> None:
     register(check_definitions)
     register(check_access)
     register(check_drop_in)
+    register(check_layer)
+    register(check_application)
     register(check_consumers)
     register(check_runserver)
     register(check_serializers)
     register(check_tenants)
     register(check_triggers, Tags.database)
+    register(check_rights, Tags.database)
     register(check_server, Tags.database)
 
 
@@ -66,13 +70,8 @@ def check_channel_layer(app_configs: Sequence[AppConfig] | None, **kwargs: Any) 
         return
     try:
         layer = import_string(backend)
-    except ImportError as error:
-        yield Error(
-            f"CHANNEL_LAYERS['default']['BACKEND'] is {backend!r}, which cannot be imported: {error}",
-            hint="Correct the name, or install the package: `pip install djcrf_pg[redis]` brings channels_redis.",
-            id="djcrf_pg.E026",
-        )
-        return
+    except ImportError:
+        return  # check_layer says it
     if inspect.isclass(layer) and issubclass(layer, InMemoryChannelLayer):
         if _is_configured() and not conf.get_settings().EMBEDDED and _discovered() and list(registry):
             yield Warning(
@@ -93,6 +92,33 @@ def check_channel_layer(app_configs: Sequence[AppConfig] | None, **kwargs: Any) 
                 hint="Run `pip install 'redis<8'`, or `pip install 'djcrf_pg[redis]'`, which asks for it.",
                 id="djcrf_pg.W003",
             )
+
+
+def check_layer(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
+    """The channel layer that the settings name can be made; nothing connects."""
+    if _command() in ("check", "runserver") and "default" in (getattr(settings, "CHANNEL_LAYERS", None) or {}):
+        try:
+            channel_layer()
+        except ChannelLayerError as error:
+            yield Warning(
+                str(error),
+                hint=see("how-to/run-in-production.md#take-a-channel-layer-that-reaches-other-processes"),
+                id="djcrf_pg.W042",
+            )
+
+
+def check_application(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
+    """``ASGI_APPLICATION`` names something that its module has."""
+    module, _, name = str(getattr(settings, "ASGI_APPLICATION", None) or "").rpartition(".")
+    if _command() not in ("check", "runserver") or _discover() or module not in sys.modules:
+        return
+    if not hasattr(sys.modules[module], name):
+        yield Warning(
+            f"ASGI_APPLICATION = '{module}.{name}', and module {module} has no {name!r}: `runserver` cannot serve it.",
+            hint=f"Name the variable of {module} that has the application. "
+            f"{see('tutorial/from-nothing.md#2-the-files')}",
+            id="djcrf_pg.W044",
+        )
 
 
 def check_drop_in(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
@@ -126,8 +152,24 @@ def check_consumers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> I
 
 
 def check_runserver(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
-    """The ``runserver`` that runs serves WebSockets, where there are observers."""
-    if _command() != "runserver" or _discover() or not any(True for _ in registry):
+    """There are observers, and the ``runserver`` that runs serves WebSockets."""
+    if _command() not in ("check", "runserver") or _discover():
+        return
+    if not any(True for _ in registry):
+        if (
+            not list(check_databases(app_configs))
+            and not conf.problems(getattr(settings, "DJCRF_PG", {}))
+            and not conf.get_settings().OBSERVE
+        ):
+            yield Warning(
+                "No model observer was found in any app's module 'consumers' or behind ASGI_APPLICATION, so nothing is "
+                "observed.",
+                hint="Have the consumers in a module 'consumers' of an app in INSTALLED_APPS, or set ASGI_APPLICATION. "
+                f"{see('how-to/observe-more-tables.md#a-consumer-in-another-module')}",
+                id="djcrf_pg.W046",
+            )
+        return
+    if _command() != "runserver":
         return
     kind = type(load_command_class(get_commands()["runserver"], "runserver"))
     if not any(base.__module__.partition(".")[0] in ("daphne", "channels") for base in kind.__mro__):
@@ -310,7 +352,8 @@ def check_triggers(
             discover()
             steps, others = plan(alias), unfit(alias)
         except (DjcrfPgError, DatabaseError) as error:
-            yield Warning(f"djcrf_pg cannot look at the triggers of database {alias!r}: {error}", id="djcrf_pg.W006")
+            start = "" if isinstance(error, DjcrfPgError) else f"djcrf_pg cannot look at database {alias!r}: "
+            yield Warning(f"{start}{error}", id="djcrf_pg.W006")
             continue
         for step in steps:
             if step.state in ("missing", "outdated", "disabled"):
@@ -353,6 +396,32 @@ def check_triggers(
                 hint="Observe the tables behind it, or take it out of DJCRF_PG['OBSERVE']. "
                 f"{see('reference/limits.md#changes-that-are-not-captured')}",
                 id="djcrf_pg.W005",
+            )
+
+
+def check_rights(
+    app_configs: Sequence[AppConfig] | None, databases: Iterable[str] | None = None, **kwargs: Any
+) -> Iterable[CheckMessage]:
+    """The role that is to make the change log may make tables; since PostgreSQL 15 that is not so by itself."""
+    for alias in databases or ():
+        if connections[alias].vendor != "postgresql" or not router.allow_migrate(alias, "djcrf_pg"):
+            continue
+        try:
+            with connections[alias].cursor() as cursor:
+                cursor.execute(
+                    "SELECT current_user::text, quote_ident(current_schema()), current_schema() IS NULL "
+                    "OR to_regclass('djcrf_pg_change') IS NOT NULL "
+                    "OR has_schema_privilege(current_schema()::text, 'CREATE')"
+                )
+                role, schema, is_fine = cursor.fetchone()
+        except DatabaseError:
+            continue  # check_triggers says what is wrong
+        if not is_fine:
+            yield Warning(
+                f"In database {alias!r}, role {role!r} may not make tables in schema {schema}: `migrate` fails.",
+                hint=f'As the owner of the database, GRANT CREATE ON SCHEMA {schema} TO "{role}". '
+                f"{see('reference/database-objects.md#rights')}",
+                id="djcrf_pg.W045",
             )
 
 

@@ -137,6 +137,8 @@ def without_log(alias: str, whereabouts: Whereabouts | None = None) -> str:
     start = f"Database {alias!r} lacks the change log {LOG}"
     if found := whereabouts.elsewhere(LOG):
         return f"{start} where this connection looks for it. {_elsewhere(alias, found[0], whereabouts)}"
+    if not apps.is_installed("djcrf_pg"):
+        return f"{start}, for INSTALLED_APPS lacks the app: add 'djcrf_pg' to it, and run {migrate(alias)}."
     if not router.allow_migrate(alias, "djcrf_pg"):
         return (
             f"{start}, for a router of DATABASE_ROUTERS keeps the app away: have allow_migrate({alias!r}, 'djcrf_pg') "

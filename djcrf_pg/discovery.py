@@ -40,7 +40,12 @@ def failures() -> Iterator[ConfigurationError]:
                 places.add(_place(error))
                 yield _failure(f"djcrf_pg looks for observers in {name}", error)
     path = getattr(settings, "ASGI_APPLICATION", None)
-    if path:
+    if path and "." not in path:
+        yield ConfigurationError(
+            f"ASGI_APPLICATION = {path!r} names a module and nothing in it: write 'module.attribute', such as "
+            f"'{path}.application'."
+        )
+    elif path:
         try:
             import_module(path.rpartition(".")[0])
         except Exception as error:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from channels import DEFAULT_CHANNEL_LAYER
+from channels.exceptions import InvalidChannelLayerError
 from channels.layers import InMemoryChannelLayer, channel_layers, get_channel_layer
 from django.utils.module_loading import import_string
 
@@ -23,9 +24,16 @@ def channel_layer() -> Any:
     """The project's default channel layer.
 
     Raises:
-        ChannelLayerError: None is configured.
+        ChannelLayerError: None is configured, or it cannot be made.
     """
-    layer = get_channel_layer()
+    try:
+        layer = get_channel_layer()
+    except (InvalidChannelLayerError, ImportError, TypeError, ValueError) as error:
+        raise ChannelLayerError(
+            f"CHANNEL_LAYERS['default'] cannot be made ({cause_of(error)}): correct its BACKEND and CONFIG. "
+            f"channels_redis.core.RedisChannelLayer needs `pip install 'djcrf_pg[redis]'`, and takes a CONFIG of "
+            f"{{'hosts': ['redis://localhost:6379']}}."
+        ) from error
     if layer is None:
         raise ChannelLayerError(
             "No channel layer: events travel through it. Set CHANNEL_LAYERS['default'] in the settings, to "

@@ -11,6 +11,7 @@ from django.db import connections
 
 from djcrf_pg.capture import catalog
 from djcrf_pg.capture.install import absent, log_schema, plan, unfit
+from djcrf_pg.diagnosis import without_log, without_tables
 from djcrf_pg.instances import sql_fields
 from djcrf_pg.management.databases import add_database, choose
 from djcrf_pg.registry import registry
@@ -19,8 +20,6 @@ HELP = "Show for each observed table whether its triggers are installed."
 
 #: What fixes a state, for the last line of the table.
 _FIXES = {
-    "not migrated": "`manage.py migrate` makes the change log and the tables",
-    "absent": "`manage.py migrate` makes the change log and the tables",
     **dict.fromkeys(("missing", "outdated", "disabled"), "`manage.py djcrf_pg install` fixes the triggers"),
     "unfit": "A view takes no triggers, nor does a table with a foreign one among its children; `manage.py djcrf_pg "
     "install` drops those it has. Observe the tables behind it, or take it out of DJCRF_PG['OBSERVE']",
@@ -121,11 +120,16 @@ def as_table(lines: Sequence[Line]) -> str:
     rows += [(line.database, line.table, line.state, ", ".join(line.excluded)) for line in lines]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    fixes = dict.fromkeys(_FIXES[line.state] for line in lines if line.state != "installed")
+    fixes = dict.fromkeys(f"{_FIXES[line.state]}." for line in lines if line.state in _FIXES)
+    unmigrated = dict.fromkeys(line.database for line in lines if line.state == "not migrated")
+    fixes |= dict.fromkeys(map(without_log, unmigrated))
+    for alias in dict.fromkeys(line.database for line in lines if line.state == "absent"):
+        absent = [line.table for line in lines if line.database == alias and line.state == "absent"]
+        fixes[without_tables(alias, absent)] = None
     notes = [
         f"\nNote: {line.database}: {line.table}, field {field}: deferred on instances; a query selects it as SQL of "
         f"{kind}, and the log has what is stored."
         for line in lines
         for field, kind in line.deferred.items()
     ]
-    return "\n".join([*text, *(f"\n{fix}." for fix in fixes), *notes])
+    return "\n".join([*text, *(f"\n{fix}" for fix in fixes), *notes])

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.project import Project
+from tests.servers import DSN, ManagePy
 
 BROKEN = {
     "import nothing_here\n": "ModuleNotFoundError: No module named 'nothing_here' ({}, line 1).",
@@ -47,7 +48,9 @@ def test_runserver_without_websockets_is_warned_of(project: Project) -> None:
     assert "W041" not in said()
     settings.write_text(text)
     project.write("shelf/consumers.py", "")
-    assert "W041" not in said(), "nothing is observed"
+    said_then = said()
+    assert "W041" not in said_then
+    assert "(djcrf_pg.W046) No model observer was found in any app's module 'consumers'" in said_then
 
 
 def test_makemigrations_shows_where_it_wrote_as_django_does(project: Project) -> None:
@@ -57,3 +60,66 @@ def test_makemigrations_shows_where_it_wrote_as_django_does(project: Project) ->
     )
     output = project.manage("shell", "-v", "0", "-c", code).stdout
     assert output.splitlines()[-1] == "Written: shelf/migrations/0002_djcrf_pg_triggers.py"
+
+
+MISTAKES = {
+    'CHANNEL_LAYERS = {"default": {"BACKEND": "channels_redis.core.RedisLayer"}}': (
+        "W042",
+        "CHANNEL_LAYERS['default'] cannot be made (InvalidChannelLayerError: Cannot import BACKEND",
+    ),
+    'CHANNEL_LAYERS = {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"host": "x"}}}': (
+        "W042",
+        "unexpected keyword argument 'host'): correct its BACKEND and CONFIG",
+    ),
+    'DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}': (
+        "W020",
+        "No event of shelf.consumers.BookConsumer.books can come: shelf.Book is in database 'default', which is SQLite",
+    ),
+    'ASGI_APPLICATION = "shelf.models.application"': ("W044", "module shelf.models has no 'application'"),
+    "DJCRF_PG = {'RETENTION': '1d'}; ASGI_APPLICATION = 'shelf.asgi.application'": ("E001", "RETENTION"),
+    'ASGI_APPLICATION = "shelf"': ("W040", "write 'module.attribute', such as 'shelf.application'."),
+    'ASGI_APPLICATION = "nowhere.application"': ("W040", "ModuleNotFoundError: No module named 'nowhere'"),
+}
+
+
+@pytest.mark.parametrize(("line", "said"), MISTAKES.items(), ids=[f"{said[0]}" for said in MISTAKES.values()])
+def test_check_names_a_setting_that_cannot_work(project: Project, line: str, said: tuple[str, str]) -> None:
+    settings = project.folder / "shelf_settings.py"
+    settings.write_text(f"{settings.read_text()}\n{line}\n")
+    output = project.manage("check", check=False).stderr
+    found = [each for each in output.splitlines() if "djcrf_pg." in each and "HINT" not in each]
+    assert len(found) == 1
+    assert f"(djcrf_pg.{said[0]})" in found[0]
+    assert said[1] in found[0]
+
+
+def test_listen_names_a_channel_layer_that_cannot_be_made(project: Project) -> None:
+    settings = project.folder / "shelf_settings.py"
+    settings.write_text(f"{settings.read_text()}\n{next(iter(MISTAKES))}\n")
+    error = project.manage("djcrf_pg", "listen", check=False).stderr
+    assert error.startswith("CommandError: CHANNEL_LAYERS['default'] cannot be made (InvalidChannelLayerError")
+
+
+def test_migrate_says_which_right_its_role_lacks_to_make_tables(project: Project) -> None:
+    project.rows("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    project.rows("DROP ROLE IF EXISTS shelf_guest")
+    project.rows("CREATE ROLE shelf_guest LOGIN PASSWORD 'guest'")
+    try:
+        env = {**project.env(), DSN: f"{project.pg.dsn()} user=shelf_guest password=guest"}
+        said = ManagePy.run("migrate", env=env, check=False).stderr
+        assert "(djcrf_pg.W045) In database 'default', role 'shelf_guest' may not make tables in schema public" in said
+        assert 'GRANT CREATE ON SCHEMA public TO "shelf_guest".' in said
+        project.rows('GRANT CREATE ON SCHEMA public TO "shelf_guest"')
+        assert "W045" not in ManagePy.run("migrate", env=env).stderr
+    finally:
+        project.rows("DROP OWNED BY shelf_guest CASCADE")
+        project.rows("DROP ROLE shelf_guest")
+
+
+def test_a_project_that_forgot_the_app_is_told_so(migrated: Project) -> None:
+    settings = migrated.folder / "shelf_settings.py"
+    settings.write_text(f"{settings.read_text()}\nINSTALLED_APPS.remove('djcrf_pg')\n")
+    migrated.rows("ALTER TABLE djcrf_pg_change RENAME TO hidden")
+    code = "from djcrf_pg.diagnosis import without_log; print(without_log('default'))"
+    said = migrated.manage("shell", "-v", "0", "-c", code).stdout
+    assert "INSTALLED_APPS lacks the app: add 'djcrf_pg' to it, and run `manage.py migrate`." in said
