@@ -54,12 +54,14 @@ class Delivery:
 
     Attributes:
         action: ``create``, ``update``, ``delete``; ``resync`` for all subscribers of the observer.
-        group: The group; None for all.
+        group: The group as the code yields it; None for all subscribers of the observer.
+        name: The group's name, which DCRF makes of that; None for all.
         processes: The processes with subscribers of it, as their sessions call themselves.
     """
 
     action: str
     group: str | None
+    name: str | None
     processes: tuple[str, ...]
 
 
@@ -297,13 +299,14 @@ class _Case:
                     raise
                 except BaseException as error:
                     return self._raised(observer, "serializer", error, groups)
+        said = _said_groups(observer, occurrence)
         deliveries = tuple(
-            Delivery(action.value, group, self.subscribers.of(observer.address, group))
+            Delivery(action.value, said.get(group, group), group, self.subscribers.of(observer.address, group))
             for action, _, some in parts
             for group in some
         )
         if any(delivery.processes for delivery in deliveries):
-            return Verdict(observer.label, observer.model_cls._meta.label, SENT, "it went out", deliveries)
+            return Verdict(observer.label, observer.model_cls._meta.label, SENT, "it has subscribers", deliveries)
         why = "nobody has subscribed to the groups of this row"
         if not self.subscribers.of(observer.address, EVERYBODY):
             why = "nobody has subscribed to the observer"
@@ -326,12 +329,23 @@ class _Case:
         why = f"its {part} raise{'' if part == 'groups' else 's'} {text_of(error)}, and subscribers get a resync"
         if groups is None:
             return self._resync(observer, FAILED, why)
-        deliveries = [Delivery("resync", group, self.subscribers.of(observer.address, group)) for group in groups]
+        deliveries = [
+            Delivery("resync", group, group, self.subscribers.of(observer.address, group)) for group in groups
+        ]
         return _verdict(observer, FAILED, why, tuple(deliveries))
 
     def _resync(self, observer: Observed, outcome: str, why: str) -> Verdict:
         processes = self.subscribers.of(observer.address, EVERYBODY)
-        return _verdict(observer, outcome, why, (Delivery("resync", None, processes),))
+        return _verdict(observer, outcome, why, (Delivery("resync", None, None, processes),))
+
+
+def _said_groups(observer: Observed, occurrence: Occurrence) -> dict[str, str]:
+    """The groups as the code yields them, by their names."""
+    said: dict[str, str] = {}
+    for instance in (occurrence.old, occurrence.new):
+        if instance is not None:
+            said |= _harmless(partial(observer.said_groups, instance))
+    return said
 
 
 def _verdict(observer: Observed, outcome: str, why: str, deliveries: tuple[Delivery, ...] = ()) -> Verdict:

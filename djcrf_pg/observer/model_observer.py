@@ -416,6 +416,14 @@ class ModelObserver(DCRFModelObserver):
         groups: Iterable[str] = super().group_names_for_signal(*args, **kwargs)
         return groups
 
+    def said_groups(self, instance: Model) -> dict[str, str]:
+        """As :meth:`group_names_for_signal`, each with what the code yields for it; nothing where that is the same."""
+        yields = self._group_names_for_signal
+        if yields is None:
+            return {}
+        own = self._stable_observer_id
+        return {self.clean_group_name(f"{own}-{group}"): str(group) for group in yields(self, instance=instance)}
+
     def serializer(self, func: Any) -> "ModelObserver":
         """Use the decorated function for the body of the message; see DCRF."""
         self._serializer_extras = () if func is None else _accepted(func, _SERIALIZER_EXTRAS)
