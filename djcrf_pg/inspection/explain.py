@@ -6,7 +6,7 @@ rolled back. That tells what the code of *now* makes of it, and which processes 
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from functools import partial
@@ -291,6 +291,7 @@ class _Case:
         groups = [group for _, _, some in parts for group in some]
         if not groups:
             return _verdict(observer, NO_EVENT, self._why_no_group(observer, occurrence))
+        said = _said_groups(observer, occurrence)
         for action, instance, some in parts:
             if some and instance is not None:
                 try:
@@ -298,8 +299,9 @@ class _Case:
                 except KeyboardInterrupt:
                     raise
                 except BaseException as error:
-                    return self._raised(observer, "serializer", error, groups)
-        said = _said_groups(observer, occurrence)
+                    return self._raised(
+                        observer, "serializer", error, {group: said.get(group, group) for group in groups}
+                    )
         deliveries = tuple(
             Delivery(action.value, said.get(group, group), group, self.subscribers.of(observer.address, group))
             for action, _, some in parts
@@ -321,7 +323,7 @@ class _Case:
             return f"the update changed {changed}, and the observer's fields are {', '.join(sorted(observer.told_of))}"
         return "its groups yield none for this row"
 
-    def _raised(self, observer: Observed, part: str, error: BaseException, groups: Iterable[str] | None) -> Verdict:
+    def _raised(self, observer: Observed, part: str, error: BaseException, groups: Mapping[str, str] | None) -> Verdict:
         cause = error.__cause__ if isinstance(error, DatabaseError) else None
         if getattr(cause, "sqlstate", None) == _READ_ONLY:
             why = f"its {part} write to the database, which is not allowed here: what they yield is not known"
@@ -330,7 +332,8 @@ class _Case:
         if groups is None:
             return self._resync(observer, FAILED, why)
         deliveries = [
-            Delivery("resync", group, group, self.subscribers.of(observer.address, group)) for group in groups
+            Delivery("resync", said, group, self.subscribers.of(observer.address, group))
+            for group, said in groups.items()
         ]
         return _verdict(observer, FAILED, why, tuple(deliveries))
 
