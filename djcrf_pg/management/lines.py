@@ -75,8 +75,9 @@ class Printer:
 
     def _fields(self, entry: Entry) -> str:
         names = entry.changed
-        if entry.action != "update":  # the key is in the line already
-            names = [name for name in names if str({**entry.old, **entry.new}[name]) != entry.pk]
+        if entry.action != "update" and entry.model is not None:  # the key is in the line already
+            keys = {field.name for field in apps.get_model(entry.model)._meta.pk_fields}
+            names = [name for name in names if name not in keys]
         shown = [self._field(entry, name) for name in names[:_FIELDS]]
         if len(names) > _FIELDS:
             shown.append(f"and {len(names) - _FIELDS} more")

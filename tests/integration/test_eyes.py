@@ -58,6 +58,7 @@ def test_history_is_a_line_for_each_change_and_how_far_back_it_goes() -> None:
     created, updated, reach = run("history", "testapp.task", str(task.pk)).splitlines()
     assert f"create  testapp.Task {task.pk}  " in created
     assert 'title: "milk"' in created
+    assert " id: " not in created
     assert "[user=ada path=/x]" in created
     assert f'update  testapp.Task {task.pk}  status: "todo" → "done"' in updated
     assert "nothing was deleted from it" in reach
