@@ -110,16 +110,23 @@ class Subscribers:
 
     Args:
         rows: Of the query ``subscribers``.
+
+    Attributes:
+        ended: Processes whose session has ended: they are gone, or about to connect again.
     """
 
     def __init__(self, rows: Iterable[Sequence[Any]]) -> None:
         bits: dict[int, dict[int, bytes]] = {}
         self._names: dict[int, str] = {}
+        ended = set()
         for holder, chunk, text, pid, name in rows:
+            if pid is None:
+                ended.add(holder)
+                continue
             bits.setdefault(holder, {})[chunk] = int(text, 2).to_bytes(CHUNK // 8)
-            lives = f"{name or 'a session without a name'} (server process {pid})"
-            self._names[holder] = lives if pid is not None else "a process whose session has ended"
+            self._names[holder] = f"{name or 'a session without a name'} (server process {pid})"
         self._interests = {holder: Interest(chunks) for holder, chunks in bits.items()}
+        self.ended = len(ended)
 
     def of(self, address: str, group: str) -> tuple[str, ...]:
         """The processes that may have a lane.
@@ -192,6 +199,11 @@ class _Case:
             "The subscribers are those of now. One that subscribed after the commit has the change in the rows that it "
             "loaded, and receives no event of it.",
         ]
+        if self.subscribers.ended:
+            self.notes.append(
+                f"The sessions of {self.subscribers.ended} more processes with subscribers have ended. They are gone, or "
+                f"connect again, and are not counted here."
+            )
         if is_cut:
             self.notes.append(
                 "The transaction is larger than BATCH_SIZE. The leader tells its net effect piece by piece, and may "

@@ -110,6 +110,17 @@ def test_explain_says_of_each_observer_why_it_has_no_event() -> None:
     assert verdicts["remotes"]["why"] == "testapp.Remote is in another database, 'second'"
 
 
+def test_explain_counts_no_process_whose_session_has_ended() -> None:
+    sql("DELETE FROM djcrf_pg_interest")
+    sql("INSERT INTO djcrf_pg_interest SELECT 5, chunk, ~(0::bit(1024)) FROM generate_series(0, 63) AS chunk")
+    try:
+        Task.objects.create(title="t")
+        assert explained(newest())["tasks"]["outcome"] == "unheard"
+        assert "The sessions of 1 more processes with subscribers have ended." in run("explain", str(newest()))
+    finally:
+        sql("DELETE FROM djcrf_pg_interest")
+
+
 def test_explain_tells_a_row_that_changes_its_group() -> None:
     task = Task.objects.create(title="t")
     Task.objects.filter(pk=task.pk).update(status="done")
