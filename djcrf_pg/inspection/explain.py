@@ -201,8 +201,8 @@ class _Case:
         ]
         if self.subscribers.ended:
             self.notes.append(
-                f"The sessions of {self.subscribers.ended} more processes with subscribers have ended. They are gone, or "
-                f"connect again, and are not counted here."
+                f"The sessions of {self.subscribers.ended} more processes with subscribers have ended. They are gone "
+                f"or connect again, and are not counted here."
             )
         if is_cut:
             self.notes.append(
