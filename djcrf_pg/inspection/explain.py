@@ -155,6 +155,11 @@ def explain(log: Log, change: Change) -> Explanation:
         tables = reader.run(Tables.open(log.alias, reader.log))
         changes, is_cut = _transaction(reader, change)
         case = _Case(log, change, changes, is_cut)
+        if reader.is_standby:
+            case.notes.append(
+                "This server is a standby. Who leads and which processes have subscribers is known to its primary alone: "
+                "ask there."
+            )
         find = reader.run(tables.router_for({each.relation for each in changes}))
         verdicts = case.verdicts(reader, tables, find)
     return Explanation(case.entry, sorted(case.companions - {change.id}), log.leader(), verdicts, case.notes)
