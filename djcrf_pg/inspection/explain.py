@@ -157,8 +157,8 @@ def explain(log: Log, change: Change) -> Explanation:
         case = _Case(log, change, changes, is_cut)
         if reader.is_standby:
             case.notes.append(
-                "This server is a standby. Who leads and which processes have subscribers is known to its primary alone: "
-                "ask there."
+                "This server is a standby. Who leads and which processes have subscribers is known to its primary "
+                "alone: ask there."
             )
         find = reader.run(tables.router_for({each.relation for each in changes}))
         verdicts = case.verdicts(reader, tables, find)
