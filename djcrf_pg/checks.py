@@ -157,7 +157,7 @@ def check_runserver(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> I
         return
     if not any(True for _ in registry):
         if (
-            not list(check_databases(app_configs))
+            any(connections[alias].vendor == "postgresql" for alias in connections)
             and not conf.problems(getattr(settings, "DJCRF_PG", {}))
             and not conf.get_settings().OBSERVE
         ):

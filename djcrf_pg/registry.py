@@ -106,6 +106,9 @@ class Observed(Protocol):
     def group_names_for_signal(self, *args: Any, **kwargs: Any) -> Iterable[str]:
         """The groups that an instance belongs to."""
 
+    def said_groups(self, instance: Model) -> dict[str, str]:
+        """The groups of an instance, each with what the code yields for it, where that differs."""
+
     def serialize(self, instance: Model, action: Any, **kwargs: Any) -> dict[str, Any]:
         """The message that tells of an instance; its ``body`` is what counts."""
 

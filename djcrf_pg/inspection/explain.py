@@ -6,7 +6,7 @@ rolled back. That tells what the code of *now* makes of it, and which processes 
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from functools import partial
@@ -54,12 +54,14 @@ class Delivery:
 
     Attributes:
         action: ``create``, ``update``, ``delete``; ``resync`` for all subscribers of the observer.
-        group: The group; None for all.
+        group: The group as the code yields it; None for all subscribers of the observer.
+        name: The group's name, which DCRF makes of that; None for all.
         processes: The processes with subscribers of it, as their sessions call themselves.
     """
 
     action: str
     group: str | None
+    name: str | None
     processes: tuple[str, ...]
 
 
@@ -108,16 +110,23 @@ class Subscribers:
 
     Args:
         rows: Of the query ``subscribers``.
+
+    Attributes:
+        ended: Processes whose session has ended: they are gone, or about to connect again.
     """
 
     def __init__(self, rows: Iterable[Sequence[Any]]) -> None:
         bits: dict[int, dict[int, bytes]] = {}
         self._names: dict[int, str] = {}
+        ended = set()
         for holder, chunk, text, pid, name in rows:
+            if pid is None:
+                ended.add(holder)
+                continue
             bits.setdefault(holder, {})[chunk] = int(text, 2).to_bytes(CHUNK // 8)
-            lives = f"{name or 'a session without a name'} (server process {pid})"
-            self._names[holder] = lives if pid is not None else "a process whose session has ended"
+            self._names[holder] = f"{name or 'a session without a name'} (server process {pid})"
         self._interests = {holder: Interest(chunks) for holder, chunks in bits.items()}
+        self.ended = len(ended)
 
     def of(self, address: str, group: str) -> tuple[str, ...]:
         """The processes that may have a lane.
@@ -146,6 +155,11 @@ def explain(log: Log, change: Change) -> Explanation:
         tables = reader.run(Tables.open(log.alias, reader.log))
         changes, is_cut = _transaction(reader, change)
         case = _Case(log, change, changes, is_cut)
+        if reader.is_standby:
+            case.notes.append(
+                "This server is a standby. Who leads and which processes have subscribers is known to its primary "
+                "alone: ask there."
+            )
         find = reader.run(tables.router_for({each.relation for each in changes}))
         verdicts = case.verdicts(reader, tables, find)
     return Explanation(case.entry, sorted(case.companions - {change.id}), log.leader(), verdicts, case.notes)
@@ -190,6 +204,11 @@ class _Case:
             "The subscribers are those of now. One that subscribed after the commit has the change in the rows that it "
             "loaded, and receives no event of it.",
         ]
+        if self.subscribers.ended:
+            self.notes.append(
+                f"The sessions of {self.subscribers.ended} more processes with subscribers have ended. They are gone "
+                f"or connect again, and are not counted here."
+            )
         if is_cut:
             self.notes.append(
                 "The transaction is larger than BATCH_SIZE. The leader tells its net effect piece by piece, and may "
@@ -289,6 +308,7 @@ class _Case:
         groups = [group for _, _, some in parts for group in some]
         if not groups:
             return _verdict(observer, NO_EVENT, self._why_no_group(observer, occurrence))
+        said = _said_groups(observer, occurrence)
         for action, instance, some in parts:
             if some and instance is not None:
                 try:
@@ -296,14 +316,16 @@ class _Case:
                 except KeyboardInterrupt:
                     raise
                 except BaseException as error:
-                    return self._raised(observer, "serializer", error, groups)
+                    return self._raised(
+                        observer, "serializer", error, {group: said.get(group, group) for group in groups}
+                    )
         deliveries = tuple(
-            Delivery(action.value, group, self.subscribers.of(observer.address, group))
+            Delivery(action.value, said.get(group, group), group, self.subscribers.of(observer.address, group))
             for action, _, some in parts
             for group in some
         )
         if any(delivery.processes for delivery in deliveries):
-            return Verdict(observer.label, observer.model_cls._meta.label, SENT, "it went out", deliveries)
+            return Verdict(observer.label, observer.model_cls._meta.label, SENT, "it has subscribers", deliveries)
         why = "nobody has subscribed to the groups of this row"
         if not self.subscribers.of(observer.address, EVERYBODY):
             why = "nobody has subscribed to the observer"
@@ -318,7 +340,7 @@ class _Case:
             return f"the update changed {changed}, and the observer's fields are {', '.join(sorted(observer.told_of))}"
         return "its groups yield none for this row"
 
-    def _raised(self, observer: Observed, part: str, error: BaseException, groups: Iterable[str] | None) -> Verdict:
+    def _raised(self, observer: Observed, part: str, error: BaseException, groups: Mapping[str, str] | None) -> Verdict:
         cause = error.__cause__ if isinstance(error, DatabaseError) else None
         if getattr(cause, "sqlstate", None) == _READ_ONLY:
             why = f"its {part} write to the database, which is not allowed here: what they yield is not known"
@@ -326,12 +348,24 @@ class _Case:
         why = f"its {part} raise{'' if part == 'groups' else 's'} {text_of(error)}, and subscribers get a resync"
         if groups is None:
             return self._resync(observer, FAILED, why)
-        deliveries = [Delivery("resync", group, self.subscribers.of(observer.address, group)) for group in groups]
+        deliveries = [
+            Delivery("resync", said, group, self.subscribers.of(observer.address, group))
+            for group, said in groups.items()
+        ]
         return _verdict(observer, FAILED, why, tuple(deliveries))
 
     def _resync(self, observer: Observed, outcome: str, why: str) -> Verdict:
         processes = self.subscribers.of(observer.address, EVERYBODY)
-        return _verdict(observer, outcome, why, (Delivery("resync", None, processes),))
+        return _verdict(observer, outcome, why, (Delivery("resync", None, None, processes),))
+
+
+def _said_groups(observer: Observed, occurrence: Occurrence) -> dict[str, str]:
+    """The groups as the code yields them, by their names."""
+    said: dict[str, str] = {}
+    for instance in (occurrence.old, occurrence.new):
+        if instance is not None:
+            said |= _harmless(partial(observer.said_groups, instance))
+    return said
 
 
 def _verdict(observer: Observed, outcome: str, why: str, deliveries: tuple[Delivery, ...] = ()) -> Verdict:

@@ -26,7 +26,7 @@ HELP = (
 )
 
 _TITLES = {
-    inspection.SENT: "Went to subscribers",
+    inspection.SENT: "Sent to subscribers",
     inspection.RESYNC: "Resync: subscribers load again",
     inspection.FAILED: "The code raises: subscribers load again",
     inspection.UNHEARD: "Nobody is there",
@@ -148,20 +148,21 @@ def _as_text(command: BaseCommand, alias: str, explanation: Explanation) -> str:
 
 
 def _of_leader(leader: Leader, xid: int) -> str:
-    name = f"{leader.name} (server process {leader.pid})"
+    leads = "Nobody leads now." if leader.pid is None else f"{leader.name} (server process {leader.pid}) leads now."
     if leader.has_delivered(xid):
-        return f"Delivered: the leader's cursor is behind it. {'Nobody leads now' if leader.pid is None else name}."
+        return f"Delivered: the leader's cursor has passed it. {leads}"
     if leader.pid is None:
         return (
-            "NOT delivered: nobody leads. Start `manage.py djcrf_pg listen`; where the listener is embedded, one "
-            "starts with the first subscription of an ASGI process."
+            "NOT delivered: nobody leads. Start `manage.py djcrf_pg listen`; an embedded listener starts with the "
+            "first subscription of its process."
         )
-    saved = "never" if leader.saved_at is None else moment(leader.saved_at)
-    return f"NOT delivered yet: {name} leads and has not passed it; its cursor was saved {saved}."
+    saved = "was never saved" if leader.saved_at is None else f"was saved at {moment(leader.saved_at)}"
+    return f"NOT delivered yet. {leads} Its cursor {saved}, and has not passed the change."
 
 
 def _of_verdict(verdict: Verdict) -> Iterator[str]:
-    yield f"  {verdict.observer} ({verdict.model}): {clean(verdict.why)}"
+    why = "" if verdict.outcome == inspection.SENT else f": {clean(verdict.why)}"
+    yield f"  {verdict.observer} ({verdict.model}){why}"
     for line in _of_deliveries(verdict.deliveries):
         yield f"    {line}"
 
@@ -169,6 +170,8 @@ def _of_verdict(verdict: Verdict) -> Iterator[str]:
 def _of_deliveries(deliveries: Iterable[Delivery]) -> Iterator[str]:
     for delivery in deliveries:
         to = "all its subscribers" if delivery.group is None else f"group {clean(delivery.group)}"
+        if delivery.group == delivery.name and delivery.name is not None:
+            to = "its one group"  # DCRF's hash would tell nobody anything
         count = len(delivery.processes)
         where = "no process has subscribers"
         if count:

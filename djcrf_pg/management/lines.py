@@ -57,7 +57,7 @@ class Printer:
 
     def note(self, text: str) -> None:
         """Say something beside the changes, on stderr."""
-        self._command.stderr.write(self._command.style.NOTICE(text))
+        self._command.stderr.write(text, lambda plain: plain)
 
     def line(self, alias: str, entry: Entry) -> str:
         """One change as a line."""
@@ -75,6 +75,9 @@ class Printer:
 
     def _fields(self, entry: Entry) -> str:
         names = entry.changed
+        if entry.action != "update" and entry.model is not None:  # the key is in the line already
+            keys = {field.name for field in apps.get_model(entry.model)._meta.pk_fields}
+            names = [name for name in names if name not in keys]
         shown = [self._field(entry, name) for name in names[:_FIELDS]]
         if len(names) > _FIELDS:
             shown.append(f"and {len(names) - _FIELDS} more")
@@ -103,7 +106,7 @@ def as_dict(alias: str, entry: Entry) -> dict[str, Any]:
         "database": alias,
         "change_id": entry.id,
         "transaction": str(entry.xid),
-        "at": entry.at,
+        "at": entry.at.isoformat(),
         "action": entry.action,
         "table": entry.table,
         "partition": entry.part,
@@ -196,7 +199,7 @@ def model_named(label: str) -> type[Model]:
     found = models.get(folded.get(label.lower(), ""))
     if found is None:
         names = {name.rpartition(".")[2]: full for name, full in folded.items()}
-        near = [folded[name] for name in difflib.get_close_matches(label.lower(), folded, 3, 0.5)]
+        near = [folded[name] for name in difflib.get_close_matches(label.lower(), folded, 3, 0.7)]
         near += [names[name] for name in difflib.get_close_matches(label.lower().rpartition(".")[2], names, 3, 0.7)]
         hint = f"did you mean {' or '.join(dict.fromkeys(near))}?" if near else "models are named app.Model."
         raise CommandError(f"There is no model {label!r}: {hint}")

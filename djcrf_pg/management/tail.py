@@ -109,7 +109,8 @@ def run(
             feed.open()
         if not json:
             what = f"{wanted._meta.label if wanted else 'all models'}{'' if pk is None else f' {pk}'}"
-            printer.note(f"Changes of {what} in {', '.join(map(repr, aliases))} from here on; Ctrl-C ends it.")
+            begin = "from now on" if since is None else f"since {moment(since)}"
+            printer.note(f"Changes of {what} in {', '.join(map(repr, aliases))} {begin}; Ctrl-C ends it.")
         while not is_closed(command):
             more = [feed.poll() for feed in feeds]
             if not any(more):
@@ -187,42 +188,41 @@ class _Feed:
         if self._lost and time.monotonic() < self._next_try:
             return False
         try:
-            return self._read()
+            entries, position, horizon = self._read()
         except _LOST as error:
             connections[self._alias].close()
             if not self._lost:
-                self._printer.note(
-                    f"Database {self._alias!r}: the connection is lost ({text_of(error)}); trying again."
-                )
+                why = text_of(error)
+                self._printer.note(f"Database {self._alias!r}: the connection is lost ({why}); it is tried again.")
             self._lost += 1
             self._next_try = time.monotonic() + self._backoff.delay()
             return False
+        for entry in entries:
+            if self._passes(entry):
+                self._printer.entry(self._alias, entry)
+        self._look_for_holes(self._position.last, horizon)
+        self._position = position
+        return position.target is not None
 
-    def _read(self) -> bool:
+    def _read(self) -> tuple[list[Entry], Position, int]:
+        """What was not printed yet, where to go on, and up to which transaction changes may have been deleted."""
         reader = self._reader
         assert reader is not None
         if self._lost:
             reader.open()
             self._come_back(reader)
-        begun = self._position
-        piece = reader.run(reader.log.read(begun, _LIMIT))
+        piece = reader.run(reader.log.read(self._position, _LIMIT))
         horizon = reader.run(reader.log.horizon())
-        changes, position = piece.changes, piece.position
-        if self._is_standby:
-            if position.target is None:
-                position = Position(Snapshot(position.last.xmin, position.last.xmin))
-            changes = [change for change in changes if Key(change.xid, change.id) not in self._printed]
-        entries = self._log.entries(changes)
-        # All is read. Whatever is lost from here on is no change.
-        if self._is_standby:
-            self._printed |= {entry.key for entry in entries}
-            self._printed = {key for key in self._printed if key.xid >= position.last.xmin}
-        for entry in entries:
-            if self._passes(entry):
-                self._printer.entry(self._alias, entry)
-        self._position = position
-        self._look_for_holes(begun.last, horizon)
-        return position.target is not None
+        if not self._is_standby:
+            return self._log.entries(piece.changes), piece.position, horizon
+        position = piece.position
+        if position.target is None:
+            position = Position(Snapshot(position.last.xmin, position.last.xmin))
+        entries = self._log.entries(piece.changes)
+        entries = [entry for entry in entries if entry.key not in self._printed]
+        self._printed |= {entry.key for entry in entries}
+        self._printed = {key for key in self._printed if key.xid >= position.last.xmin}
+        return entries, position, horizon
 
     def _look_for_holes(self, last: Snapshot, horizon: int) -> None:
         """Say so where changes were deleted that this has not read."""

@@ -494,6 +494,14 @@ class ModelObserver(DCRFModelObserver):
             return groups
         return self._named(groups_of(self.label, "groups_for_signal", made(self, *args, **kwargs)))
 
+    def said_groups(self, instance: Model) -> dict[str, str]:
+        """As :meth:`group_names_for_signal`, each with what the code yields for it; nothing where that is the same."""
+        yields = self._group_names_for_signal
+        if yields is None:
+            return {}
+        own = self._stable_observer_id
+        return {self.clean_group_name(f"{own}-{group}"): str(group) for group in yields(self, instance=instance)}
+
     def group_names_for_consumer(self, consumer: AsyncAPIConsumer, *args: Any, **kwargs: Any) -> Iterable[str]:
         """The groups that a subscription is for; see DCRF.
 
