@@ -156,11 +156,11 @@ def test_a_step_that_was_left_out_is_named_in_the_reply_as_the_page_says(reader:
     with reader.serve() as server:
         server.wait_for("Uvicorn running")
         assert said("Database 'default' lacks the change log") in reader.reply()
-        server.wait_for(r"does not exist: run `manage\.py migrate`; next try in")
+        server.wait_for(r"lacks the change log djcrf_pg_change: run `manage\.py migrate`; next try in")
         reader.run(MIGRATE)
         (error,) = json.loads(reader.reply())["errors"]
         assert said('lacks table "notes_note"') in error
-        assert "`manage.py makemigrations`" in error
+        assert "`manage.py makemigrations notes`" in error
         reader.run(MAKEMIGRATIONS)
         reader.run(MIGRATE)
         assert json.loads(reader.reply())["response_status"] == 201

@@ -291,7 +291,7 @@ def test_before_the_migration_it_says_to_migrate_and_the_rest_works(log: Log):
         for target in ("0001", "zero"):
             call_command("migrate", "djcrf_pg", target, verbosity=0)
             with transaction.atomic():
-                with pytest.raises(TouchError, match="'default' has no function djcrf_pg_touch_v2: run `manage"):
+                with pytest.raises(TouchError, match=r"'default'.* run `manage"):
                     djcrf_pg.touch(task)
                 task.save()
     finally:
