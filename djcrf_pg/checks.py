@@ -188,7 +188,11 @@ def check_observers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> I
     _discover()
     for observer in _observers():
         if why := silence.why_no_triggers(observer):
-            yield _elsewhere(f"No event of {observer.label} can come: {why}")
+            yield Warning(
+                f"No event of {observer.label} can come: {why}",
+                hint="Tests that need no events may silence it: SILENCED_SYSTEM_CHECKS = ['djcrf_pg.W020'].",
+                id="djcrf_pg.W020",
+            )
         elif not observer.trigger_driven:
             model = observer.model_cls
             alias = router.db_for_write(model)
@@ -205,15 +209,11 @@ def check_observers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> I
         with suppress(ConfigurationError):  # check_settings says it
             model = named_by(entry)[0]
             if not any(lives_on(model, alias) for alias in connections):
-                yield _elsewhere(f"DJCRF_PG['OBSERVE'] names {entry!r} in vain: {why_not_here(model)}")
-
-
-def _elsewhere(problem: str) -> CheckMessage:
-    return Warning(
-        problem,
-        hint="Settings of tests that need no events may silence it: SILENCED_SYSTEM_CHECKS = ['djcrf_pg.W020'].",
-        id="djcrf_pg.W020",
-    )
+                yield Warning(
+                    f"DJCRF_PG['OBSERVE'] names {entry!r} in vain: {why_not_here(model)}",
+                    hint="Tests that need no events may silence it: SILENCED_SYSTEM_CHECKS = ['djcrf_pg.W020'].",
+                    id="djcrf_pg.W020",
+                )
 
 
 def check_definitions(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
