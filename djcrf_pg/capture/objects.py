@@ -33,8 +33,8 @@ def prepare(alias: str) -> None:
     if MigrationLoader.migrations_module("djcrf_pg")[0] is None and not _has_functions(connection, schema):
         # `pytest --no-migrations`: Django has made the tables from the models, without the rest.
         with connection.schema_editor() as editor:
-            for model in apps.get_app_config("djcrf_pg").get_models():
-                editor.execute(f"DROP TABLE {schema}{connection.ops.quote_name(model._meta.db_table)}")
+            for table in {model._meta.db_table for model in apps.get_app_config("djcrf_pg").get_models()}:
+                editor.execute(f"DROP TABLE {schema}{connection.ops.quote_name(table)}")
             for number in _FILES:
                 files = RunSQLFile(f"{number}_forwards.sql", f"{number}_backwards.sql")
                 files.database_forwards("djcrf_pg", editor, None, None)

@@ -9,6 +9,7 @@ from django.utils.module_loading import import_string
 
 from djcrf_pg.exceptions import ChannelLayerError
 from djcrf_pg.observations import LayerFailed, cause_of, emit
+from djcrf_pg.pages import see
 
 try:
     from channels_redis.core import RedisChannelLayer
@@ -68,6 +69,19 @@ def _place_of(host: Any) -> str:
         return ":".join(map(str, host))
     # Of a URL, the user's part and the query may have a password.
     return str(host).partition("?")[0].rpartition("@")[2].rpartition("://")[2]
+
+
+def how_to_fix(layer: Any, why: str) -> str:
+    """Say of a layer what it does instead of working, and what fixes that.
+
+    Args:
+        layer: The layer.
+        why: A verb and more, such as ``fails (…)``.
+    """
+    return (
+        f"{describe(layer)} {why}: start its server, or correct CHANNEL_LAYERS. "
+        f"{see('how-to/run-in-production.md#take-a-channel-layer-that-reaches-other-processes')}"
+    )
 
 
 def report_failure(error: Exception, delay: float) -> None:

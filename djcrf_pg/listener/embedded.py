@@ -25,7 +25,7 @@ from djcrf_pg.delivery.envelope import LISTENER, UNTOLD
 from djcrf_pg.delivery.hub import Hub
 from djcrf_pg.delivery.inbox import Subscription
 from djcrf_pg.delivery.interest import bit_of
-from djcrf_pg.delivery.layer import channel_layer, describe, is_in_memory
+from djcrf_pg.delivery.layer import channel_layer, how_to_fix, is_in_memory
 from djcrf_pg.delivery.protocol import EVERYBODY, History
 from djcrf_pg.diagnosis import SUBSCRIBER, denied, without_log, without_tables
 from djcrf_pg.discovery import discover
@@ -42,7 +42,6 @@ from djcrf_pg.listener.gate import Gate, Probe
 from djcrf_pg.listener.replay import Replays
 from djcrf_pg.listener.service import Listener
 from djcrf_pg.observations import ListenerEnded, RolledBackTest, cause_of, emit
-from djcrf_pg.pages import see
 from djcrf_pg.registry import named_by
 
 #: Seconds that a listener may take to end with a process whose server has ended its loop.
@@ -342,10 +341,7 @@ async def _join(here: Runtime, address: str, probe: Probe) -> str | None:
     except ChannelLayerError:
         raise
     except Exception as error:  # whatever the layer raises
-        return (
-            f"{describe(channel_layer())} fails ({cause_of(error)}): start its server, or correct CHANNEL_LAYERS. "
-            f"{see('how-to/run-in-production.md#take-a-channel-layer-that-reaches-other-processes')}"
-        )
+        return how_to_fix(channel_layer(), f"fails ({cause_of(error)})")
     return None
 
 

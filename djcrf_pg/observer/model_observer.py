@@ -5,6 +5,7 @@ import hashlib
 import inspect
 import time
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,11 @@ from djcrf_pg.conf import get_settings
 from djcrf_pg.delivery.backoff import Backoff
 from djcrf_pg.delivery.envelope import Event, load
 from djcrf_pg.delivery.inbox import Moment, Subscription
+from djcrf_pg.delivery.layer import how_to_fix
 from djcrf_pg.delivery.protocol import KEY, Origin
 from djcrf_pg.delivery.resume import Cursor
 from djcrf_pg.exceptions import (
+    ChannelLayerError,
     ConfigurationError,
     GroupsError,
     MalformedRequestId,
@@ -36,7 +39,7 @@ from djcrf_pg.exceptions import (
 from djcrf_pg.instances import sql_fields
 from djcrf_pg.listener import embedded
 from djcrf_pg.listener.gate import Probe
-from djcrf_pg.observations import Observation, text_of
+from djcrf_pg.observations import Observation, cause_of, text_of
 from djcrf_pg.observer import by_hand, definitions, handling, silence
 from djcrf_pg.observer.consumers import attach, equip, inbox_of, refuse_synchronous
 from djcrf_pg.observer.dcrf import DCRFModelObserver
@@ -69,6 +72,9 @@ from djcrf_pg.registry import (
     registry,
     relationships_of,
 )
+
+#: Seconds that leaving groups may take where a subscription is refused.
+_FAREWELL = 2.0
 
 #: Characters of a request id: each event repeats it.
 MAX_REQUEST_ID = 255
@@ -707,9 +713,7 @@ class ModelObserver(DCRFModelObserver):
                 for group in names:  # all of them before another call counts
                     requests[group].add(request_id)
             if settings.JOIN_GROUPS and consumer.channel_layer is not None:
-                for group in names:
-                    async with subscription.changing:  # else another call may be leaving it
-                        await consumer.add_group(group)
+                await _join_groups(subscription, names, settings.SUBSCRIBE_TIMEOUT)
             probe = await embedded.ready(alias, self.tables, subscription, names)
             moment = probe.moment
             if since is not None:
@@ -721,7 +725,9 @@ class ModelObserver(DCRFModelObserver):
             subscription.waited(names)
             for group in fresh:
                 requests[group].discard(request_id)
-            await self._leave_unused(subscription, names)
+            with suppress(Exception):  # memberships of a layer that does not answer expire
+                async with asyncio.timeout(_FAREWELL):
+                    await self._leave_unused(subscription, names)
             raise
         subscription.waited(names)
         for group in names:
@@ -897,6 +903,24 @@ class ModelObserver(DCRFModelObserver):
     def resync_handler(self) -> Any:
         """What :meth:`resync` decorated, or None."""
         return self._resync
+
+
+async def _join_groups(subscription: Subscription, groups: Iterable[str], patience: float) -> None:
+    """Join the channel layer's groups, as DCRF does.
+
+    Raises:
+        ChannelLayerError: The layer fails, or does not answer. With ``pubsub``, channels_redis tries for ever.
+    """
+    consumer = subscription.consumer
+    try:
+        async with asyncio.timeout(patience):
+            for group in groups:
+                async with subscription.changing:  # else another call may be leaving it
+                    await consumer.add_group(group)
+    except Exception as error:  # whatever the layer raises
+        is_silent = isinstance(error, TimeoutError)
+        why = f"does not answer within {patience:g} s" if is_silent else f"fails ({cause_of(error)})"
+        raise ChannelLayerError(how_to_fix(consumer.channel_layer, why)) from error
 
 
 def _accepted(func: Any, names: Iterable[str]) -> tuple[str, ...]:

@@ -208,4 +208,4 @@ def test_before_the_migration_it_is_observed_and_the_rest_works(log: Log, observ
         call_command("migrate", verbosity=0)
     failed = [each for each in observations if isinstance(each, TouchFailed)]
     assert len(failed) == 2
-    assert "run `manage.py migrate djcrf_pg" in str(failed[0])
+    assert "run `manage.py migrate`" in str(failed[0])
