@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
-from django.db import connection
+from django.db import connection, connections
 from django.test import Client, override_settings
 
 import djcrf_pg
@@ -114,6 +114,21 @@ class TestOverview:
         assert "default" not in admin_client.get(STATE).json()
         assert "has no change log" in read(admin_client, LOG)
 
+    @pytest.mark.django_db(transaction=True, databases=["default", "second"])
+    def test_a_database_that_is_down_takes_no_other_with_it(self, admin_client: Client):
+        second = connections["second"]
+        address = {**second.settings_dict}
+        second.close()
+        second.settings_dict |= {"HOST": "127.0.0.1", "PORT": 1}
+        try:
+            for url in (OVERVIEW, LOG, TRIGGERS):
+                read(admin_client, url)
+            states = admin_client.get(STATE).json()
+        finally:
+            second.settings_dict |= address
+        assert states["default"].keys() >= {"lag", "leader"}
+        assert "refused" in states["second"]["error"]
+
 
 class TestLog:
     """The changes."""
@@ -151,6 +166,7 @@ class TestLog:
             ("model=testapp.Task&pk=seven", "&#x27;seven&#x27; is no key of testapp.Task"),
             ("transaction=-1", "is no transaction"),
             ("transaction=99999999999999999999", "is no transaction"),
+            pytest.param("transaction=" + 5_000 * "9", "is no transaction", id="a transaction of 5000 digits"),
             ("since=yesterday", "is no time (since)"),
             ("until=2026-13-45", "is no time (until)"),
             ("before=x", "is no key of a change"),
