@@ -233,8 +233,9 @@ def history_url(site: str, label: str, pk: str, alias: str) -> str:
     Raises:
         NoReverseMatch: The site does not have these pages.
     """
-    query = {"model": label, "pk": pk, **({"database": alias} if len(_aliases()) > 1 else {})}
-    return f"{reverse(f'{site}:djcrf_pg_changelog_log')}?{urlencode(query)}"
+    # Always with the database: to ask whether there are others would connect to each of them.
+    query = urlencode({"model": label, "pk": pk, "database": alias})
+    return f"{reverse(f'{site}:djcrf_pg_changelog_log')}?{query}"
 
 
 def history_url_of(request: HttpRequest, instance: Model) -> str:

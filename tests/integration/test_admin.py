@@ -247,3 +247,9 @@ class TestLinks:
         html = read(staff, f"/admin/testapp/task/{task.pk}/change/")
         assert ">History<" in html
         assert ">Changes<" not in html
+    @pytest.mark.django_db(databases=["default"])
+    def test_no_other_database_is_connected_to_for_it(self, admin_client: Client, monkeypatch: pytest.MonkeyPatch):
+        task = Task.objects.create(title="a")
+        monkeypatch.setattr("djcrf_pg.registry.lives_on", lambda model, alias: alias == "default")
+        assert ">Changes<" in read(admin_client, f"/admin/testapp/task/{task.pk}/change/")
+
