@@ -205,7 +205,9 @@ class ChangeLogAdmin(_ModelAdmin):
         return HttpResponseRedirect(reverse(f"{self.admin_site.name}:djcrf_pg_changelog_triggers"))
 
     # Each table has a transaction of its own, so that no lock is held while the next one is waited for.
-    transaction.non_atomic_requests(triggers)
+    for _alias in connections:
+        transaction.non_atomic_requests(_alias)(triggers)
+    del _alias
 
     def _page(self, request: HttpRequest, name: str, title: str, **context: Any) -> HttpResponse:
         context |= {**self.admin_site.each_context(request), "opts": self.opts, "title": title, "page": name}

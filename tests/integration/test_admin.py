@@ -7,6 +7,7 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.db import connection, connections
 from django.test import Client, override_settings
+from django.urls import resolve
 
 import djcrf_pg
 from djcrf_pg.capture.install import install
@@ -235,6 +236,9 @@ class TestLinks:
         task = Task.objects.create(title="a")
         html = read(admin_client, f"/admin/testapp/task/{task.pk}/change/")
         (url,) = re.findall(r'<a href="([^"]*)" class="historylink">Changes</a>', html)
+    def test_the_button_s_tables_have_their_own_transactions_also_where_requests_are_atomic(self):
+        assert set(resolve(TRIGGERS).func._non_atomic_requests) >= {"default", "second"}
+
         assert len(rows(read(admin_client, url.replace("&amp;", "&")))) == 1
 
     def test_one_that_nobody_observes_has_none(self, admin_client: Client):
