@@ -25,7 +25,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from djcrf_pg.capture.install import VERBS, install, log_schema
-from djcrf_pg.discovery import discover
+from djcrf_pg.discovery import discover, failures
 from djcrf_pg.exceptions import DjcrfPgError
 from djcrf_pg.inspection.entries import Entry, Key
 from djcrf_pg.inspection.log import Filters, Log, Page
@@ -77,10 +77,7 @@ def _guarded(*methods: str) -> Callable[[View], View]:
                 raise PermissionDenied
             if request.method not in methods:
                 return HttpResponseNotAllowed(methods)
-            try:
-                discover()
-            except DjcrfPgError as error:
-                messages.error(request, str(error))
+            list(failures())  # what cannot be imported is for a page to say: the figures would pile messages up
             return view(self, request)
 
         return cast(View, guarded)
@@ -212,6 +209,8 @@ class ChangeLogAdmin(_ModelAdmin):
     def _page(self, request: HttpRequest, name: str, title: str, **context: Any) -> HttpResponse:
         context |= {**self.admin_site.each_context(request), "opts": self.opts, "title": title, "page": name}
         request.current_app = self.admin_site.name
+        for failure in failures():
+            messages.error(request, str(failure))
         return TemplateResponse(request, f"admin/djcrf_pg/changelog/{name}.html", context)
 
     def _row(self, entry: Entry, alias: str) -> Row:

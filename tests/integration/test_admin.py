@@ -130,6 +130,14 @@ class TestOverview:
         assert states["default"].keys() >= {"lag", "leader"}
         assert "refused" in states["second"]["error"]
 
+    def test_a_module_that_cannot_be_imported_is_named_once_however_often_the_figures_were_asked_for(
+        self, admin_client: Client
+    ):
+        with override_settings(ASGI_APPLICATION="tests.nowhere.application"):
+            for _ in range(3):
+                admin_client.get(STATE)
+            assert read(admin_client, OVERVIEW).count("looks for observers behind ASGI_APPLICATION") == 1
+
 
 class TestLog:
     """The changes."""
@@ -228,6 +236,9 @@ class TestTriggers:
     def test_a_database_that_is_none_of_ours_is_refused(self, admin_client: Client):
         assert admin_client.post(TRIGGERS, {"database": "lite"}).status_code == 403
 
+    def test_the_button_s_tables_have_their_own_transactions_also_where_requests_are_atomic(self):
+        assert set(resolve(TRIGGERS).func._non_atomic_requests) >= {"default", "second"}
+
 
 class TestLinks:
     """On the pages of a project's own models."""
@@ -236,10 +247,13 @@ class TestLinks:
         task = Task.objects.create(title="a")
         html = read(admin_client, f"/admin/testapp/task/{task.pk}/change/")
         (url,) = re.findall(r'<a href="([^"]*)" class="historylink">Changes</a>', html)
-    def test_the_button_s_tables_have_their_own_transactions_also_where_requests_are_atomic(self):
-        assert set(resolve(TRIGGERS).func._non_atomic_requests) >= {"default", "second"}
-
         assert len(rows(read(admin_client, url.replace("&amp;", "&")))) == 1
+
+    @pytest.mark.django_db(databases=["default"])
+    def test_no_other_database_is_connected_to_for_it(self, admin_client: Client, monkeypatch: pytest.MonkeyPatch):
+        task = Task.objects.create(title="a")
+        monkeypatch.setattr("djcrf_pg.registry.lives_on", lambda model, alias: alias == "default")
+        assert ">Changes<" in read(admin_client, f"/admin/testapp/task/{task.pk}/change/")
 
     def test_one_that_nobody_observes_has_none(self, admin_client: Client):
         row = Unheard.objects.create(name="a")
@@ -251,9 +265,3 @@ class TestLinks:
         html = read(staff, f"/admin/testapp/task/{task.pk}/change/")
         assert ">History<" in html
         assert ">Changes<" not in html
-    @pytest.mark.django_db(databases=["default"])
-    def test_no_other_database_is_connected_to_for_it(self, admin_client: Client, monkeypatch: pytest.MonkeyPatch):
-        task = Task.objects.create(title="a")
-        monkeypatch.setattr("djcrf_pg.registry.lives_on", lambda model, alias: alias == "default")
-        assert ">Changes<" in read(admin_client, f"/admin/testapp/task/{task.pk}/change/")
-
