@@ -191,7 +191,6 @@ class _Log:
             NotMigrated: There is none, or a table is missing.
             TriggersMissing: A table has no triggers.
         """
-        Asking(connections[alias])
         if (schema := catalog.schema_of_log(connections[alias])) is None:
             raise NotMigrated(
                 f"The test database of {alias!r} has no change log djcrf_pg_change: 'djcrf_pg' is not in "

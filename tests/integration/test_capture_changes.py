@@ -204,6 +204,45 @@ def test_an_error_of_the_body_comes_through_as_it_is():
 
 def test_an_altered_table_is_read_as_it_is():
     with capture_changes(FULL) as changes:
+def test_an_error_of_the_body_comes_through_also_where_the_connection_is_closed():
+    with pytest.raises(LookupError), capture_changes():
+        connection.close()
+        raise LookupError
+
+
+def test_a_transaction_that_a_failed_statement_has_aborted_is_named():
+    with pytest.raises(TransactionManagementError, match="around what is to fail"), capture_changes(), suppress(Error):
+        connection.cursor().execute("SELECT 1 / 0")
+
+
+def test_what_a_block_without_a_savepoint_would_have_rolled_back_is_not_taken_for_sent():
+    with (
+        pytest.raises(TransactionManagementError, match="around what is to fail"),
+        capture_changes(FULL),
+        suppress(LookupError),
+        transaction.atomic(savepoint=False),
+    ):
+        Task.objects.create(title="a")
+        raise LookupError
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_test_that_commits_may_close_the_connection():
+    with capture_changes(FULL) as changes:
+        Task.objects.create(title="one")
+        connection.close()
+        Task.objects.create(title="two")
+        connection.close()
+    assert told(changes) == [("create", "one"), ("create", "two")]
+
+
+def test_the_statements_of_a_pipeline_are_captured():
+    with capture_changes(FULL) as changes, connection.connection.pipeline():
+        Task.objects.create(title="one")
+        Task.objects.create(title="two")
+    assert told(changes) == [("create", "one"), ("create", "two")]
+
+
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE testapp_task ALTER COLUMN points TYPE bigint")
         Task.objects.create(title="a", points=3)
