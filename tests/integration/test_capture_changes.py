@@ -1,11 +1,13 @@
 """What the test kit says that a rolled-back test would send."""
 
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.db import IntegrityError, connection, transaction
+from django.db import Error, IntegrityError, connection, transaction
+from django.db.transaction import TransactionManagementError
 from django.test import TestCase as DjangoTestCase
 from django.test import override_settings
 from djangochannelsrestframework.consumers import AsyncAPIConsumer
@@ -202,8 +204,6 @@ def test_an_error_of_the_body_comes_through_as_it_is():
         1 / 0  # noqa: B018
 
 
-def test_an_altered_table_is_read_as_it_is():
-    with capture_changes(FULL) as changes:
 def test_an_error_of_the_body_comes_through_also_where_the_connection_is_closed():
     with pytest.raises(LookupError), capture_changes():
         connection.close()
@@ -243,6 +243,8 @@ def test_the_statements_of_a_pipeline_are_captured():
     assert told(changes) == [("create", "one"), ("create", "two")]
 
 
+def test_an_altered_table_is_read_as_it_is():
+    with capture_changes(FULL) as changes:
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE testapp_task ALTER COLUMN points TYPE bigint")
         Task.objects.create(title="a", points=3)
