@@ -95,6 +95,7 @@ class Capture:
         discover()
         for observer in self._observers:
             _refuse_unfit(observer)
+        self._logs, self._changes = [], []
         with ExitStack() as noting:
             for alias in self._aliases():
                 self._logs.append(log := _Log.of(alias, self._observers))

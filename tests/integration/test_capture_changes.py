@@ -131,6 +131,15 @@ def test_one_in_the_other_captures_its_own():
     assert type(connection.savepoint_ids) is list
 
 
+def test_one_that_is_entered_again_begins_anew():
+    again = capture_changes(FULL)
+    with again as first:
+        Task.objects.create(title="one")
+    with again as second:
+        Task.objects.create(title="two")
+    assert (told(first), told(second)) == ([("create", "one")], [("create", "two")])
+
+
 def test_the_stack_of_savepoints_is_django_s_again():
     stack = connection.savepoint_ids
     depth = len(stack)
