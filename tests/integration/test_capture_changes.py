@@ -102,7 +102,7 @@ def test_what_a_savepoint_rolled_back_is_nothing():
                 Task.objects.create(title="a")
         with pytest.raises(IntegrityError), transaction.atomic():
             Task.objects.create(title="a")
-        point = transaction.savepoint()
+        point = connection.savepoint()
         Task.objects.create(title="c")
         transaction.savepoint_rollback(point)
         Task.objects.create(title="d")
