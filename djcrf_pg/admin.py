@@ -25,7 +25,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from djcrf_pg.capture.install import VERBS, install, log_schema
-from djcrf_pg.discovery import discover
+from djcrf_pg.discovery import discover, failures
 from djcrf_pg.exceptions import DjcrfPgError
 from djcrf_pg.inspection.entries import Entry, Key
 from djcrf_pg.inspection.log import Filters, Log, Page
@@ -77,10 +77,7 @@ def _guarded(*methods: str) -> Callable[[View], View]:
                 raise PermissionDenied
             if request.method not in methods:
                 return HttpResponseNotAllowed(methods)
-            try:
-                discover()
-            except DjcrfPgError as error:
-                messages.error(request, str(error))
+            list(failures())  # what cannot be imported is for a page to say: the figures would pile messages up
             return view(self, request)
 
         return cast(View, guarded)
@@ -137,8 +134,8 @@ class ChangeLogAdmin(_ModelAdmin):
     @_guarded("GET", "HEAD")
     def state(self, request: HttpRequest) -> HttpResponse:
         """What of the overview changes all the time, as JSON."""
-        found = {alias: _state(Log(alias)) for alias in _aliases() if log_schema(alias) is not None}
-        return JsonResponse(found)
+        found = {alias: _state(alias) for alias in _aliases()}
+        return JsonResponse({alias: state for alias, state in found.items() if state is not None})
 
     @_guarded("GET", "HEAD")
     def log(self, request: HttpRequest) -> HttpResponse:
@@ -205,11 +202,15 @@ class ChangeLogAdmin(_ModelAdmin):
         return HttpResponseRedirect(reverse(f"{self.admin_site.name}:djcrf_pg_changelog_triggers"))
 
     # Each table has a transaction of its own, so that no lock is held while the next one is waited for.
-    transaction.non_atomic_requests(triggers)
+    for _alias in connections:
+        transaction.non_atomic_requests(_alias)(triggers)
+    del _alias
 
     def _page(self, request: HttpRequest, name: str, title: str, **context: Any) -> HttpResponse:
         context |= {**self.admin_site.each_context(request), "opts": self.opts, "title": title, "page": name}
         request.current_app = self.admin_site.name
+        for failure in failures():
+            messages.error(request, str(failure))
         return TemplateResponse(request, f"admin/djcrf_pg/changelog/{name}.html", context)
 
     def _row(self, entry: Entry, alias: str) -> Row:
@@ -233,8 +234,9 @@ def history_url(site: str, label: str, pk: str, alias: str) -> str:
     Raises:
         NoReverseMatch: The site does not have these pages.
     """
-    query = {"model": label, "pk": pk, **({"database": alias} if len(_aliases()) > 1 else {})}
-    return f"{reverse(f'{site}:djcrf_pg_changelog_log')}?{urlencode(query)}"
+    # Always with the database: to ask whether there are others would connect to each of them.
+    query = urlencode({"model": label, "pk": pk, "database": alias})
+    return f"{reverse(f'{site}:djcrf_pg_changelog_log')}?{query}"
 
 
 def history_url_of(request: HttpRequest, instance: Model) -> str:
@@ -312,7 +314,8 @@ def _filters(given: dict[str, str]) -> Filters:
 def _number(text: str | None) -> int | None:
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and int(text) < 2**63):
+    # Python refuses to convert a text of thousands of digits.
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) < 2**63):
         raise _Wrong(f"{text[:60]!r} is no transaction; that is a number, such as 771.")
     return int(text)
 
@@ -380,8 +383,12 @@ def _overview(alias: str) -> dict[str, Any]:
     return found
 
 
-def _state(log: Log) -> dict[str, Any]:
+def _state(alias: str) -> dict[str, Any] | None:
+    """What of the overview changes all the time; None where there is no log."""
     try:
+        if log_schema(alias) is None:
+            return None
+        log = Log(alias)
         leader, activity = log.leader(), log.activity()
     except (DjcrfPgError, DatabaseError) as error:
         return {"error": str(error).strip()}

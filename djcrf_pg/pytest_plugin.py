@@ -29,7 +29,7 @@ def _loops() -> set[Any]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """Note whether the test is rolled back, and whether a consumer of it subscribes."""
-    if "djcrf_pg.apps" not in sys.modules:  # not among the apps
+    if "djcrf_pg.models" not in sys.modules:  # not among the apps: importing djcrf_pg.apps takes no settings
         return (yield)
     from djcrf_pg.listener.embedded import is_in_a_rolled_back_test
     from djcrf_pg.testing import isolation

@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = {"djcrf_pg": ROOT / "djcrf_pg", "djcrf_pg/migrations_templates": ROOT / "migrations_templates"}
-SHIPPED = {".py", ".sql", ".py-tmpl", ".typed"}
+SHIPPED = {".py", ".sql", ".py-tmpl", ".typed", ".html", ".css", ".js"}
 
 IMPORT = """
 import importlib.resources, sys
@@ -25,7 +25,7 @@ assert importlib.resources.files("djcrf_pg").joinpath("py.typed").is_file()
 
 
 def wanted() -> set[str]:
-    """Returns what the wheel must hold: every module, SQL file and type marker of the source tree."""
+    """Returns what the wheel must hold: every module, SQL file, type marker, template and static file."""
     return {
         f"{prefix}/{path.relative_to(folder).as_posix()}"
         for prefix, folder in SOURCES.items()

@@ -44,8 +44,7 @@ class Asking:
     """
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
-        connection.ensure_connection()
-        self._connection: psycopg.Connection[Any] = connection.connection
+        self._connection = connection
 
     def ask(self, query: str, *args: Any) -> list[Any]:
         """Return the rows; parameters are ``$1`` and so on.
@@ -53,8 +52,13 @@ class Asking:
         Raises:
             psycopg.Error: As the server says.
         """
-        with RawCursor(self._connection, row_factory=_records) as cursor:
+        # Outside of a transaction, the body may have closed it: close_old_connections() does.
+        self._connection.ensure_connection()
+        connection: psycopg.Connection[Any] = self._connection.connection
+        with RawCursor(connection, row_factory=_records) as cursor:
             cursor.execute(query.encode(), args or None)
+            if connection.info.pipeline_status:  # in a pipeline of the test's, which has not asked yet
+                return cursor.fetchall()
             return cursor.fetchall() if cursor.description else []
 
     async def fetch(self, query: str, *args: Any) -> list[Any]:

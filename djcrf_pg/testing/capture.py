@@ -33,7 +33,7 @@ from djcrf_pg.routing.failed import Failed
 from djcrf_pg.routing.routes import Occurrence
 from djcrf_pg.testing import isolation
 from djcrf_pg.testing.asking import Asking, run
-from djcrf_pg.testing.units import Units
+from djcrf_pg.testing.units import Units, refuse_broken
 
 #: Databases and tables whose triggers were looked at.
 _looked_at: set[tuple[object, ...]] = set()
@@ -95,6 +95,7 @@ class Capture:
         discover()
         for observer in self._observers:
             _refuse_unfit(observer)
+        self._logs, self._changes = [], []
         with ExitStack() as noting:
             for alias in self._aliases():
                 self._logs.append(log := _Log.of(alias, self._observers))
@@ -103,7 +104,7 @@ class Capture:
         return self._changes
 
     def __exit__(self, kind: object, *error: object) -> None:
-        self._noting.close()
+        self._noting.__exit__(kind, *error)  # type: ignore[arg-type]
         if kind is None:
             for log in self._logs:
                 self._changes += log.changes()
@@ -152,6 +153,7 @@ def capture_changes(*observers: Any, using: str | Iterable[str] | None = None) -
         TriggersMissing: A table of the observers has no triggers, so nothing would be captured.
         NotMigrated: The test database has no change log, or lacks such a table.
         ObserverError: What is named is no observer of PostgreSQL's.
+        TransactionManagementError: What the block has left can only be rolled back, when the block ends.
         Exception: What a groups function or a serializer raised, when the block ends.
     """
     return Capture(observers, using)
@@ -191,7 +193,6 @@ class _Log:
             NotMigrated: There is none, or a table is missing.
             TriggersMissing: A table has no triggers.
         """
-        Asking(connections[alias])
         if (schema := catalog.schema_of_log(connections[alias])) is None:
             raise NotMigrated(
                 f"The test database of {alias!r} has no change log djcrf_pg_change: 'djcrf_pg' is not in "
@@ -205,7 +206,13 @@ class _Log:
         return ExitStack() if self._units is None else self._units.noted()
 
     def changes(self) -> Iterator[CapturedChange]:
-        """What has been written since."""
+        """What has been written since.
+
+        Raises:
+            TransactionManagementError: The transaction that the block was in can only be rolled back.
+        """
+        if self._units is not None:
+            refuse_broken(self._connection)
         units = self._read()
         settings = get_settings()
         changes = [change for unit in units for change in unit]

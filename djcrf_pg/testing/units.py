@@ -12,12 +12,32 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.transaction import TransactionManagementError
 from psycopg.pq import TransactionStatus
 
 T = TypeVar("T")
 
 #: Statements of Django's that begin or end a savepoint, and change no row.
 _SAVEPOINTS = ("SAVEPOINT ", "RELEASE SAVEPOINT ", "ROLLBACK TO SAVEPOINT ")
+
+
+def refuse_broken(connection: Any) -> None:
+    """Refuse a transaction that can only be rolled back, by what Django says or by what the server does.
+
+    Args:
+        connection: Django's.
+
+    Raises:
+        TransactionManagementError: It is one.
+    """
+    is_failed = connection.connection.info.transaction_status == TransactionStatus.INERROR
+    if connection.needs_rollback or is_failed:
+        raise TransactionManagementError(
+            f"capture_changes(): in the body a statement or a block without a savepoint has failed, or the connection "
+            f"was closed, and with it went the test's own transaction (database {connection.alias!r}). Put `with "
+            f"transaction.atomic():` around what is to fail, inside of the `try` or the `pytest.raises()`; or use "
+            f"TransactionTestCase, or django_db(transaction=True)."
+        ) from connection.rollback_exc
 
 
 class _Blocks(list[Any]):

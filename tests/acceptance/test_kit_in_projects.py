@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -182,3 +183,19 @@ async def test_captures():
     assert "1 failed, 1 passed, 1 warning" in output, output
     assert "RuntimeError: capture_changes(): this test runs in a transaction that is rolled back, but its" in output
     assert "PytestWarning: djcrf_pg: this test runs in a transaction that is rolled back, but its" in output
+
+
+def test_a_project_without_settings_does_not_notice_the_plugin(tmp_path: Path):
+    (tmp_path / "test_it.py").write_text("import djcrf_pg.apps\n\ndef test_it():\n    pass\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:django"],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if not name.startswith(("DJANGO_", "PYTEST_"))},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "1 passed" in done.stdout, done.stdout

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
-from django.db import connection
+from django.db import connection, connections
 from django.test import Client, override_settings
+from django.urls import resolve
 
 import djcrf_pg
 from djcrf_pg.capture.install import install
@@ -114,6 +115,29 @@ class TestOverview:
         assert "default" not in admin_client.get(STATE).json()
         assert "has no change log" in read(admin_client, LOG)
 
+    @pytest.mark.django_db(transaction=True, databases=["default", "second"])
+    def test_a_database_that_is_down_takes_no_other_with_it(self, admin_client: Client):
+        second = connections["second"]
+        address = {**second.settings_dict}
+        second.close()
+        second.settings_dict |= {"HOST": "127.0.0.1", "PORT": 1}
+        try:
+            for url in (OVERVIEW, LOG, TRIGGERS):
+                read(admin_client, url)
+            states = admin_client.get(STATE).json()
+        finally:
+            second.settings_dict |= address
+        assert states["default"].keys() >= {"lag", "leader"}
+        assert "refused" in states["second"]["error"]
+
+    def test_a_module_that_cannot_be_imported_is_named_once_however_often_the_figures_were_asked_for(
+        self, admin_client: Client
+    ):
+        with override_settings(ASGI_APPLICATION="tests.nowhere.application"):
+            for _ in range(3):
+                admin_client.get(STATE)
+            assert read(admin_client, OVERVIEW).count("looks for observers behind ASGI_APPLICATION") == 1
+
 
 class TestLog:
     """The changes."""
@@ -151,6 +175,7 @@ class TestLog:
             ("model=testapp.Task&pk=seven", "&#x27;seven&#x27; is no key of testapp.Task"),
             ("transaction=-1", "is no transaction"),
             ("transaction=99999999999999999999", "is no transaction"),
+            pytest.param("transaction=" + 5_000 * "9", "is no transaction", id="a transaction of 5000 digits"),
             ("since=yesterday", "is no time (since)"),
             ("until=2026-13-45", "is no time (until)"),
             ("before=x", "is no key of a change"),
@@ -211,6 +236,9 @@ class TestTriggers:
     def test_a_database_that_is_none_of_ours_is_refused(self, admin_client: Client):
         assert admin_client.post(TRIGGERS, {"database": "lite"}).status_code == 403
 
+    def test_the_button_s_tables_have_their_own_transactions_also_where_requests_are_atomic(self):
+        assert set(resolve(TRIGGERS).func._non_atomic_requests) >= {"default", "second"}
+
 
 class TestLinks:
     """On the pages of a project's own models."""
@@ -220,6 +248,12 @@ class TestLinks:
         html = read(admin_client, f"/admin/testapp/task/{task.pk}/change/")
         (url,) = re.findall(r'<a href="([^"]*)" class="historylink">Changes</a>', html)
         assert len(rows(read(admin_client, url.replace("&amp;", "&")))) == 1
+
+    @pytest.mark.django_db(databases=["default"])
+    def test_no_other_database_is_connected_to_for_it(self, admin_client: Client, monkeypatch: pytest.MonkeyPatch):
+        task = Task.objects.create(title="a")
+        monkeypatch.setattr("djcrf_pg.registry.lives_on", lambda model, alias: alias == "default")
+        assert ">Changes<" in read(admin_client, f"/admin/testapp/task/{task.pk}/change/")
 
     def test_one_that_nobody_observes_has_none(self, admin_client: Client):
         row = Unheard.objects.create(name="a")

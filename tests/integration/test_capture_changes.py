@@ -1,11 +1,13 @@
 """What the test kit says that a rolled-back test would send."""
 
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.db import IntegrityError, connection, transaction
+from django.db import Error, IntegrityError, connection, transaction
+from django.db.transaction import TransactionManagementError
 from django.test import TestCase as DjangoTestCase
 from django.test import override_settings
 from djangochannelsrestframework.consumers import AsyncAPIConsumer
@@ -100,7 +102,7 @@ def test_what_a_savepoint_rolled_back_is_nothing():
                 Task.objects.create(title="a")
         with pytest.raises(IntegrityError), transaction.atomic():
             Task.objects.create(title="a")
-        point = transaction.savepoint()
+        point = connection.savepoint()
         Task.objects.create(title="c")
         transaction.savepoint_rollback(point)
         Task.objects.create(title="d")
@@ -127,6 +129,15 @@ def test_one_in_the_other_captures_its_own():
     assert [title for _, title in told(outer)] == ["a", "b", "c", "d", "e"]
     assert numbers(outer) == [0, 1, 2, 3, 4]
     assert type(connection.savepoint_ids) is list
+
+
+def test_one_that_is_entered_again_begins_anew():
+    again = capture_changes(FULL)
+    with again as first:
+        Task.objects.create(title="one")
+    with again as second:
+        Task.objects.create(title="two")
+    assert (told(first), told(second)) == ([("create", "one")], [("create", "two")])
 
 
 def test_the_stack_of_savepoints_is_django_s_again():
@@ -200,6 +211,45 @@ def test_an_error_of_the_body_comes_through_as_it_is():
     with pytest.raises(ZeroDivisionError), capture_changes(BoardConsumer.moody):
         Task.objects.create(title="raise in serializer")
         1 / 0  # noqa: B018
+
+
+def test_an_error_of_the_body_comes_through_also_where_the_connection_is_closed():
+    with pytest.raises(LookupError), capture_changes():
+        connection.close()
+        raise LookupError
+
+
+def test_a_transaction_that_a_failed_statement_has_aborted_is_named():
+    with pytest.raises(TransactionManagementError, match="around what is to fail"), capture_changes(), suppress(Error):
+        connection.cursor().execute("SELECT 1 / 0")
+
+
+def test_what_a_block_without_a_savepoint_would_have_rolled_back_is_not_taken_for_sent():
+    with (
+        pytest.raises(TransactionManagementError, match="around what is to fail"),
+        capture_changes(FULL),
+        suppress(LookupError),
+        transaction.atomic(savepoint=False),
+    ):
+        Task.objects.create(title="a")
+        raise LookupError
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_test_that_commits_may_close_the_connection():
+    with capture_changes(FULL) as changes:
+        Task.objects.create(title="one")
+        connection.close()
+        Task.objects.create(title="two")
+        connection.close()
+    assert told(changes) == [("create", "one"), ("create", "two")]
+
+
+def test_the_statements_of_a_pipeline_are_captured():
+    with capture_changes(FULL) as changes, connection.connection.pipeline():
+        Task.objects.create(title="one")
+        Task.objects.create(title="two")
+    assert told(changes) == [("create", "one"), ("create", "two")]
 
 
 def test_an_altered_table_is_read_as_it_is():
