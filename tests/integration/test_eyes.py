@@ -8,9 +8,13 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import transaction
+from django.test import override_settings
+from django.utils import timezone
+from djangochannelsrestframework.consumers import AsyncAPIConsumer
 
 import djcrf_pg
-from djcrf_pg.models import Change, Cursor
+from djcrf_pg.models import Change, Cursor, Failure
+from djcrf_pg.observer import model_observer
 from tests.integration.log import sql
 from tests.testapp.consumers import BoardConsumer
 from tests.testapp.models import Label, Remote, Task
@@ -144,6 +148,54 @@ def test_explain_knows_that_a_transaction_has_undone_a_change() -> None:
         Task.objects.create(title="t").delete()
     assert explained(newest())["tasks"]["why"].startswith("the transaction has undone the change")
     assert "The same transaction made other changes to this row" in run("explain", str(newest()))
+
+
+def test_explain_names_the_options_that_leave_an_update_out() -> None:
+    class Picky(AsyncAPIConsumer):
+        @model_observer(Task, fields=["title"])
+        async def titles(self, message: Any, **kwargs: Any) -> None: ...
+
+        @model_observer(Task, skip_unchanged=True)
+        async def news(self, message: Any, **kwargs: Any) -> None: ...
+
+    def why(name: str) -> tuple[str, str]:
+        (document,) = json.loads(run("explain", str(newest()), "--json"))
+        (verdict,) = (each for each in document["observers"] if each["observer"].endswith(f"Picky.{name}"))
+        return verdict["outcome"], verdict["why"]
+
+    task = Task.objects.create(title="t")
+    Task.objects.filter(pk=task.pk).update(points=3)
+    assert why("titles") == ("no event", "the update changed points, and the observer's fields are title")
+    assert why("news")[0] == "unheard"
+    Task.objects.filter(pk=task.pk).update(points=3)
+    assert why("news") == ("no event", "the update changed nothing, and the observer has skip_unchanged")
+
+
+@override_settings(DJCRF_PG={"MASS_CHANGE": 2})
+def test_explain_tells_more_rows_than_mass_change_as_a_resync() -> None:
+    Task.objects.bulk_create([Task(title=str(n)) for n in range(3)])
+    verdict = explained(newest())["tasks"]
+    assert (verdict["outcome"], verdict["why"]) == ("resync", "the rows are not told one by one (mass_change)")
+
+
+def test_explain_shows_what_was_raised_when_the_event_was_sent() -> None:
+    Task.objects.create(title="t")
+    now = timezone.now()
+    Failure.objects.create(
+        observer=BoardConsumer.tasks.identity,
+        address=BoardConsumer.tasks.address,
+        part="serializer",
+        model="testapp.Task",
+        key="[1]",
+        change_id=newest(),
+        error="KeyError('colour')",
+        traceback="",
+        first_at=now,
+        last_at=now,
+    )
+    verdict = explained(newest())["tasks"]
+    assert verdict["outcome"] == "failed"
+    assert "its serializer raised KeyError('colour') when it was sent" in verdict["why"]
 
 
 def test_explain_tells_a_truncate_as_a_resync() -> None:
