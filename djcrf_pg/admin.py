@@ -141,7 +141,7 @@ class ChangeLogAdmin(_ModelAdmin):
     def log(self, request: HttpRequest) -> HttpResponse:
         """The log, the newest change first, by filters."""
         alias, aliases = _chosen(request)
-        given = {name: value for name in _FILTERS if (value := request.GET.get(name, "").strip())}
+        given = {name: value for name in _FILTERS if (value := request.GET.get(name, ""))}
         rows: list[Row] = []
         links: dict[str, str] = {}
         error, reach = "", None

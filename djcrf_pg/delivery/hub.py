@@ -276,6 +276,11 @@ class Hub:
         """The streams that the channel is in."""
         return [stream for stream in self._joined if stream is not _BEATS]
 
+    @property
+    def groups(self) -> set[str]:
+        """The names, in the channel layer, of the groups of these streams."""
+        return set() if self._history is None else {self._history.group(stream) for stream in self.streams}
+
     async def join(self, address: str, history: History) -> None:
         """Have what is sent for an observer come here from now on. The database is to be asked after this.
 

@@ -234,6 +234,7 @@ class TestFaults:
         remove = add_sink(lambda observation, error: seen.append(observation))
         try:
             async with subscribed() as client:
+                await settled()  # the flush after the last test is on its way
                 with faults.drop(1):
                     await Task.objects.acreate(title="a")
                     await settled()
