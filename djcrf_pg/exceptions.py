@@ -117,7 +117,7 @@ class InvalidCursor(DjcrfPgError, ValidationError, ValueError):
 
 
 class CursorExpired(DjcrfPgError, APIException):
-    """The log no longer has what a cursor has not seen: load again, and subscribe without it.
+    """The log no longer has what a cursor has not seen: reload, and subscribe without it.
 
     A DCRF consumer answers with ``response_status`` 410.
     """

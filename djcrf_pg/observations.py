@@ -73,12 +73,12 @@ class ConnectionFailed(Observation):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ChangesGivenUp(Observation):
-    """The leader failed at the same place again and again; it goes on behind it, and the subscribers load again."""
+    """The leader failed at one place again and again; it goes on behind it, and the subscribers receive a resync."""
 
     level = logging.ERROR
     template = (
         "listener of database {alias!r} has failed at the same changes {tries} times in a row and goes on behind them; "
-        "the subscribers of {observers} load again: {error}"
+        "the subscribers of {observers} receive a resync: {error}"
     )
     alias: str
     observers: str
@@ -137,12 +137,12 @@ class PruneFailed(Observation):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ChangedUnseen(Observation):
-    """The catalog shows that a table's rows may have changed without a trigger; its subscribers load again."""
+    """The catalog shows that a table's rows may have changed without a trigger; its subscribers receive a resync."""
 
     level = logging.WARNING
     template = (
         "{table} (database {alias!r}) was altered, has other partitions or children, or had no working triggers for a "
-        "while: its subscribers load again"
+        "while: its subscribers receive a resync"
     )
     alias: str
     table: str
@@ -166,13 +166,13 @@ class LayerFailed(Observation):
 class MessagesMissing(Observation):
     """The channel layer dropped messages to this process, and what they said is not to be had from the log either.
 
-    The consumers that they may have been for load again.
+    The consumers that they may have been for receive a resync.
     """
 
     level = logging.WARNING
     template = (
         "{observer}: the channel layer dropped messages or forgot a group, and the log does not have them ({why}), "
-        "so {consumers} consumers load again"
+        "so {consumers} consumers receive a resync"
     )
     observer: str
     consumers: int
@@ -196,7 +196,7 @@ class ObserversUnknown(Observation):
     level = logging.WARNING
     template = (
         "the leader does not have {observers}: it runs other code than this process; restart it with the code of this "
-        "one. Until then their subscribers load again each 30 s"
+        "one. Until then their subscribers receive a resync each 30 s"
     )
     observers: str
 
@@ -227,7 +227,7 @@ class ListenerEnded(Observation):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LayerRefused(Observation):
-    """The channel layer will never take a message; the next one to that group tells its consumers to load again."""
+    """The channel layer will never take a message; the next one to that group is a resync."""
 
     level = logging.ERROR
     template = "channel layer refused a message for group {group}: {error}"
@@ -263,8 +263,8 @@ class MessagesUnreadable(Observation):
 
     level = logging.ERROR
     template = (
-        "messages of the channel layer cannot be read, their subscribers load again: {error}. Listener and consumers "
-        "must run the same version of djcrf_pg."
+        "messages of the channel layer cannot be read, their subscribers receive a resync: {error}. Listener and "
+        "consumers must run the same version of djcrf_pg."
     )
     error: str
 
@@ -351,7 +351,9 @@ class RowUnreadable(Observation):
     """A row of the log could not be read, or its instances not loaded; its observers get a resync."""
 
     level = logging.ERROR
-    template = "change {change_id} of {what} (database {alias!r}) cannot be told, its subscribers load again: {error}"
+    template = (
+        "change {change_id} of {what} (database {alias!r}) cannot be read, its subscribers receive a resync: {error}"
+    )
     alias: str
     what: str
     change_id: int
@@ -365,7 +367,7 @@ class TableUnknown(Observation):
     level = logging.WARNING
     template = (
         "nobody here knows {table} (database {alias!r}), and {observers} miss a table: if it was renamed, restart this "
-        "process with the code of the migration; meanwhile their subscribers load again"
+        "process with the code of the migration; meanwhile their subscribers receive resyncs"
     )
     alias: str
     table: str
@@ -427,7 +429,7 @@ class RequestIdMissing(Observation):
     level = logging.WARNING
     template = (
         "{observer} was subscribed to without a request_id, so its handler has no subscribing_request_ids, and nothing "
-        "says that the client is to load again. Write subscribe(request_id=request_id), and have the client send one"
+        "says that the client is to reload. Write subscribe(request_id=request_id), and have the client send one"
     )
     observer: str
 

@@ -67,7 +67,7 @@ class Observed(Protocol):
 
     @property
     def every_change(self) -> bool:
-        """Whether it hears of each change of a row in a transaction, instead of the net effect."""
+        """Whether it receives each change of a row in a transaction, instead of the net effect."""
 
     def tells(self, changed: Collection[str]) -> bool:
         """Whether an update that changed these fields is an event."""

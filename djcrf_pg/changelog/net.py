@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-#: Reasons to load again: the table was emptied; a row that the log or we could not read; changes that the log lost
+#: Reasons of a resync: the table was emptied; a row that the log or we could not read; changes that the log lost
 #: before they were read; more rows in a transaction than MASS_CHANGE; rows whose order the log does not say; a
 #: transaction with related rows of more than RELATED_LIMIT rows.
 TRUNCATE, UNREADABLE, OVERFLOW = "truncate", "unreadable", "overflow"

@@ -277,12 +277,12 @@ class ChangeLog:
         if not span.netted:
             query = sql.render(texts["crowded"], **places)
             if await self.connection.fetchval(query, *arguments, _MOST if mass is None else mass):
-                raise CursorExpired("Changes that come after the cursor are not told one by one: load again.")
+                raise CursorExpired("Changes that come after the cursor are not told one by one: reload.")
         # Of a row there are two changes at most, but for those of keys.
         query = sql.render(texts["netted" if span.netted else "plain"], **places)
         rows = await self.connection.fetch(query, *arguments, 2 * limit + 1)
         if len(rows) > 2 * limit:
-            raise CursorExpired(f"More than {limit} rows were changed since (DJCRF_PG['REPLAY_LIMIT']): load again.")
+            raise CursorExpired(f"More than {limit} rows were changed since (DJCRF_PG['REPLAY_LIMIT']): reload.")
         return changes_of(rows)
 
     async def horizon(self) -> int:

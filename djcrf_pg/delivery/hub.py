@@ -91,16 +91,16 @@ _PATIENCE = 2.0
 #: capacity drops for as long as a burst lasts, and what it dropped in between is one cause.
 _PACE, _REST = 0.25, 4.0
 
-#: Changes of an observer that are read when its stream is healed; where more were lost its subscribers load again.
+#: Changes of an observer that are read when its stream is healed; for more, its subscribers receive a resync.
 _MOST_LOST = 100_000
 
 #: Events of those that were read that are put into inboxes before the other tasks of the loop have a turn.
 _TURN = 1_000
 
-#: Seconds after which those load again whose stream could not be healed.
+#: Seconds after which those receive a resync whose stream could not be healed.
 _HEALS = UNTOLD
 
-#: Why those load again whose stream we failed to heal; the observation HubFailed says more.
+#: Why those receive a resync whose stream we failed to heal; the observation HubFailed says more.
 _FAULT = "a fault of ours"
 
 #: Seconds between questions about messages of an unknown leader.
@@ -171,7 +171,7 @@ class Hub:
         self._gate = gate
         self._log = log
         self._is_ours = is_ours
-        #: Observers that the leader does not have, to when their subscriptions last had to load again.
+        #: Observers that the leader does not have, to when their subscriptions last received a resync.
         self._unobserved: dict[str, float] = {}
         #: Observer to group to who is there; all subscriptions of the observer are in :data:`EVERYBODY` as well.
         self._lanes: dict[str, dict[str, dict[Subscription, None]]] = {}
@@ -255,7 +255,7 @@ class Hub:
         self._wanted.set()
 
     def lose_all(self, reason: str) -> None:
-        """Have all subscriptions load again."""
+        """Send all subscriptions a resync."""
         for subscription in self.subscriptions():
             subscription.lose(reason)
 
@@ -405,7 +405,7 @@ class Hub:
             self._see_who_is_unobserved(self._heard_at)
 
     def _see_who_is_unobserved(self, now: float) -> None:
-        """Have those load again, now and then, whose observer the leader does not have; and once when one has it.
+        """Resync those, now and then, whose observer the leader does not have; and once when one has it.
 
         What that one begins behind was not delivered.
         """
@@ -611,7 +611,7 @@ class Hub:
                 healing.task = _start(self._heal(healing, moment), f"djcrf_pg hub heals stream {stream}")
 
     def _stop_healing(self) -> None:
-        """Have those load again for whom the log cannot be read: a list that is old and says nothing is worse."""
+        """Resync those for whom the log cannot be read: a list that is old and says nothing is worse."""
         now = time.monotonic()
         for stream, healing in list(self._healing.items()):
             if now - healing.begun >= _HEALS:
@@ -696,7 +696,7 @@ class Hub:
             emit(MessagesReplayed(observer=observer.label, events=len(found)))
 
     def _report(self, loss: Loss, moment: Moment | None, members: Iterable[Subscription], why: str) -> None:
-        """Have those load again whom a loss concerns, and with that what had been committed by a moment."""
+        """Resync those whom a loss concerns, and with that what had been committed by a moment."""
         # Nothing was handed on since. What began in another history cannot be compared.
         until = None if moment is None or loss.since is None else Point.at(moment.snapshot)
         loss = dataclasses.replace(loss, until=until)

@@ -96,7 +96,7 @@ class Subscription:
         since: Group to when it was joined: what had been committed by then is not for it, however late it arrives.
         later: The same for a request that went on behind a cursor in a group that others had joined before.
         waiting: Group to the number of calls of ``subscribe`` that wait for a listener.
-        loaded: When it last had to load again, or what it had missed was last read from the log. What had been
+        loaded: When it last received a resync, or what it had missed was last read from the log. What had been
             committed by then is not for it any more, as if it had begun then: if of that more is lost, it is no other
             cause.
         lost: The body of a resync that the consumer has not handled yet.
@@ -147,7 +147,7 @@ class Subscription:
                 self.waiting[group] = count
 
     def is_concerned(self, loss: Loss) -> bool:
-        """Whether it may have lost something that it has not been told to load since."""
+        """Whether it may have lost something for which it has received no resync since."""
         if self.loaded is not None and not loss.concerns(self.loaded.snapshot):
             return False
         return bool(self.waiting) or any(loss.concerns(moment.snapshot) for moment in self.since.values())
@@ -157,7 +157,7 @@ class Subscription:
         return self.loaded is not None and self.loaded.sees(xid, written)
 
     def rest_of(self, span: Span, group: str | None = None) -> Span:
-        """A span less what it had when it began, or last had to load again, for that did not come as events.
+        """A span less what it had when it began, or last received a resync, for that did not come as events.
 
         Args:
             span: The span.
@@ -179,7 +179,7 @@ class Subscription:
             self.loaded = moment
 
     def lose(self, reason: str, moment: Moment | None = None) -> None:
-        """Have the consumer load again: events may be lost, and those that come from now on are not.
+        """Have the consumer receive a resync: events may be lost, and those that come from now on are not.
 
         Args:
             reason: Of the resync.

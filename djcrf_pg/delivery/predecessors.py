@@ -1,4 +1,4 @@
-"""Processes of version 0.1.0 beside a new leader, during a deploy: their subscribers load again from time to time.
+"""Processes of version 0.1.0 beside a new leader, during a deploy: their subscribers receive a resync now and then.
 
 Such a process cannot read what goes through the streams, and is in none of them: its consumers are in DCRF's groups,
 and in one more for each observer, its ``resync_group()``. Its session holds a shared advisory lock for each observer
@@ -40,7 +40,7 @@ def message_of(observer: Observed, term: int) -> dict[str, Any]:
     """A resync in the envelope of 0.1.0.
 
     Args:
-        observer: Whose subscribers load again.
+        observer: Whose subscribers receive a resync.
         term: Of the leadership.
     """
     body = {"reason": REASON, "model": observer.model_cls._meta.label}
@@ -50,7 +50,7 @@ def message_of(observer: Observed, term: int) -> dict[str, Any]:
 
 
 class Predecessors:
-    """Has the subscribers of old processes load again, for one term.
+    """Sends resyncs to the subscribers of old processes, for one term.
 
     Args:
         term: Of the leadership.

@@ -222,14 +222,14 @@ class Cursor:
                 "SECRET_KEY_FALLBACKS does not have the former one."
             ) from error
         if packed[0] != _VERSION:
-            raise CursorExpired("The cursor is of another version of djcrf_pg: load again.")
+            raise CursorExpired("The cursor is of another version of djcrf_pg: reload.")
         cursor = cls._unpacked(zlib.decompress(packed[2:]) if packed[1] else packed[2:])
         if cursor.history.group(None) != history.group(None):
             raise InvalidCursor("The cursor is of another database.")
         if cursor.observer not in (0, digest(observer)):
             raise InvalidCursor("The cursor is of another observer: each has cursors of its own.")
         if cursor.history != history:
-            raise CursorExpired("The database was promoted or restored since the cursor was made: load again.")
+            raise CursorExpired("The database was promoted or restored since the cursor was made: reload.")
         return cursor
 
     @classmethod

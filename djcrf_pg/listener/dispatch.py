@@ -168,7 +168,7 @@ class Dispatch:
             return await self._listener.in_thread(partial(router.surrender, changes, error))
 
     async def give_up(self, begun: Position, tries: int, error: Exception) -> Position:
-        """Have everybody load again whom the unread changes may concern.
+        """Send everybody a resync whom the unread changes may concern.
 
         Args:
             begun: Where nobody gets past.
@@ -235,7 +235,7 @@ class Dispatch:
         return self._failures.wait(now)
 
     async def send_resyncs(self) -> None:
-        """Have subscribers load again whose events failed."""
+        """Send resyncs to the subscribers whose events failed."""
         if due := self._failures.due(time.monotonic()):
             reach = Position(await self._log.now())
             async with self._alive():

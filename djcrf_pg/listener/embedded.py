@@ -143,7 +143,7 @@ class Runtime:
             listener = self.listener = Listener(self.alias)
 
     async def _say_that_nobody_leads(self) -> None:
-        """Have subscribers load again, now and then, unless another process leads.
+        """Send subscribers a resync, now and then, unless another process leads.
 
         The next leader begins at the cursor, so they lose nothing. But nobody knows when that will be, and a list that
         is half a minute old is better than one that stays as it is and says nothing.

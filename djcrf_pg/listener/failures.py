@@ -1,4 +1,4 @@
-"""What becomes of an event whose groups, serializer or handler raise: it is kept, and its subscribers load again.
+"""What becomes of an event whose groups, serializer or handler raise: it is kept, and its subscribers receive a resync.
 
 The promise is that a change is delivered or the subscriber is told. So whoever would have received the event gets a
 resync ``failed``: the groups concerned, or all subscribers of the observer where it is the groups that failed. One for
@@ -112,7 +112,7 @@ class Failures:
             self.tell(each.observer, each.change, each.groups)
 
     def tell(self, observer: Observed, change: RowChange, groups: Iterable[str] | None = None) -> None:
-        """Note that groups of an observer are to load again, or all of its subscribers."""
+        """Note that groups of an observer are to receive a resync, or all of its subscribers."""
         waiting = self._waiting.setdefault(observer.address, {})
         event = resync_event(observer, change.id).encode()
         for group in [EVERYBODY] if groups is None else groups:
@@ -170,7 +170,7 @@ def again(asked: Iterable[Asked], aliases: Sequence[str]) -> list[Occurrence]:
     """Rows that failed, as they are now, to be sent as updates. Runs in the listener's thread.
 
     Of a row that is gone nobody knows the groups, and where there are more rows than are kept not even those: the
-    observer's subscribers load again. So they do where the row cannot be loaded, as when its table is gone.
+    observer's subscribers receive a resync. So they do where the row cannot be loaded, as when its table is gone.
 
     Args:
         asked: The rows.

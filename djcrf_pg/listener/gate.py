@@ -139,7 +139,7 @@ class Gate:
                 self._next = None
             if not turn.answer.done():
                 turn.answer.set_exception(error if isinstance(error, Exception) else ConnectionError("stopped"))
-                turn.answer.exception()  # Whoever waits hears of it; nobody need.
+                turn.answer.exception()  # Whoever waits receives it; nobody need.
             if not isinstance(error, Exception):
                 raise
         else:

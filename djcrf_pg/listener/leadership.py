@@ -40,7 +40,7 @@ _PRUNE_ROWS = 5_000
 _TRIM_ROWS = 100_000
 
 #: Sessions in a row that may fail where they began. With the pauses between them they take ten seconds or more: what
-#: passes by itself, such as a want of memory, is to have nobody load again.
+#: passes by itself, such as a want of memory, must cost nobody a resync.
 FAILED_SESSIONS = 7
 
 

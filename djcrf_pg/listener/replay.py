@@ -116,7 +116,7 @@ class _Told:
             each for place, its, each in heapq.merge(*lanes, key=itemgetter(0)) if its is None or _is_behind(its, mark)
         ]
         if len(found) > limit * max(len(groups), 1):
-            raise CursorExpired("More rows were changed since than DJCRF_PG['REPLAY_LIMIT']: load again.")
+            raise CursorExpired("More rows were changed since than DJCRF_PG['REPLAY_LIMIT']: reload.")
         return found
 
 
@@ -223,10 +223,10 @@ class Replays:
                 origin = Origin(cursor.history, span)
                 told.append(await self._span(log, tables, origin, mark, observer, groups, keys, limit))
         except FAILS_AGAIN as error:
-            raise CursorExpired(f"Changes that come after the cursor cannot be read ({error}): load again.") from error
+            raise CursorExpired(f"Changes that come after the cursor cannot be read ({error}): reload.") from error
         # After all is read.
         if await log.horizon() >= cursor.span.last.xmin:
-            raise CursorExpired("Changes that come after the cursor were deleted from the log: load again.")
+            raise CursorExpired("Changes that come after the cursor were deleted from the log: reload.")
         return told
 
     async def failed(self, seconds: float) -> Collection[str]:

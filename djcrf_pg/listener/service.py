@@ -78,7 +78,7 @@ class Listener:
         Returns when :meth:`stop` was called. Cancelling it saves the cursor as well.
 
         Raises:
-            ConfigurationError, ChannelLayerError: What no retry can mend.
+            ConfigurationError, ChannelLayerError: What no retry can fix.
         """
         backoff = Backoff(0.1, 10.0)
         loop = asyncio.get_running_loop()

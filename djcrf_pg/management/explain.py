@@ -27,8 +27,8 @@ HELP = (
 
 _TITLES = {
     inspection.SENT: "Sent to subscribers",
-    inspection.RESYNC: "Resync: subscribers load again",
-    inspection.FAILED: "The code raises: subscribers load again",
+    inspection.RESYNC: "Resync: subscribers reload",
+    inspection.FAILED: "The code raises: subscribers receive a resync",
     inspection.UNHEARD: "Nobody is there",
     inspection.UNKNOWN: "Not known",
     inspection.NO_EVENT: "No event",

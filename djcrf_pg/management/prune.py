@@ -79,7 +79,7 @@ def run(command: BaseCommand, *, database: list[str] | None, older_than: float |
         if count and keep < retention:
             command.stdout.write(
                 command.style.NOTICE(
-                    f"{alias}: clients that were away for longer than {keep:g} s cannot resume now: they load again."
+                    f"{alias}: clients that were away for longer than {keep:g} s cannot resume now: they reload."
                 )
             )
 

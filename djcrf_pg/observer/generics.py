@@ -93,8 +93,8 @@ class ObserverModelInstanceMixin(DCRFObserverModelInstanceMixin):
     class that derives from a consumer may have another. An event is sent as ``retrieve()`` gives it, whatever
     ``lookup_field`` is.
 
-    Set ``observer_many_to_many_relationships = True`` to hear of many-to-many changes too, and ``observer_related`` to
-    hear of what ``serializer_class`` shows of related rows: True, or the paths of relations as ``related`` of
+    Set ``observer_many_to_many_relationships = True`` to receive many-to-many changes too, and ``observer_related`` to
+    receive what ``serializer_class`` shows of related rows: True, or the paths of relations as ``related`` of
     ``@model_observer`` takes them.
     """
 

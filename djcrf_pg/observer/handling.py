@@ -1,4 +1,4 @@
-"""What becomes of an event in a consumer: the calls of the handler, and of what has it load again.
+"""What becomes of an event in a consumer: the calls of the handler, and resyncs.
 
 A handler that raises is called once more, with the event as it came. If it raises again, the next event goes on, and
 the consumer gets a resync ``failed`` for the group: one in :data:`~djcrf_pg.listener.failures.PAUSE` seconds. In DCRF
@@ -74,7 +74,7 @@ async def receive(observer: Any, subscription: Subscription, group: str, line: s
 
 
 def _is_news(subscription: Subscription, group: str, event: Event) -> bool:
-    """Whether an event is for a subscription: it had not been committed when that began, or last had to load again."""
+    """Whether an event is for a subscription: it had not been committed when that began, or last received a resync."""
     if subscription.has_loaded(event.xid, event.committed_at):
         # It would put an old row over a newer one, and nobody misses what would have come after it.
         return False
@@ -120,7 +120,7 @@ def _again(subscription: Subscription, body: dict[str, Any]) -> None:
 
 
 async def _settle_failures(observer: Any, subscription: Subscription) -> None:
-    """Have the consumer load again what its handler failed on.
+    """Resync the consumer for what its handler failed on.
 
     Where not even that can be sent, the client is gone, and nothing is wrong with the handler.
     """
@@ -199,7 +199,7 @@ def _report(observer: Any, event: Event, error: Exception) -> None:
 
 
 async def _resync(observer: Any, subscription: Subscription, group: str, event: Event) -> bool:
-    """Have the subscribers of a group load again, or those of all groups; return whether that could be said."""
+    """Resync the subscribers of a group, or those of all groups; return whether that could be said."""
     by_group = _requests(observer, subscription)
     requests = list(dict.fromkeys(by_group.get(group) or chain.from_iterable(by_group.values())))
     consumer = subscription.consumer

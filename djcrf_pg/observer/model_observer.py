@@ -1,4 +1,4 @@
-"""The model observer that hears of changes from the database instead of from Django's signals."""
+"""The model observer that receives changes from the database instead of Django's signals."""
 
 import asyncio
 import hashlib
@@ -888,7 +888,7 @@ class ModelObserver(DCRFModelObserver):
         await handling.receive(self, subscription, group, line, origin)
 
     async def settle(self, subscription: Subscription) -> None:
-        """Have the consumer load again where that is due."""
+        """Send the consumer a resync where that is due."""
         await handling.settle(self, subscription)
 
     def extras_of(self, event: Event) -> dict[str, Any]:

@@ -177,10 +177,10 @@ def refuse_model(model: Any, label: str) -> None:
         )
     if swapped := meta.swapped:
         # Django makes no table for it, and refuses its managers.
-        mend = "get_user_model()" if meta.swappable == "AUTH_USER_MODEL" else repr(swapped)
+        instead = "get_user_model()" if meta.swappable == "AUTH_USER_MODEL" else repr(swapped)
         raise ObserverError(
             f"@model_observer on {label}: {meta.label} is swapped out for {swapped} ({meta.swappable}), so it has no "
-            f"table: observe {mend}."
+            f"table: observe {instead}."
         )
     declared = {".".join(entry.lower().split(".")[:2]) for entry in get_settings().OBSERVE}
     if not meta.managed and meta.label_lower not in declared:

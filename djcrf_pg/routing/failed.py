@@ -101,6 +101,6 @@ def key_values(model: type[Model], text: str) -> dict[str, Any]:
 
 
 def resync_event(observer: Observed, change_id: int) -> Event:
-    """The event that has subscribers load again."""
+    """The resync for what failed."""
     body = {"reason": FAILED, "model": observer.model_cls._meta.label}
     return Event(RESYNC, body, change_id, NEVER_SEEN, datetime.now(UTC).isoformat())

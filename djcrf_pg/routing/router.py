@@ -1,4 +1,4 @@
-"""Changes to occurrences: who hears of what, with which instances. Runs in the listener's thread."""
+"""Changes to occurrences: who receives what, with which instances. Runs in the listener's thread."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -106,7 +106,7 @@ class Router:
         forgiving: bool = False,
         cut: bool = False,
     ) -> list[Occurrence]:
-        """Find out who hears of changes, and make the instances.
+        """Find out who receives changes, and make the instances.
 
         A row that cannot be read, and owners that cannot be loaded, are told as a resync.
 
@@ -191,7 +191,7 @@ class Router:
         ]
 
     def _resync_lost(self, changes: Iterable[Change]) -> list[Occurrence]:
-        """Tell those who miss a table to load again: what was written may be for them.
+        """Resync those who miss a table: what was written may be for them.
 
         The code of this process is then older or newer than the database. The subscribers may be those of processes
         with other code, or have subscribed before the table was renamed.
@@ -204,7 +204,7 @@ class Router:
         return []
 
     def surrender(self, changes: Iterable[Change], error: Exception) -> list[Occurrence]:
-        """Tell all who hear of the tables to load again: what went wrong is not to keep the rest waiting for ever."""
+        """Resync all who observe the tables: what went wrong must not keep the rest waiting for ever."""
         resyncs: dict[tuple[int, Observed], Occurrence] = {}
         changes = self._with_ancestors(changes)
         with self._assembled(changes):

@@ -20,11 +20,11 @@ class Occurrence:
 
     Attributes:
         change: Where it stands in the log.
-        observer: Who hears of it.
+        observer: Who receives it.
         old: The instance before; None for a create.
         new: The instance after; None for a delete.
         changed: Names of the fields that differ, and of the many-to-many relations that were touched.
-        resync: Why the subscribers have to load again; None where the instances tell.
+        resync: The reason of a resync; None where the instances say what happened.
         again: Whether somebody wants it sent again, whatever has changed.
     """
 
@@ -48,7 +48,7 @@ class Link:
     """A table whose rows belong to those of an observed model: a join table, or one that bodies show rows of.
 
     Attributes:
-        observer: Who hears of it, as an update of the owner.
+        observer: Who receives it, as an update of the owner.
         name: The relation, from the owner; what the update says has changed.
         through: The model of the table.
         owner_attname: The attribute of a row that names its owners.

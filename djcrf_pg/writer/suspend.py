@@ -1,4 +1,4 @@
-"""``djcrf_pg.suspend``: changes of a block that no observer is to hear of."""
+"""``djcrf_pg.suspend``: changes of a block that no observer receives."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator

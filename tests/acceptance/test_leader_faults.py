@@ -143,7 +143,7 @@ def test_what_fails_again_and_again_is_a_resync_of_the_tables_concerned(
         assert resync(board, name) == {"reason": "unreadable", "model": model}
     faults.clear()
     process.wait_for(
-        r"has failed at the same changes 7 times in a row .*BoardConsumer.awkward.* load again: .*a fault of"
+        r"has failed at the same changes 7 times in a row .*BoardConsumer.awkward.* receive a resync: .*a fault of"
     )
     assert board.told("tasks") == board.told("awkward") == board.told("projects") == []
     assert not board.client.take(lambda message: message.get("request_id") == "projects")

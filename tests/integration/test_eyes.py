@@ -283,7 +283,7 @@ def test_prune_takes_many_batches_and_says_that_clients_cannot_resume(monkeypatc
     deliver_all()
     output = run("prune", "--older-than", "0", "--database", "default")
     assert "default: 10 changes deleted" in output
-    assert "cannot resume now: they load again" in output
+    assert "cannot resume now: they reload" in output
     assert Cursor.objects.filter(name="pruned").exists()
 
 
