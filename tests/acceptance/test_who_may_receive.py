@@ -182,6 +182,7 @@ def _statuses(consumer: type[Any]) -> list[int]:
     return asyncio.run(work())
 
 
+@pytest.mark.django_db(transaction=True)  # Channels looks at the connections of asgiref's thread
 def test_without_the_auth_middleware_permissions_of_rest_framework_let_everybody_in() -> None:
     from djangochannelsrestframework.consumers import AsyncAPIConsumer
     from djangochannelsrestframework.decorators import action

@@ -18,6 +18,8 @@ from djcrf_pg.observer import model_observer
 from djcrf_pg.testing import CapturedChange, capture_changes
 from tests.testapp.consumers import BoardConsumer
 from tests.testapp.models import Document, Label, Note, Project, Remote, Task
+from tests.zoo.consumers import ZooConsumer
+from tests.zoo.models import Text
 
 pytestmark = pytest.mark.django_db
 
@@ -253,11 +255,12 @@ def test_the_statements_of_a_pipeline_are_captured():
 
 
 def test_an_altered_table_is_read_as_it_is():
-    with capture_changes(FULL) as changes:
+    with capture_changes(ZooConsumer.text) as changes:
         with connection.cursor() as cursor:
-            cursor.execute("ALTER TABLE testapp_task ALTER COLUMN points TYPE bigint")
-        Task.objects.create(title="a", points=3)
-    assert changes[0].body["points"] == 3
+            # Of a table that other tests do not look at: its rows in the catalog keep what was rolled back.
+            cursor.execute("ALTER TABLE zoo_text ALTER COLUMN points TYPE bigint")
+        Text.objects.create(pk="a", points=3)
+    assert [change.instance.points for change in changes] == [3]
 
 
 def test_what_is_not_in_postgresql_is_refused():

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import transaction
+from django.db import connections, transaction
 from django.test import override_settings
 from django.utils import timezone
 from djangochannelsrestframework.consumers import AsyncAPIConsumer
@@ -24,8 +24,10 @@ pytestmark = pytest.mark.django_db(databases="__all__", transaction=True)
 
 @pytest.fixture(autouse=True)
 def empty() -> None:
-    """Nothing is in the log, nobody leads, and nothing was delivered."""
+    """Nothing is in the log, nobody leads, and nothing was delivered, nor deleted over a cap."""
     for alias in ("default", "second"):
+        with connections[alias].cursor() as cursor:
+            cursor.execute("ALTER SEQUENCE djcrf_pg_reach_xid RESTART")
         Change.objects.using(alias).all().delete()
         Cursor.objects.using(alias).all().delete()
 
