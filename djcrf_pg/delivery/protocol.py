@@ -644,6 +644,8 @@ class Inbound:
         self._named_at, self._followed = 0.0, 0
         self._hears = self._garbled = self._complained = False
         self._observers: frozenset[str] | None = None
+        #: The position of the last heartbeat of the present term.
+        self._reached: Position | None = None
         self._held: list[tuple[_Batch | _Beat, int]] = []
         self._asking = False
         self._refuted: OrderedDict[tuple[History, int], None] = OrderedDict()
@@ -670,18 +672,20 @@ class Inbound:
             state.begin(snapshot, now)
 
     def has(self, stream: int, snapshot: Snapshot) -> bool:
-        """Whether a heartbeat, or the database, has said that all of a stream that a snapshot sees is here.
+        """Whether a heartbeat has said that the leader has passed a snapshot, and all of a stream by then is here.
 
         Args:
             stream: The stream.
             snapshot: Of the present history.
         """
-        state = self._streams.get(stream)
+        state, target = self._streams.get(stream), Point.at(snapshot)
         return (
             state is not None
             and state.since is not None
             and not state.promises
-            and Point.of(state.since).covers(Point.at(snapshot))
+            and Point.of(state.since).covers(target)
+            and self._reached is not None
+            and Point.of(self._reached).covers(target)
         )
 
     # What the database says.
@@ -711,7 +715,7 @@ class Inbound:
         if before is None or before[:2] != standing[:2]:
             self._named_at = now
             self._hears = self._garbled = self._complained = False
-            self._observers = None
+            self._observers = self._reached = None
         for stream in streams:
             state = self._streams.get(stream)
             if state is not None and state.known is None:
@@ -847,6 +851,7 @@ class Inbound:
     def _compare(self, beat: _Beat, now: float) -> list[Happening]:
         """A heartbeat."""
         self.beats += 1
+        self._reached = beat.position
         happened: list[Happening] = []
         for stream, state in self._streams.items():
             if state.known is not None:

@@ -1,6 +1,8 @@
 """The page on development does what it says: its commands and settings, in the project of the tutorial."""
 
 import asyncio
+import contextlib
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,12 @@ class Site(Reader):
         """The page's `runserver`, on a port of ours."""
         return self._process(f"{RUNSERVER} {self.port}")
 
+    def listens(self) -> bool:
+        """Whether the server takes connections; daphne says that it starts before it does."""
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            return True
+        return False
+
     def receive(self) -> None:
         """Subscribe, write, and receive."""
 
@@ -55,6 +63,7 @@ def site(tmp_path: Path, server: Any) -> Site:
 def test_runserver_serves_and_serves_again_after_a_reload_and_says_who_leads(site: Site) -> None:
     with site.runserver() as serving:
         serving.wait_for("Starting ASGI/Daphne")
+        wait_until(site.listens)
         site.receive()
         serving.wait_for("'default' leads")
         position = serving.position
@@ -66,6 +75,7 @@ def test_runserver_serves_and_serves_again_after_a_reload_and_says_who_leads(sit
 
         wait_until(reloads)
         serving.wait_for("Starting ASGI/Daphne", after=position)
+        wait_until(site.listens)
         site.receive()
         serving.wait_for("'default' leads", after=position)
 
