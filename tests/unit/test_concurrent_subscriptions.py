@@ -176,7 +176,7 @@ async def test_a_layer_that_fails_while_groups_are_left_keeps_nothing_in_the_hub
 
     monkeypatch.setattr(consumer.channel_layer, "group_discard", group_discard)
     answers[0].set_exception(ListenerUnavailable("gone"))
-    with pytest.raises(ConnectionError):
+    with pytest.raises(ListenerUnavailable):
         await task
     assert embedded.runtime("default").hub._lanes == {}
     assert not consumer._observer_group_to_request_id[consumer.several.func._stable_observer_id]
