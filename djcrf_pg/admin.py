@@ -41,8 +41,8 @@ else:
 #: Changes on a page.
 PER_PAGE = 50
 
-#: Characters of a value that a page shows; the rest is in its tooltip, up to the second number.
-_SHORT, _LONG = 80, 2_000
+#: Characters of a value that a page has, most of them in a tooltip.
+_LONG = 2_000
 
 View = TypeVar("View", bound=Callable[..., HttpResponse])
 
@@ -77,8 +77,12 @@ def _guarded(*methods: str) -> Callable[[View], View]:
                 raise PermissionDenied
             if request.method not in methods:
                 return HttpResponseNotAllowed(methods)
-            list(failures())  # what cannot be imported is for a page to say: the figures would pile messages up
-            return view(self, request)
+            found = list(failures())
+            response = view(self, request)
+            if isinstance(response, TemplateResponse):  # rendered later; the figures would pile messages up
+                for failure in found:
+                    messages.error(request, str(failure))
+            return response
 
         return cast(View, guarded)
 
@@ -181,9 +185,7 @@ class ChangeLogAdmin(_ModelAdmin):
                 raise PermissionDenied
             return self._install(request)
         lines, errors = _states(_aliases())
-        return self._page(
-            request, "triggers", "Triggers", lines=lines, errors=errors, verbs=VERBS, may_install=may_install
-        )
+        return self._page(request, "triggers", "Triggers", lines=lines, errors=errors, may_install=may_install)
 
     def _install(self, request: HttpRequest) -> HttpResponse:
         alias = request.POST.get("database", "")
@@ -209,8 +211,6 @@ class ChangeLogAdmin(_ModelAdmin):
     def _page(self, request: HttpRequest, name: str, title: str, **context: Any) -> HttpResponse:
         context |= {**self.admin_site.each_context(request), "opts": self.opts, "title": title, "page": name}
         request.current_app = self.admin_site.name
-        for failure in failures():
-            messages.error(request, str(failure))
         return TemplateResponse(request, f"admin/djcrf_pg/changelog/{name}.html", context)
 
     def _row(self, entry: Entry, alias: str) -> Row:

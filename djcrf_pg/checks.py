@@ -96,7 +96,7 @@ def check_channel_layer(app_configs: Sequence[AppConfig] | None, **kwargs: Any) 
 
 def check_layer(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
     """The channel layer that the settings name can be made; nothing connects."""
-    if _command() in ("check", "runserver") and "default" in (getattr(settings, "CHANNEL_LAYERS", None) or {}):
+    if _is_about_the_project() and "default" in (getattr(settings, "CHANNEL_LAYERS", None) or {}):
         try:
             channel_layer()
         except ChannelLayerError as error:
@@ -109,8 +109,8 @@ def check_layer(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Itera
 
 def check_application(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
     """``ASGI_APPLICATION`` names something that its module has."""
-    module, _, name = str(getattr(settings, "ASGI_APPLICATION", None) or "").rpartition(".")
-    if _command() not in ("check", "runserver") or _discover() or module not in sys.modules:
+    module, name = _application()
+    if not _is_about_the_project() or _discover() or module not in sys.modules:
         return
     if not hasattr(sys.modules[module], name):
         yield Warning(
@@ -123,8 +123,7 @@ def check_application(app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
 
 def check_drop_in(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
     """No consumer was defined with DCRF's own observer before the drop-in was in place."""
-    raw = getattr(settings, "DJCRF_PG", {})
-    if conf.problems(raw) or not conf.get_settings().DROP_IN:
+    if not _is_configured() or not conf.get_settings().DROP_IN:
         return []
     return [
         Warning(
@@ -153,12 +152,12 @@ def check_consumers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> I
 
 def check_runserver(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
     """There are observers, and the ``runserver`` that runs serves WebSockets."""
-    if _command() not in ("check", "runserver") or _discover():
+    if not _is_about_the_project() or _discover():
         return
     if not any(True for _ in registry):
         if (
             any(connections[alias].vendor == "postgresql" for alias in connections)
-            and not conf.problems(getattr(settings, "DJCRF_PG", {}))
+            and _is_configured()
             and not conf.get_settings().OBSERVE
         ):
             yield Warning(
@@ -248,7 +247,7 @@ def check_access(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iter
     """No consumer asks permissions about a user whom nothing has put into the scope."""
     if not _discovered():
         return
-    module, _, name = str(getattr(settings, "ASGI_APPLICATION", None) or "").rpartition(".")
+    module, name = _application()
     served = list(access.unguarded(getattr(sys.modules.get(module), name, None)))
     for consumer in dict.fromkeys(served):
         has_observers = any(
@@ -325,7 +324,7 @@ def _discovered() -> bool:
 
 def check_tenants(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
     """Nothing is observed in the schemas of tenants."""
-    if conf.problems(getattr(settings, "DJCRF_PG", {})):
+    if not _is_configured():
         return
     for alias in connections:
         try:
@@ -343,7 +342,7 @@ def check_triggers(
 
     Warnings, not errors: ``migrate`` runs the checks first, and it is the command that fixes them.
     """
-    if conf.problems(getattr(settings, "DJCRF_PG", {})):
+    if not _is_configured():
         return
     for alias in databases or ():
         if connections[alias].vendor != "postgresql" or refusal(alias):
@@ -429,7 +428,7 @@ def check_server(
     app_configs: Sequence[AppConfig] | None, databases: Iterable[str] | None = None, **kwargs: Any
 ) -> Iterable[CheckMessage]:
     """Settings of the server with which an event takes longer, or a large statement fails."""
-    if conf.problems(getattr(settings, "DJCRF_PG", {})):
+    if not _is_configured():
         return
     for alias in databases or ():
         if connections[alias].vendor != "postgresql":
@@ -465,9 +464,20 @@ def _discover() -> list[DjcrfPgError]:
 
     Not in others that run the checks: a consumers module may need tables that ``migrate`` has yet to make.
     """
-    if _command() not in ("check", "runserver") or conf.problems(getattr(settings, "DJCRF_PG", {})):
+    if not _is_about_the_project() or not _is_configured():
         return []
     return list(failures())
+
+
+def _is_about_the_project() -> bool:
+    """Whether this process runs a command that is about the project as a whole."""
+    return _command() in ("check", "runserver")
+
+
+def _application() -> tuple[str, str]:
+    """The module and the attribute that ``ASGI_APPLICATION`` names, empty where it names none."""
+    module, _, name = str(getattr(settings, "ASGI_APPLICATION", None) or "").rpartition(".")
+    return module, name
 
 
 def _command() -> str:

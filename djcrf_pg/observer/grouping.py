@@ -34,11 +34,10 @@ def groups_of(label: str, decorator: str, given: Any) -> Iterator[str]:
     Raises:
         GroupsError: It is not the groups of anything, or one of them has no text that could match.
     """
-    function = f"The function for @….{decorator} of {label}"
     if isinstance(given, str | bytes):
         raise GroupsError(
-            f"{function} returned the text {given!r}, whose letters would be the groups. Write `yield` in place of "
-            f"`return`, or return a list."
+            f"{_function(label, decorator)} returned the text {given!r}, whose letters would be the groups. Write "
+            f"`yield` in place of `return`, or return a list."
         )
     try:
         groups: Iterable[Any] = iter(given)
@@ -46,22 +45,26 @@ def groups_of(label: str, decorator: str, given: Any) -> Iterator[str]:
         if hasattr(given, "close"):
             given.close()  # a coroutine, which nobody awaits
         raise GroupsError(
-            f"{function} returned {text_of_value(given)}, which is no groups. Write `yield` in place of `return`, or "
-            f"return a list."
+            f"{_function(label, decorator)} returned {text_of_value(given)}, which is no groups. Write `yield` in "
+            f"place of `return`, or return a list."
         ) from None
     for group in groups:
         if type(group) is not str and not isinstance(group, _PLAIN):
-            _look_at(group, label, decorator, function)
+            _look_at(group, label, decorator)
         yield f"{group}"
 
 
-def _look_at(group: Any, label: str, decorator: str, function: str) -> None:
+def _function(label: str, decorator: str) -> str:
+    return f"The function for @….{decorator} of {label}"
+
+
+def _look_at(group: Any, label: str, decorator: str) -> None:
     kind: Any = type(group)
     plain: Any = object
     if all(getattr(kind, name) is getattr(plain, name) for name in ("__str__", "__repr__", "__format__")):
         raise GroupsError(
-            f"{function} yielded {text_of_value(group)}, whose text differs each time, so it matches no group. Yield "
-            f'text: `yield f"room-{{instance.room_id}}"`, say.'
+            f"{_function(label, decorator)} yielded {text_of_value(group)}, whose text differs each time, so it "
+            f'matches no group. Yield text: `yield f"room-{{instance.room_id}}"`, say.'
         )
     said = (label, decorator, kind.__qualname__)
     if said not in _said:

@@ -271,7 +271,7 @@ class ModelObserver(DCRFModelObserver):
 
     # What the listener asks for.
 
-    @property
+    @cached_property
     def label(self) -> str:
         """Where the handler is defined."""
         return label_of(self.func)
@@ -502,11 +502,10 @@ class ModelObserver(DCRFModelObserver):
 
     def said_groups(self, instance: Model) -> dict[str, str]:
         """As :meth:`group_names_for_signal`, each with what the code yields for it; nothing where that is the same."""
-        yields = self._group_names_for_signal
-        if yields is None:
+        if (made := self._group_names_for_signal) is None:
             return {}
-        own = self._stable_observer_id
-        return {self.clean_group_name(f"{own}-{group}"): str(group) for group in yields(self, instance=instance)}
+        groups = list(groups_of(self.label, "groups_for_signal", made(self, instance=instance)))
+        return dict(zip(self._named(groups), groups, strict=True))
 
     def group_names_for_consumer(self, consumer: AsyncAPIConsumer, *args: Any, **kwargs: Any) -> Iterable[str]:
         """The groups that a subscription is for; see DCRF.

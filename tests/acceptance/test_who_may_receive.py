@@ -11,10 +11,12 @@ import pytest
 from channels.testing import WebsocketCommunicator
 from websockets.exceptions import InvalidStatus
 
-from tests.acceptance.test_tutorial import MAKEMIGRATIONS, MIGRATE, Reader, block
+from tests.acceptance.test_tutorial import MAKEMIGRATIONS, MIGRATE, Reader, block, server
 from tests.client import Client
 from tests.processes import ROOT
 from tests.servers import EmbeddedPostgres
+
+__all__ = ["server"]
 
 PAGE = (ROOT / "docs" / "how-to" / "who-may-receive-what.md").read_text("utf-8")
 
@@ -75,12 +77,6 @@ class Site(Reader):
         address = f"127.0.0.1:{self.port}"
         origin = origin or f"http://{address}"
         return Client.open(f"ws://{address}/{path}", origin=origin, additional_headers=headers)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedPostgres]:
-    with EmbeddedPostgres(tcp=True) as server:
-        yield server
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.test_tutorial import MAKEMIGRATIONS, MIGRATE, Reader, block
+from tests.acceptance.test_tutorial import MAKEMIGRATIONS, MIGRATE, Reader, block, server
 from tests.browser.chromium import MARKS, PATIENCE
 from tests.processes import ROOT, wait_until
 from tests.servers import EmbeddedPostgres
@@ -19,6 +19,8 @@ from tests.servers import EmbeddedPostgres
 pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'djcrf_pg[test]'")
 
 from playwright.sync_api import Browser, Page, expect
+
+__all__ = ["server"]
 
 pytestmark = [*MARKS, pytest.mark.slow]
 
@@ -130,15 +132,9 @@ class Frames:
         return found
 
 
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[EmbeddedPostgres]:
-    with EmbeddedPostgres(tcp=True) as server:
-        yield server
-
-
 @pytest.fixture
-def site(tmp_path: Path, postgresql: EmbeddedPostgres) -> Site:
-    site = Site(tmp_path, postgresql)
+def site(tmp_path: Path, server: EmbeddedPostgres) -> Site:
+    site = Site(tmp_path, server)
     site.begin()
     return site
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.test_tutorial import FIRST_LIVE_LIST, MAKEMIGRATIONS, MIGRATE, Reader, block
+from tests.acceptance.test_tutorial import FIRST_LIVE_LIST, MAKEMIGRATIONS, MIGRATE, Reader, block, server
 from tests.browser.chromium import MARKS, PATIENCE
 from tests.servers import EmbeddedPostgres
 
@@ -13,21 +13,17 @@ pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'd
 
 from playwright.sync_api import Browser, Page, expect
 
+__all__ = ["server"]
+
 pytestmark = [*MARKS, pytest.mark.slow]
 
 CREATE_TWO, CLOSE_ONE = block(FIRST_LIVE_LIST, "sh", "bulk_create").splitlines()
 CREATE_WITHOUT_A_SERVER = block(FIRST_LIVE_LIST, "sh", "eggs").strip()
 
 
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[EmbeddedPostgres]:
-    with EmbeddedPostgres(tcp=True) as server:
-        yield server
-
-
 @pytest.fixture
-def reader(tmp_path: Path, postgresql: EmbeddedPostgres) -> Reader:
-    reader = Reader(tmp_path, postgresql)
+def reader(tmp_path: Path, server: EmbeddedPostgres) -> Reader:
+    reader = Reader(tmp_path, server)
     reader.begin()
     reader.run(MAKEMIGRATIONS)
     reader.run(MIGRATE)
