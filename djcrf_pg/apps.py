@@ -38,10 +38,11 @@ class DjcrfPgConfig(AppConfig):
         super().import_models()
         raw = getattr(settings, "DJCRF_PG", {})
         # A wrong setting is reported by the checks, which need a project that loads.
-        if not isinstance(raw, Mapping) or raw.get("DROP_IN", True):
+        given = raw if isinstance(raw, Mapping) else {}
+        if (shadow := given.get("SHADOW") is True) or given.get("DROP_IN", True):
             from djcrf_pg.observer.drop_in import take_over
 
-            take_over()
+            take_over(shadow=shadow)
 
     def ready(self) -> None:
         """Register the checks, look after connections, and install triggers after each ``migrate``."""

@@ -23,6 +23,8 @@ class Settings:
 
     Attributes:
         DROP_IN: Make DCRF's own ``model_observer`` and ``ObserverModelInstanceMixin`` trigger-driven.
+        SHADOW: Keep DCRF's observers and its signals, have triggers capture beside them, and report where what
+            signals send differs from what triggers would have. DROP_IN has no say then.
         AUTO_INSTALL: Let ``migrate`` bring the triggers to the wanted state.
         OBSERVE: Models (``"app.Model"``) whose tables get triggers although no observer names them, and many-to-many
             relations of models (``"app.Model.name"``) whose join tables get them too.
@@ -60,6 +62,7 @@ class Settings:
     """
 
     DROP_IN: bool = True
+    SHADOW: bool = False
     AUTO_INSTALL: bool = True
     OBSERVE: Sequence[str] = ()
     EXCLUDE: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
@@ -149,7 +152,7 @@ def problems(raw: object) -> list[str]:
 
 def _complaint(name: str, value: Any) -> str | None:
     match name:
-        case "DROP_IN" | "AUTO_INSTALL" | "EMBEDDED" | "JOIN_GROUPS":
+        case "DROP_IN" | "SHADOW" | "AUTO_INSTALL" | "EMBEDDED" | "JOIN_GROUPS":
             return None if isinstance(value, bool) else "must be True or False"
         case "NOTIFY":
             modes = get_args(NotifyMode)

@@ -157,3 +157,24 @@ class Failure(_Local):
 
     def __str__(self) -> str:
         return f"{self.observer}: {self.part} of {self.model} {self.key or '(more)'}: {self.error}"
+
+
+class ShadowResult(_Local):
+    """What a comparison of signals and triggers has found, and how often: see :mod:`djcrf_pg.shadow`."""
+
+    id = models.BigAutoField(primary_key=True)
+    observer = models.TextField()
+    address = models.TextField()
+    model = models.TextField()
+    kind = models.TextField()
+    what = models.TextField()
+    times = models.BigIntegerField()
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField()
+    samples = models.TextField()
+
+    class Meta(_Local.Meta):
+        db_table = "djcrf_pg_shadow_result"
+
+    def __str__(self) -> str:
+        return f"{self.observer}: {self.kind} {self.what}, {self.times} times"

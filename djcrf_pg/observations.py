@@ -515,6 +515,92 @@ class ObserverReplaced(Observation):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SignalsMissed(Observation):
+    """Shadow mode: triggers captured changes that signals sent nothing of."""
+
+    level = logging.WARNING
+    template = (
+        "shadow: {observer} missed {what} of {model} by signals ({times} times, {model} {pk} the latest): subscribers "
+        "received nothing of it, and will once triggers deliver"
+    )
+    observer: str
+    model: str
+    pk: str
+    times: int
+    what: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SignalsExtra(Observation):
+    """Shadow mode: signals sent what no captured change stands behind."""
+
+    level = logging.WARNING
+    template = (
+        "shadow: {observer} sent {what} of {model} by signals ({times} times, {model} {pk} the latest), and triggers "
+        "would not: the database has no such change, or another event of the transaction covers it"
+    )
+    observer: str
+    model: str
+    pk: str
+    times: int
+    what: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowDiffers(Observation):
+    """Shadow mode: signals and triggers made different events of a row."""
+
+    level = logging.WARNING
+    template = (
+        "shadow: signals and triggers differ for {observer} in {what} ({times} times, {model} {pk} the latest): "
+        "`manage.py djcrf_pg shadow` shows both"
+    )
+    observer: str
+    model: str
+    pk: str
+    times: int
+    what: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowFailed(Observation):
+    """Shadow mode cannot note or compare; signals deliver as before. Said once in a minute."""
+
+    level = logging.WARNING
+    template = (
+        "shadow: what is to be compared cannot be kept in database {alias!r} ({error}), and `manage.py djcrf_pg "
+        "shadow` does not count it; where it is a table or a right, run `manage.py migrate`, or grant SELECT, INSERT, "
+        "UPDATE, DELETE on djcrf_pg_shadow_message and djcrf_pg_shadow_result"
+    )
+    alias: str
+    error: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowSkipped(Observation):
+    """Shadow mode cannot compare an observer: triggers would refuse it. Signals deliver as before."""
+
+    level = logging.WARNING
+    template = "shadow: {observer} is not compared, for triggers would not serve it: {error}"
+    observer: str
+    error: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SignalsUnrecorded(Observation):
+    """Shadow mode could not note what signals sent; the report has some of it as missed. Said once in a minute."""
+
+    level = logging.WARNING
+    template = (
+        "shadow: {count} messages of signals could not be noted in database {alias!r} ({error}), and `manage.py "
+        "djcrf_pg shadow` lists their changes as missed. Signals deliver as before"
+    )
+    alias: str
+    count: int
+    error: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Installed(Observation):
     """Triggers of a table were created, replaced or dropped."""
 

@@ -69,6 +69,10 @@ class Observed(Protocol):
     def every_change(self) -> bool:
         """Whether it receives each change of a row in a transaction, instead of the net effect."""
 
+    @property
+    def is_shadow(self) -> bool:
+        """Whether its events are for a comparison alone."""
+
     def tells(self, changed: Collection[str]) -> bool:
         """Whether an update that changed these fields is an event."""
 

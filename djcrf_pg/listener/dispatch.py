@@ -35,6 +35,7 @@ from djcrf_pg.registry import Observed, registry
 from djcrf_pg.routing.events import events
 from djcrf_pg.routing.failed import Failed
 from djcrf_pg.routing.routes import Occurrence
+from djcrf_pg.shadow.comparison import Comparison, made_by_triggers
 
 #: Events are made and sent in parts of so many row changes: those of a part are made while the last part is sent.
 PART = 1_000
@@ -104,6 +105,7 @@ class Dispatch:
         self._predecessors = predecessors
         self._alive = alive
         self._failures = Failures(session)
+        self._comparison = Comparison(session, listener.alias)
         self._may_ask = False
         #: What is settled when the cursor was saved at a position that covers a point.
         self._unsettled: list[tuple[Point, Callable[[], Awaitable[None]]]] = []
@@ -135,6 +137,7 @@ class Dispatch:
     ) -> None:
         """Make events and send them; see :meth:`Streams.deliver` for ``reach`` and ``span``."""
         span = span or self._streams.beside
+        told = await self._aside(told, span)
         sending: asyncio.Task[None] | None = None
         try:
             for start in range(0, len(told), PART):
@@ -149,6 +152,29 @@ class Dispatch:
             if sending is not None and not sending.done():
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
+
+    async def _aside(self, told: list[Occurrence], span: Span) -> list[Occurrence]:
+        """Note what shadowed observers would send; what the others do is left."""
+        shadowed = [occurrence for occurrence in told if occurrence.observer.is_shadow]
+        if not shadowed:
+            return told
+        for start in range(0, len(shadowed), PART):
+            make = partial(made_by_triggers, shadowed[start : start + PART], self._streams.origin(span))
+            await self._comparison.note(await self._with_database(make, partial(make, forgiving=True)))
+        return [occurrence for occurrence in told if not occurrence.observer.is_shadow]
+
+    async def compare(self, position: Position) -> None:
+        """Compare what shadowed observers would have sent with what was sent by signals.
+
+        Args:
+            position: Up to where the log was delivered.
+        """
+        if position.target is None and self._has_shadows:
+            await self._comparison.compare(position.last)
+
+    @property
+    def _has_shadows(self) -> bool:
+        return any(observer.is_shadow for observer in registry)
 
     async def _occurrences(self, changes: list[Change], interest: Interest, cut: bool) -> list[Occurrence]:
         if any(change.is_of_a_look for change in changes):
@@ -216,7 +242,9 @@ class Dispatch:
         """The observers that nobody has subscribed to."""
         if self._silent is None or self._silent[0] is not interest or self._silent[1] != registry.version:
             version = registry.version
-            found = frozenset(observer for observer in registry if not interest.hears(observer.address))
+            found = frozenset(
+                observer for observer in registry if not (observer.is_shadow or interest.hears(observer.address))
+            )
             self._silent = interest, version, found
         return self._silent[2]
 
@@ -231,8 +259,9 @@ class Dispatch:
             self._known = None
 
     def wait(self, now: float) -> float | None:
-        """Seconds until :meth:`send_resyncs` has something to do; None where it has nothing."""
-        return self._failures.wait(now)
+        """Seconds until :meth:`send_resyncs` or :meth:`compare` has something to do; None where neither has."""
+        waits = [self._failures.wait(now), self._comparison.wait(now) if self._has_shadows else None]
+        return min((wait for wait in waits if wait is not None), default=None)
 
     async def send_resyncs(self) -> None:
         """Send resyncs to the subscribers whose events failed."""

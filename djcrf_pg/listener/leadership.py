@@ -218,6 +218,7 @@ class Leadership:
         self._position = piece.position
         self._streams.advance(piece.position)
         await self._dispatch.send_resyncs()
+        await self._dispatch.compare(piece.position)
         if piece.position.target is None:
             self._listener.caught_up()
             if self._beats_next:

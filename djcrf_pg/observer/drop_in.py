@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db.models.signals import post_save
 
-from djcrf_pg.observer import ModelObserver, model_observer
+from djcrf_pg.observer import ModelObserver, model_observer, shadowed
 from djcrf_pg.observer.dcrf import DCRFModelObserver
 from djcrf_pg.observer.generics import ObserverModelInstanceMixin
 from djcrf_pg.registry import is_postgresql
@@ -25,10 +25,14 @@ _NAMES: dict[str, dict[str, Any]] = {
 }
 
 
-def take_over() -> None:
-    """Put our classes under DCRF's names. Whoever imported DCRF's before keeps them: see :func:`early_birds`."""
+def take_over(*, shadow: bool = False) -> None:
+    """Put our classes under DCRF's names. Whoever imported DCRF's before keeps them: see :func:`early_birds`.
+
+    Args:
+        shadow: Only that of observers, and one that does as DCRF's.
+    """
     for module, names in _NAMES.items():
-        vars(import_module(module)).update(names)
+        vars(import_module(module)).update({"ModelObserver": shadowed.ModelObserver} if shadow else names)
 
 
 def early_birds() -> list[str]:

@@ -130,6 +130,9 @@ class ModelObserver(DCRFModelObserver):
             as that of an encrypted field, or ``related`` cannot be followed.
     """
 
+    #: Whether it makes events for a comparison alone, see :mod:`djcrf_pg.shadow`.
+    is_shadow = False
+
     def __init__(
         self,
         func: Any,
@@ -203,6 +206,10 @@ class ModelObserver(DCRFModelObserver):
         """Look at the class that has the observer; it may be a mixin, and no consumer yet."""
         refuse_synchronous(owner, self.label)
         attach(owner)
+        self.belong_to(owner, name)
+
+    def belong_to(self, owner: type, name: str) -> None:
+        """Take its identity from the class that has it."""
         if self._is_named:
             return  # Another class has it too; a process that knows the first alone has to call it the same.
         self._is_named = True

@@ -10,7 +10,7 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError
 from djcrf_pg.conf import get_settings
 from djcrf_pg.diagnosis import denied
 from djcrf_pg.exceptions import DjcrfPgError
-from djcrf_pg.management import explain, failures, history, listen, migration, prune, status, tail, triggers
+from djcrf_pg.management import explain, failures, history, listen, migration, prune, shadow, status, tail, triggers
 
 
 class _Subcommand(NamedTuple):
@@ -26,6 +26,7 @@ _SUBCOMMANDS = {
     "tail": _Subcommand(tail.HELP, tail.add_arguments, tail.run),
     "explain": _Subcommand(explain.HELP, explain.add_arguments, explain.run),
     "history": _Subcommand(history.HELP, history.add_arguments, history.run),
+    "shadow": _Subcommand(shadow.HELP, shadow.add_arguments, shadow.run),
     "prune": _Subcommand(prune.HELP, prune.add_arguments, prune.run),
     "install": _Subcommand(triggers.INSTALL_HELP, triggers.add_install_arguments, triggers.run_install),
     "uninstall": _Subcommand(triggers.UNINSTALL_HELP, triggers.add_uninstall_arguments, triggers.run_uninstall),

@@ -1,0 +1,2 @@
+DROP TABLE /* :schema */djcrf_pg_shadow_result;
+DROP TABLE /* :schema */djcrf_pg_shadow_message;

@@ -1,0 +1,230 @@
+"""The leader's part of shadow mode: it notes what triggers would have sent, and compares it with what signals have."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import asyncpg
+
+from djcrf_pg import sql
+from djcrf_pg.changelog.cursor import Snapshot
+from djcrf_pg.changelog.reader import FAILS_AGAIN, Asks
+from djcrf_pg.delivery.envelope import parse
+from djcrf_pg.delivery.interest import EVERYTHING
+from djcrf_pg.delivery.protocol import Origin
+from djcrf_pg.exceptions import ConfigurationError
+from djcrf_pg.observations import ShadowDiffers, ShadowFailed, SignalsExtra, SignalsMissed, emit
+from djcrf_pg.registry import Observed, excluded_columns, registry
+from djcrf_pg.routing.events import Made, make_events
+from djcrf_pg.routing.failed import Failed, key_text
+from djcrf_pg.routing.routes import Occurrence
+from djcrf_pg.shadow.differences import DIFFERENT, EQUAL, EXTRA, FAILED, MISSED, Result, Waiting, results
+from djcrf_pg.shadow.messages import Message, message
+
+#: Seconds that a message waits for its counterpart. A process writes what its signals have sent within a moment; what
+#: takes longer than this, and longer than three times this beside others of its row, is taken for a difference.
+PATIENCE = 10.0
+
+#: Seconds between comparisons, and those after which a message that was compared is deleted.
+PAUSE, _KEPT = 1.0, 300.0
+
+#: Rows that one comparison looks at, samples of a result, and results of an observer's kind.
+_ROWS, _SAMPLES, _RESULTS = 1_000, 5, 100
+
+#: Characters of what a result says.
+_WHAT = 300
+
+#: Seconds between two reports that something cannot be noted.
+_QUIET = 60.0
+
+#: The migration has not run yet, the role lacks a right, or the server cannot now: no event is to wait for that.
+_UNKEPT = (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError, *FAILS_AGAIN)
+
+_SQL = sql.queries(
+    "djcrf_pg.shadow",
+    "shadow.sql",
+    schema="",
+    by_signals="false",
+    **{f"given_{name}": f"${place}" for place, name in enumerate(Message._fields, 1)},
+)
+
+
+class Noted(NamedTuple):
+    """What triggers would have sent.
+
+    Attributes:
+        messages: For the observers that make events.
+        failures: Of those that fail.
+    """
+
+    messages: list[Message]
+    failures: list[Failed]
+
+
+def made_by_triggers(occurrences: Sequence[Occurrence], origin: Origin, *, forgiving: bool = False) -> Noted:
+    """Make the events of shadowed observers, which nobody receives. Runs in the listener's thread.
+
+    Args:
+        occurrences: What there is to tell.
+        origin: The part of the log that the events are made of.
+        forgiving: See :func:`djcrf_pg.routing.events.events`.
+
+    Raises:
+        OperationalError, InterfaceError: User code found its database gone.
+    """
+    noted = Noted([], [])
+    for occurrence, made in make_events(occurrences, EVERYTHING, origin, forgiving=forgiving):
+        if isinstance(made, Failed):
+            noted.failures.append(made)
+        elif made:
+            noted.messages.append(_message(occurrence, made))
+    return noted
+
+
+def _message(occurrence: Occurrence, made: Iterable[Made]) -> Message:
+    observer, change = occurrence.observer, occurrence.change
+    events = [(parse(each.line), each.groups) for each in made]
+    instance = occurrence.old if occurrence.new is None else occurrence.new
+    pk = "" if instance is None or occurrence.resync is not None else key_text(instance)
+    first, _ = events[0]
+    origin = {"change": change.id, "transaction": first.transaction, "context": first.context, "at": first.committed_at}
+    name = hashlib.sha256(f"{observer.address}|{change.id}|{pk}".encode()).hexdigest()[:32]
+    parts = {event.action: (groups, event.body) for event, groups in events}
+    return message(name, observer.address, pk, parts, origin, excluded_fields(observer))
+
+
+def excluded_fields(observer: Observed) -> frozenset[str]:
+    """The fields of an observer's model whose values must not leave its tables."""
+    fields = [(model, field) for model in observer.models for field in model._meta.local_concrete_fields]
+    with suppress(ConfigurationError):  # no trigger is installed then, and no event comes
+        return frozenset(field.name for model, field in fields if field.column in excluded_columns(model))
+    return frozenset(field.name for _, field in fields)
+
+
+class _Tally:
+    """Results of one round, by observer, kind and what they are about."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[Observed, str, str], tuple[int, list[str], str]] = {}
+
+    def add(self, address: str, kind: str, what: str, times: int = 1, *, sample: Any = None, pk: str = "") -> None:
+        """Count one; those of an observer that this process does not have are other code's."""
+        if (observer := registry.at(address)) is not None:
+            key = observer, kind, what[:_WHAT]
+            before, samples, _ = self._found.get(key, (0, [], pk))
+            line = [] if sample is None else [json.dumps(sample, separators=(",", ":"))]
+            self._found[key] = before + times, [*line, *samples][:_SAMPLES], pk
+
+    def columns(self) -> list[list[Any]]:
+        """The parameters of ``record``."""
+        rows = [
+            (observer.label, observer.address, observer.model_cls._meta.label, kind, what, times, "\n".join(samples))
+            for (observer, kind, what), (times, samples, _) in self._found.items()
+        ]
+        return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(7)]
+
+    def emit(self) -> None:
+        """Say what differs; what fails was said when it did."""
+        for (observer, kind, what), (times, _, pk) in self._found.items():
+            if (observation := _OBSERVATIONS.get(kind)) is not None:
+                model = observer.model_cls._meta.label
+                emit(observation(observer=observer.label, model=model, pk=_text(pk), times=times, what=what))
+
+
+class Comparison:
+    """Compares for one term of a leader.
+
+    Args:
+        connection: Asks the server.
+        alias: The database, for what is said of it.
+    """
+
+    def __init__(self, connection: Asks, alias: str) -> None:
+        self._connection = connection
+        self._alias = alias
+        self._compared_at = time.monotonic()
+        self._failed_at = -_QUIET
+
+    async def note(self, noted: Noted) -> None:
+        """Keep what triggers would have sent. What cannot be kept is reported, and holds up nobody."""
+        tally = _Tally()
+        for failed in noted.failures:
+            failure = failed.failure
+            sample = {"pk": failure.pk, "triggers": None, "origin": {"change": failure.change_id}}
+            tally.add(failure.address, FAILED, f"{failure.part}: {failure.error}", sample=sample, pk=failure.pk)
+        try:
+            if noted.messages:
+                await self._connection.execute(_SQL["note"], *map(list, zip(*noted.messages, strict=True)))
+            await self._record(tally, [])
+        except _UNKEPT as error:
+            self._report(error)
+
+    def wait(self, now: float) -> float:
+        """Seconds until it is time to compare, by ``time.monotonic``."""
+        return max(self._compared_at + PAUSE - now, 0.0)
+
+    async def compare(self, seen: Snapshot) -> None:
+        """Compare, if it is time to, and record and say what differs.
+
+        Args:
+            seen: All changes in this snapshot have been noted.
+        """
+        if self.wait(time.monotonic()):
+            return
+        self._compared_at = time.monotonic()
+        tally, names = _Tally(), []
+        try:
+            for row in await self._connection.fetch(_SQL["match"]):
+                tally.add(row["address"], EQUAL, "", row["times"])
+            left = await self._connection.fetch(_SQL["left"], PATIENCE, str(seen), _ROWS)
+            for (address, pk), rows in groupby(left, lambda row: (row["address"], row["pk"])):
+                for result in results(map(_waiting, rows)):
+                    names += [each.name for each in (result.signals, result.triggers) if each is not None]
+                    sample = None if result.kind == EQUAL else _sample(pk, result)
+                    tally.add(address, result.kind, result.what, sample=sample, pk=pk)
+            await self._record(tally, names)
+            await self._connection.execute(_SQL["purge"], _KEPT)
+        except _UNKEPT as error:
+            self._report(error)
+
+    async def _record(self, tally: _Tally, names: Sequence[str]) -> None:
+        columns = tally.columns()
+        if columns[0] or names:
+            await self._connection.execute(_SQL["record"], *columns, _SAMPLES, _RESULTS, names)
+            tally.emit()
+
+    def _report(self, error: Exception) -> None:
+        if time.monotonic() - self._failed_at >= _QUIET:
+            self._failed_at = time.monotonic()
+            emit(ShadowFailed(alias=self._alias, error=str(error)))
+
+
+_OBSERVATIONS = {MISSED: SignalsMissed, EXTRA: SignalsExtra, DIFFERENT: ShadowDiffers}
+
+
+def _waiting(row: asyncpg.Record) -> Waiting:
+    return Waiting(
+        row["name"],
+        row["by_signals"],
+        row["digest"],
+        json.loads(row["parts"]),
+        json.loads(row["origin"]),
+        row["is_due"],
+        row["is_old"],
+    )
+
+
+def _sample(pk: str, result: Result) -> dict[str, Any]:
+    sides = {"signals": result.signals, "triggers": result.triggers}
+    found: dict[str, Any] = {name: None if side is None else side.parts for name, side in sides.items()}
+    origins = {key: value for side in sides.values() if side is not None for key, value in side.origin.items()}
+    return {"pk": pk, **found, "origin": origins}
+
+
+def _text(pk: str) -> str:
+    """A key as people read it."""
+    return ",".join(json.loads(pk)) if pk else ""

@@ -1,0 +1,178 @@
+"""A process's part of shadow mode: it notes what its signals have sent.
+
+A thread writes, over a connection of its own, for the one that saves is to wait for nothing and to make no query of
+ours. It ends with its connection when nothing comes for a moment, so that neither is found in a process that is idle,
+nor in the way of a test database that has to go.
+"""
+
+import atexit
+import os
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from django.db import connections
+
+from djcrf_pg import sql
+from djcrf_pg.observations import SignalsUnrecorded, cause_of, emit
+from djcrf_pg.shadow.messages import Message, message
+
+#: Messages that wait at most, and that are written at a time.
+_MOST, _BATCH = 10_000, 500
+
+#: Seconds without a message after which a thread ends, between tries, and that a process waits for it when it ends.
+_LINGER, _PAUSE, _FAREWELL = 1.0, 0.5, 5.0
+
+#: Tries to write a batch, and seconds between two reports that it failed.
+_TRIES, _QUIET = 3, 60.0
+
+_PLACES = {f"given_{name}": "%s" for name in Message._fields}
+
+
+class Recorder:
+    """Writes the messages for one database.
+
+    Args:
+        alias: The Django database alias.
+    """
+
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
+        self._waiting: deque[Message] = deque()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        self._lost = 0
+        self._said_at = -_QUIET
+
+    def put(self, given: Message) -> None:
+        """Have a message written soon."""
+        with self._changed:
+            if len(self._waiting) >= _MOST:
+                self._lost += 1
+                self._say("more of them came than could be written; a server without threads writes none")
+                return
+            self._waiting.append(given)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=f"djcrf_pg shadow {self._alias}", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Write what waits, and end the thread."""
+        with self._changed:
+            self._closing, thread = True, self._thread
+            self._changed.notify()
+        if thread is not None:
+            thread.join(_FAREWELL)
+        self._closing = False
+
+    def _run(self) -> None:
+        try:
+            self._execute("forget")
+            while batch := self._next():
+                self._write(batch)
+        finally:
+            connections[self._alias].close()
+
+    def _next(self) -> list[Message]:
+        with self._changed:
+            if not self._waiting and not self._closing:
+                self._changed.wait(_LINGER)
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _BATCH))]
+            if not batch:
+                self._thread = None  # the next message starts another one
+            return batch
+
+    def _write(self, batch: Iterable[Message]) -> None:
+        columns = [list(column) for column in zip(*batch, strict=True)]
+        for left in reversed(range(_TRIES)):
+            if (error := self._execute("note", columns)) is None:
+                return
+            if left and not self._closing:
+                time.sleep(_PAUSE)
+        with self._changed:
+            self._lost += len(columns[0])
+            self._say(error or "")
+
+    def _execute(self, query: str, parameters: Any = None) -> str | None:
+        """Run a query; what came of it where it failed, whatever it was."""
+        connection = connections[self._alias]
+        try:
+            if not connection.get_autocommit():
+                connection.set_autocommit(True)
+            with connection.cursor() as cursor:
+                cursor.execute(_sql()[query], parameters)
+        except Exception as error:
+            connection.close()
+            return cause_of(error)
+        return None
+
+    def _say(self, error: str) -> None:
+        if time.monotonic() - self._said_at >= _QUIET:
+            self._said_at = time.monotonic()
+            emit(SignalsUnrecorded(alias=self._alias, count=self._lost, error=error))
+            self._lost = 0
+
+
+def _sql() -> dict[str, str]:
+    return sql.queries("djcrf_pg.shadow", "shadow.sql", schema="", by_signals="true", **_PLACES)
+
+
+_recorders: dict[str, Recorder] = {}
+_numbers = count(1)
+_process = ""
+
+
+def note(
+    alias: str,
+    address: str,
+    pk: str,
+    parts: Mapping[str, tuple[Iterable[str], Any]],
+    excluded: Iterable[str],
+) -> None:
+    """Note what signals have sent of a change.
+
+    Args:
+        alias: The database of the model.
+        address: Of the observer.
+        pk: The key of the row, as text.
+        parts: By action, the groups and the body.
+        excluded: Fields whose values are not to be kept.
+
+    Raises:
+        RuntimeError: The process ends, and starts no thread any more.
+    """
+    global _process
+    if not _process:
+        _process = uuid4().hex
+        atexit.register(close_all)
+    origin = {"process": f"{Path(sys.argv[0]).name} (process {os.getpid()} on {socket.gethostname()})"}
+    made = message(f"{_process}:{next(_numbers)}", address, pk, parts, origin, frozenset(excluded))
+    if (recorder := _recorders.get(alias)) is None:
+        recorder = _recorders.setdefault(alias, Recorder(alias))
+    recorder.put(made)
+
+
+def close_all() -> None:
+    """Write what waits in this process, and end the threads; the next message starts them again."""
+    for recorder in list(_recorders.values()):
+        recorder.close()
+
+
+def _forget() -> None:
+    """A fork has neither the threads nor the name of its parent, and what waits there is the parent's."""
+    global _process
+    _recorders.clear()
+    _process = ""
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
