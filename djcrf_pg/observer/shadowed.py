@@ -15,7 +15,7 @@ from djangochannelsrestframework.observer.model_observer import Action
 
 from djcrf_pg.conf import get_settings
 from djcrf_pg.listener import embedded
-from djcrf_pg.observations import ShadowFailed, ShadowSkipped, cause_of, emit
+from djcrf_pg.observations import ShadowFailed, ShadowSkipped, SignalsUnrecorded, cause_of, emit
 from djcrf_pg.observer import by_hand
 from djcrf_pg.observer.dcrf import DCRFModelObserver
 from djcrf_pg.observer.model_observer import ModelObserver as _TriggerDriven
@@ -109,12 +109,12 @@ class ModelObserver(DCRFModelObserver):
 
     def database_event(self, instance: Model, action: Action) -> None:
         """As DCRF's, and keep the key that the row has now."""
-        super().database_event(instance, action)
         if self.twin is not None:
-            try:
+            try:  # first: outside of a transaction this sends at once
                 setattr(self.get_observer_state(instance), _KEY, key_text(instance))
             except Exception as error:
                 self._report(error)
+        super().database_event(instance, action)
 
     def send_prepared_messages(self, instance: Model) -> None:
         """As DCRF's, and note what was sent."""
@@ -140,15 +140,16 @@ class ModelObserver(DCRFModelObserver):
         recorder.note(router.db_for_write(self.model_cls), twin.address, pk, parts, excluded_fields(twin))
 
     def _report(self, error: Exception) -> None:
-        emit(ShadowFailed(alias=router.db_for_write(self.model_cls), error=cause_of(error)), error)
+        emit(SignalsUnrecorded(alias=router.db_for_write(self.model_cls), count=1, error=cause_of(error)), error)
 
     async def subscribe(self, consumer: Any, *args: Any, **kwargs: Any) -> Iterable[str]:
         """As DCRF's, and start the listener that compares, if it runs in this process."""
         groups: Iterable[str] = await super().subscribe(consumer, *args, **kwargs)
         if self.twin is not None:
+            alias = router.db_for_write(self.model_cls)
             try:
                 if get_settings().EMBEDDED:
-                    embedded.runtime(router.db_for_write(self.model_cls)).start()
+                    embedded.runtime(alias).start()
             except Exception as error:
-                self._report(error)
+                emit(ShadowFailed(alias=alias, error=cause_of(error)), error)
         return groups
