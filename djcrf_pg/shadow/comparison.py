@@ -12,12 +12,12 @@ import asyncpg
 
 from djcrf_pg import sql
 from djcrf_pg.changelog.cursor import Snapshot
-from djcrf_pg.changelog.reader import FAILS_AGAIN, Asks
+from djcrf_pg.changelog.reader import Asks
 from djcrf_pg.delivery.envelope import parse
 from djcrf_pg.delivery.interest import EVERYTHING
 from djcrf_pg.delivery.protocol import Origin
-from djcrf_pg.exceptions import ConfigurationError
-from djcrf_pg.observations import ShadowDiffers, ShadowFailed, SignalsExtra, SignalsMissed, emit
+from djcrf_pg.exceptions import ConfigurationError, LeadershipLost
+from djcrf_pg.observations import ShadowDiffers, ShadowFailed, SignalsExtra, SignalsMissed, cause_of, emit
 from djcrf_pg.registry import Observed, excluded_columns, registry
 from djcrf_pg.routing.events import Made, make_events
 from djcrf_pg.routing.failed import Failed, key_text
@@ -41,8 +41,8 @@ _WHAT = 300
 #: Seconds between two reports that something cannot be noted.
 _QUIET = 60.0
 
-#: The migration has not run yet, the role lacks a right, or the server cannot now: no event is to wait for that.
-_UNKEPT = (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError, *FAILS_AGAIN)
+#: The session has ended. Whatever else fails, such as a migration that has not run or a right, no event waits for it.
+_GONE = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, LeadershipLost)
 
 _SQL = sql.queries(
     "djcrf_pg.shadow",
@@ -105,6 +105,11 @@ def excluded_fields(observer: Observed) -> frozenset[str]:
     return frozenset(field.name for _, field in fields)
 
 
+def _home_of(observer: Observed) -> str:
+    """Where an observer is: by their handlers, the instances of all consumers would be of one."""
+    return observer.identity.partition("|")[0]
+
+
 class _Tally:
     """Results of one round, by observer, kind and what they are about."""
 
@@ -122,7 +127,15 @@ class _Tally:
     def columns(self) -> list[list[Any]]:
         """The parameters of ``record``."""
         rows = [
-            (observer.label, observer.address, observer.model_cls._meta.label, kind, what, times, "\n".join(samples))
+            (
+                _home_of(observer),
+                observer.address,
+                observer.model_cls._meta.label,
+                kind,
+                what,
+                times,
+                "\n".join(samples),
+            )
             for (observer, kind, what), (times, samples, _) in self._found.items()
         ]
         return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(7)]
@@ -132,7 +145,7 @@ class _Tally:
         for (observer, kind, what), (times, _, pk) in self._found.items():
             if (observation := _OBSERVATIONS.get(kind)) is not None:
                 model = observer.model_cls._meta.label
-                emit(observation(observer=observer.label, model=model, pk=_text(pk), times=times, what=what))
+                emit(observation(observer=_home_of(observer), model=model, pk=_text(pk), times=times, what=what))
 
 
 class Comparison:
@@ -160,7 +173,9 @@ class Comparison:
             if noted.messages:
                 await self._connection.execute(_SQL["note"], *map(list, zip(*noted.messages, strict=True)))
             await self._record(tally, [])
-        except _UNKEPT as error:
+        except _GONE:
+            raise
+        except Exception as error:
             self._report(error)
 
     def wait(self, now: float) -> float:
@@ -188,7 +203,9 @@ class Comparison:
                     tally.add(address, result.kind, result.what, sample=sample, pk=pk)
             await self._record(tally, names)
             await self._connection.execute(_SQL["purge"], _KEPT)
-        except _UNKEPT as error:
+        except _GONE:
+            raise
+        except Exception as error:
             self._report(error)
 
     async def _record(self, tally: _Tally, names: Sequence[str]) -> None:
@@ -200,7 +217,8 @@ class Comparison:
     def _report(self, error: Exception) -> None:
         if time.monotonic() - self._failed_at >= _QUIET:
             self._failed_at = time.monotonic()
-            emit(ShadowFailed(alias=self._alias, error=str(error)))
+            is_of_the_server = isinstance(error, asyncpg.PostgresError)  # which says where it is itself
+            emit(ShadowFailed(alias=self._alias, error=cause_of(error)), None if is_of_the_server else error)
 
 
 _OBSERVATIONS = {MISSED: SignalsMissed, EXTRA: SignalsExtra, DIFFERENT: ShadowDiffers}

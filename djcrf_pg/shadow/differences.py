@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from itertools import zip_longest
 from typing import Any, NamedTuple
 
 #: The kinds of results. ``FAILED``: what makes the events of triggers raised.
@@ -56,8 +55,9 @@ class Result(NamedTuple):
 def results(waiting: Iterable[Waiting]) -> list[Result]:
     """Compare the messages of one row of an observer.
 
-    Equal ones belong together, whichever came first; of what is left over, the first to the first. So two differences
-    of a row within seconds may be taken for one, and none is ever taken for equality.
+    Equal ones belong together, whichever came first; of what is left over, those with the same actions and groups, then
+    those with the same actions. So two differences of a row within seconds may be taken for one, and none is ever taken
+    for equality. What differs even in its actions waits longer, for something like it may be on its way.
 
     Args:
         waiting: All that have not met their counterpart, the oldest first.
@@ -75,20 +75,33 @@ def results(waiting: Iterable[Waiting]) -> list[Result]:
             sides[True].remove(one)
             sides[False].remove(other)
             found.append(Result(EQUAL, "", one, other))
-    due = {side: [each for each in left if each.is_due] for side, left in sides.items()}
-    rest = {side: len(left) > len(due[side]) for side, left in sides.items()}
-    for signals, triggers in zip_longest(due[True], due[False]):
-        if signals is not None and triggers is not None:
-            found.append(Result(DIFFERENT, _difference(signals.parts, triggers.parts), signals, triggers))
-        elif signals is None and (triggers.is_old or not rest[True]):
-            found.append(Result(MISSED, _actions(triggers), None, triggers))
-        elif triggers is None and (signals.is_old or not rest[False]):
-            found.append(Result(EXTRA, _actions(signals), signals, None))
+    for may_be in (_has_groups_of, _has_actions_of, _is_ripe):
+        for one in list(sides[True]):
+            other = next((each for each in sides[False] if (one.is_due or each.is_due) and may_be(one, each)), None)
+            if other is not None:
+                sides[True].remove(one)
+                sides[False].remove(other)
+                found.append(Result(DIFFERENT, _difference(one.parts, other.parts), one, other))
+    alone = {
+        side: [each for each in left if each.is_old or (each.is_due and not sides[not side])]
+        for side, left in sides.items()
+    }
+    found += [Result(EXTRA, ", ".join(each.parts), each, None) for each in alone[True]]
+    found += [Result(MISSED, ", ".join(each.parts), None, each) for each in alone[False]]
     return found
 
 
-def _actions(message: Waiting) -> str:
-    return ", ".join(message.parts)
+def _has_groups_of(one: Waiting, other: Waiting) -> bool:
+    return _has_actions_of(one, other) and all(one.parts[action][0] == part[0] for action, part in other.parts.items())
+
+
+def _has_actions_of(one: Waiting, other: Waiting) -> bool:
+    return one.parts.keys() == other.parts.keys()
+
+
+def _is_ripe(one: Waiting, other: Waiting) -> bool:
+    """Whether nothing that is like either can be on its way."""
+    return one.is_old and other.is_old
 
 
 def _difference(signals: dict[str, list[Any]], triggers: dict[str, list[Any]]) -> str:
@@ -99,7 +112,7 @@ def _difference(signals: dict[str, list[Any]], triggers: dict[str, list[Any]]) -
         others, *other = triggers[action]
         if groups != others:
             return f"{action}: {GROUPS}"
-        if body != other:
+        if json.dumps(body) != json.dumps(other):  # as JSON, True is not 1
             return f"{action}: {_fields(body, other)}"
     return "what is not kept"
 

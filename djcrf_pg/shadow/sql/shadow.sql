@@ -62,16 +62,13 @@ WITH compared AS (
     FROM given
 )
 INSERT INTO djcrf_pg_shadow_result AS result (observer, address, model, kind, what, times, samples)
-SELECT min(observer), address, min(model), kind, what, sum(times), (array_agg(samples))[1]
+SELECT min(observer), address, min(model), kind, what, sum(times), max(samples)
 FROM placed GROUP BY address, kind, what
 ON CONFLICT (address, kind, what) DO UPDATE
 SET times = result.times + excluded.times, last_at = clock_timestamp(), observer = excluded.observer,
-    samples = array_to_string((
-        SELECT array_agg(line ORDER BY place) FROM (
-            SELECT line, place FROM unnest(string_to_array(concat_ws(E'\n', nullif(excluded.samples, ''), nullif(result.samples, '')), E'\n'))
-                WITH ORDINALITY AS lines (line, place) ORDER BY place LIMIT $8
-        ) AS kept
-    ), E'\n')
+    samples = array_to_string(
+        (string_to_array(excluded.samples, E'\n') || string_to_array(result.samples, E'\n'))[:$8::int], E'\n'
+    )
 
 -- name: purge
 -- $1 seconds: what was compared so long ago that no leader notes it again, as one does that follows another.
