@@ -21,7 +21,7 @@ from djcrf_pg.capture.tenancy import refusal, refuse_tenants
 from djcrf_pg.delivery.layer import channel_layer
 from djcrf_pg.discovery import discover, failures
 from djcrf_pg.exceptions import ChannelLayerError, ConfigurationError, DjcrfPgError
-from djcrf_pg.observer import ModelObserver, access, definitions, silence
+from djcrf_pg.observer import ModelObserver, access, definitions, shadowed, silence
 from djcrf_pg.observer.drop_in import early_birds
 from djcrf_pg.observer.serializing import fault_of_fields, lacks, needs_request
 from djcrf_pg.pages import see
@@ -123,11 +123,12 @@ def check_application(app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
 
 def check_drop_in(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:
     """No consumer was defined with DCRF's own observer before the drop-in was in place."""
-    if not _is_configured() or not conf.get_settings().DROP_IN:
+    if not _is_configured() or not (conf.get_settings().DROP_IN or conf.get_settings().SHADOW):
         return []
+    compared = " alone, and is not compared" if conf.get_settings().SHADOW else ""
     return [
         Warning(
-            f"{label} listens to Django's signals, for it was imported before djcrf_pg was loaded.",
+            f"{label} listens to Django's signals{compared}, for it was imported before djcrf_pg was loaded.",
             hint="Put 'djcrf_pg' before that app in INSTALLED_APPS, or import model_observer from djcrf_pg.observer. "
             f"{see('how-to/move-from-dcrf-signals.md#if-a-consumer-still-listens-to-signals')}",
             id="djcrf_pg.W004",
@@ -203,7 +204,12 @@ def check_observers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> I
                 id="djcrf_pg.W021",
             )
         if why := silence.why_no_match(observer):
-            yield Error(f"No event of {observer.label} can come: {why}", id="djcrf_pg.E022")
+            if observer.is_shadow:
+                yield _not_compared(observer.label, why)
+            else:
+                yield Error(f"No event of {observer.label} can come: {why}", id="djcrf_pg.E022")
+    for label, why in shadowed.skipped.items():
+        yield _not_compared(label, why)
     for entry in conf.get_settings().OBSERVE:
         with suppress(ConfigurationError):  # check_settings says it
             model = named_by(entry)[0]
@@ -213,6 +219,14 @@ def check_observers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> I
                     hint="Tests that need no events may silence it: SILENCED_SYSTEM_CHECKS = ['djcrf_pg.W020'].",
                     id="djcrf_pg.W020",
                 )
+
+
+def _not_compared(label: str, why: str) -> CheckMessage:
+    return Warning(
+        f"Shadow mode does not compare {label}, for triggers would not serve it: {why}",
+        hint=f"Correct it before SHADOW = False. {see('how-to/move-from-dcrf-signals.md#what-the-report-says')}",
+        id="djcrf_pg.W047",
+    )
 
 
 def check_definitions(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> Iterable[CheckMessage]:

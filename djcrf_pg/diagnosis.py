@@ -36,6 +36,8 @@ GRANTS = {
     "djcrf_pg_cap": "SELECT, UPDATE ON djcrf_pg_cap",
     "djcrf_pg_failure": "SELECT, INSERT, UPDATE, DELETE ON djcrf_pg_failure",
     "djcrf_pg_interest": "SELECT, INSERT, UPDATE, DELETE ON djcrf_pg_interest",
+    "djcrf_pg_shadow_message": "SELECT, INSERT, UPDATE, DELETE ON djcrf_pg_shadow_message",
+    "djcrf_pg_shadow_result": "SELECT, INSERT, UPDATE, DELETE ON djcrf_pg_shadow_result",
     "djcrf_pg_shorten_v1": "EXECUTE ON FUNCTION djcrf_pg_shorten_v1(bigint, timestamptz, bigint)",
     "djcrf_pg_look_v1": "EXECUTE ON FUNCTION djcrf_pg_look_v1()",
     "djcrf_pg_front_xid": "SELECT ON SEQUENCE djcrf_pg_front_xid",

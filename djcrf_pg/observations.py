@@ -520,8 +520,8 @@ class SignalsMissed(Observation):
 
     level = logging.WARNING
     template = (
-        "shadow: {observer} missed {what} of {model} by signals ({times} times, {model} {pk} the latest): subscribers "
-        "received nothing of it, and will once triggers deliver"
+        "shadow: signals missed {what} of {model} for {observer} ({times} in all, {model} {pk} the latest): its "
+        "subscribers received nothing of it, and will once triggers deliver"
     )
     observer: str
     model: str
@@ -536,8 +536,8 @@ class SignalsExtra(Observation):
 
     level = logging.WARNING
     template = (
-        "shadow: {observer} sent {what} of {model} by signals ({times} times, {model} {pk} the latest), and triggers "
-        "would not: the database has no such change, or another event of the transaction covers it"
+        "shadow: signals alone sent {what} of {model} for {observer} ({times} in all, {model} {pk} the latest): no "
+        "such change was committed, or another event of its transaction covers it"
     )
     observer: str
     model: str
@@ -552,7 +552,7 @@ class ShadowDiffers(Observation):
 
     level = logging.WARNING
     template = (
-        "shadow: signals and triggers differ for {observer} in {what} ({times} times, {model} {pk} the latest): "
+        "shadow: signals and triggers differ for {observer} in {what} ({times} in all, {model} {pk} the latest): "
         "`manage.py djcrf_pg shadow` shows both"
     )
     observer: str

@@ -13,7 +13,7 @@ from djcrf_pg.capture.operations import RunSQLFile
 from djcrf_pg.conf import get_settings
 
 #: The numbers of the migrations that run SQL files.
-_FILES = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
+_FILES = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0009")
 
 #: What the doorbell flag says where nobody must ever ring; see the SQL file.
 _NEVER = 2

@@ -324,6 +324,9 @@ class _Case:
             for action, _, some in parts
             for group in some
         )
+        if observer.is_shadow:
+            why = "shadow mode is on: Django's signals deliver, and this is compared with what they send"
+            return _verdict(observer, UNHEARD, why, deliveries)
         if any(delivery.processes for delivery in deliveries):
             return Verdict(observer.label, observer.model_cls._meta.label, SENT, "it has subscribers", deliveries)
         why = "nobody has subscribed to the groups of this row"

@@ -106,6 +106,7 @@ class Dispatch:
         self._alive = alive
         self._failures = Failures(session)
         self._comparison = Comparison(session, listener.alias)
+        self._shadows = (-1, False)
         self._may_ask = False
         #: What is settled when the cursor was saved at a position that covers a point.
         self._unsettled: list[tuple[Point, Callable[[], Awaitable[None]]]] = []
@@ -155,9 +156,9 @@ class Dispatch:
 
     async def _aside(self, told: list[Occurrence], span: Span) -> list[Occurrence]:
         """Note what shadowed observers would send; what the others do is left."""
-        shadowed = [occurrence for occurrence in told if occurrence.observer.is_shadow]
-        if not shadowed:
+        if not self._has_shadows:
             return told
+        shadowed = [occurrence for occurrence in told if occurrence.observer.is_shadow]
         for start in range(0, len(shadowed), PART):
             make = partial(made_by_triggers, shadowed[start : start + PART], self._streams.origin(span))
             await self._comparison.note(await self._with_database(make, partial(make, forgiving=True)))
@@ -174,7 +175,9 @@ class Dispatch:
 
     @property
     def _has_shadows(self) -> bool:
-        return any(observer.is_shadow for observer in registry)
+        if self._shadows[0] != (version := registry.version):
+            self._shadows = version, any(observer.is_shadow for observer in registry)
+        return self._shadows[1]
 
     async def _occurrences(self, changes: list[Change], interest: Interest, cut: bool) -> list[Occurrence]:
         if any(change.is_of_a_look for change in changes):

@@ -91,7 +91,7 @@ def _of_observer(label: str, some: list[Found], database: str) -> Iterator[str]:
     for each in some:
         if each.is_difference:
             what = f": {clean(each.what)}" if each.what else ""
-            yield f"  {SAYS[each.kind]}{what}, {each.times} times, last at {moment(each.last_at)}"
+            yield f"  {SAYS[each.kind]}{what} ({each.times} in all), last at {moment(each.last_at)}"
             for sample in each.samples[:1]:
                 yield f"    {_title(each, sample)}"
                 for side in ("signals", "triggers"):

@@ -14,6 +14,7 @@ from djcrf_pg.capture.install import absent, log_schema, plan, unfit
 from djcrf_pg.diagnosis import without_log, without_tables
 from djcrf_pg.instances import sql_fields
 from djcrf_pg.management.databases import add_database, choose
+from djcrf_pg.observer import shadowed
 from djcrf_pg.registry import registry
 
 HELP = "Show for each observed table whether its triggers are installed."
@@ -132,4 +133,9 @@ def as_table(lines: Sequence[Line]) -> str:
         for line in lines
         for field, kind in line.deferred.items()
     ]
+    if shadowed.is_on():
+        notes.append(
+            "\nNote: shadow mode is on: Django's signals deliver, and `manage.py djcrf_pg shadow` shows where triggers "
+            "would send something else."
+        )
     return "\n".join([*text, *(f"\n{fix}" for fix in fixes), *notes])

@@ -89,7 +89,7 @@ def test_an_unknown_name_gets_the_nearest_as_a_suggestion(name: str, near: str) 
 @pytest.mark.parametrize("name", ["QQQQ", 5, None])
 def test_a_name_like_no_other_gets_the_list(name: Any) -> None:
     (problem,) = problems({name: 1})
-    assert problem.startswith(f"DJCRF_PG has no setting {name!r}: known are DROP_IN, AUTO_INSTALL, OBSERVE, ")
+    assert problem.startswith(f"DJCRF_PG has no setting {name!r}: known are DROP_IN, SHADOW, AUTO_INSTALL, OBSERVE, ")
 
 
 @pytest.mark.parametrize("raw", [None, [], "DROP_IN", 5])

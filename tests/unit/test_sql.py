@@ -8,6 +8,7 @@ import pytest
 
 import djcrf_pg
 from djcrf_pg import sql
+from djcrf_pg.shadow.messages import Message
 
 PACKAGE = Path(str(files(djcrf_pg)))
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.sql"))
@@ -16,6 +17,7 @@ FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.sql"))
 PLACES = {"schema", "class", "wait", "holder", "window", "rest", "weight", "last", "target", "after", "most", "count"}
 PLACES |= {"xids", "relations", "firsts", "age", "rows", "bytes", "rings", "columns", "query", "calls", "name", "oid"}
 PLACES |= {"version", "history", "tables", "range", "cut", "part", "order", "names"}
+PLACES |= {"by_signals", *(f"given_{name}" for name in Message._fields)}
 
 #: The gate asks the search_path each time: the log may come while its session lasts.
 BY_PATH = {Path("listener/sql/gate.sql")}
