@@ -4,19 +4,20 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from itertools import groupby
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import asyncpg
 
 from djcrf_pg import sql
 from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.changelog.reader import Asks
+from djcrf_pg.conf import Settings, get_settings
 from djcrf_pg.delivery.envelope import parse
 from djcrf_pg.delivery.interest import EVERYTHING
 from djcrf_pg.delivery.protocol import Origin
-from djcrf_pg.exceptions import ConfigurationError, LeadershipLost
+from djcrf_pg.exceptions import LeadershipLost
 from djcrf_pg.observations import ShadowDiffers, ShadowFailed, SignalsExtra, SignalsMissed, cause_of, emit
 from djcrf_pg.registry import Observed, excluded_columns, registry
 from djcrf_pg.routing.events import Made, make_events
@@ -51,6 +52,10 @@ _SQL = sql.queries(
     by_signals="false",
     **{f"given_{name}": f"${place}" for place, name in enumerate(Message._fields, 1)},
 )
+
+
+#: By observer, under which settings: it is asked for each message.
+_excluded: WeakKeyDictionary[Observed, tuple[Settings, frozenset[str]]] = WeakKeyDictionary()
 
 
 class Noted(NamedTuple):
@@ -98,11 +103,19 @@ def _message(occurrence: Occurrence, made: Iterable[Made]) -> Message:
 
 
 def excluded_fields(observer: Observed) -> frozenset[str]:
-    """The fields of an observer's model whose values must not leave its tables."""
-    fields = [(model, field) for model in observer.models for field in model._meta.local_concrete_fields]
-    with suppress(ConfigurationError):  # no trigger is installed then, and no event comes
-        return frozenset(field.name for model, field in fields if field.column in excluded_columns(model))
-    return frozenset(field.name for _, field in fields)
+    """The fields of an observer's model whose values must not leave its tables.
+
+    Raises:
+        ConfigurationError: ``EXCLUDE`` names what is not there; no triggers are installed then.
+    """
+    settings = get_settings()
+    known = _excluded.get(observer)
+    if known is None or known[0] is not settings:
+        columns = {model: excluded_columns(model) for model in observer.models}
+        fields = [field for model in columns for field in model._meta.local_concrete_fields]
+        names = frozenset(field.name for field in fields if field.column in columns[field.model])
+        known = _excluded[observer] = settings, names
+    return known[1]
 
 
 def _home_of(observer: Observed) -> str:

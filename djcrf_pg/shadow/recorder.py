@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,7 @@ def _sql() -> dict[str, str]:
 _recorders: dict[str, Recorder] = {}
 _numbers = count(1)
 _process = ""
+_origin: dict[str, str] = {}
 
 
 def note(
@@ -136,7 +137,7 @@ def note(
     address: str,
     pk: str,
     parts: Mapping[str, tuple[Iterable[str], Any]],
-    excluded: Iterable[str],
+    excluded: Collection[str],
 ) -> None:
     """Note what signals have sent of a change.
 
@@ -153,9 +154,9 @@ def note(
     global _process
     if not _process:
         _process = uuid4().hex
+        _origin["process"] = f"{Path(sys.argv[0]).name} (process {os.getpid()} on {socket.gethostname()})"
         atexit.register(close_all)
-    origin = {"process": f"{Path(sys.argv[0]).name} (process {os.getpid()} on {socket.gethostname()})"}
-    made = message(f"{_process}:{next(_numbers)}", address, pk, parts, origin, frozenset(excluded))
+    made = message(f"{_process}:{next(_numbers)}", address, pk, parts, _origin, excluded)
     if (recorder := _recorders.get(alias)) is None:
         recorder = _recorders.setdefault(alias, Recorder(alias))
     recorder.put(made)
