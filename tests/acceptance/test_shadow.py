@@ -340,3 +340,35 @@ def test_a_project_moves_and_goes_back(shadowed: Project, open_board: Callable[.
             if bulk:
                 assert shelf.event()["body"]["title"] == "a, by bulk"
             assert shelf.event()["body"]["title"] == "a, by save"
+
+
+def test_checks_status_and_explain_say_that_it_is_on(shelf: Shelf) -> None:
+    checked = shelf.project.manage("check", settings=SHADOW).stderr
+    assert "(djcrf_pg.W047) Shadow mode does not compare shelf.consumers.ShelfConsumer.authors, for triggers" in checked
+    assert "shadow mode is on" in shelf.manage("djcrf_pg", "status")
+    shelf.run("Book.objects.create(title='alpha')")
+    ((change,),) = shelf.project.rows("SELECT id FROM djcrf_pg_change")
+    assert "shadow mode is on: Django's signals deliver" in shelf.manage("djcrf_pg", "explain", str(change))
+
+
+def test_what_would_be_an_error_is_none_in_shadow_mode(shadowed: Project, open_board: Callable[..., Board]) -> None:
+    half = """
+    @model_observer(Book)
+    async def half(self, message, **kwargs):
+        ...
+
+    @half.groups_for_signal
+    def half(self, instance, **kwargs):
+        yield "half"
+"""
+    good = CONSUMERS.replace("    def authors(", "    async def authors(")
+    shadowed.write(
+        "shelf/consumers.py", good.replace("    @model_observer(Author)", f"{half}\n    @model_observer(Author)")
+    )
+    assert "(djcrf_pg.W047) Shadow mode does not compare" in shadowed.manage("check", settings=SHADOW).stderr
+    shadowed.manage("migrate", "--verbosity", "0", settings=SHADOW)
+    with serving(shadowed, open_board) as shelf:
+        shelf.run("Book.objects.create(title='alpha')")
+        assert shelf.event()["body"]["title"] == "alpha"
+    checked = shadowed.manage("check", settings={**SHADOW, "SHADOW": False}, check=False)
+    assert (checked.returncode, "(djcrf_pg.E022)" in checked.stderr) == (1, True)
