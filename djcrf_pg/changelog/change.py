@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import NamedTuple
 
-#: What stands in ``op`` where no row is told: a TRUNCATE; a row whose image could not be written; changes that were
-#: deleted before they were read, because the log was over its cap; more rows in a transaction than MASS_CHANGE; rows
-#: of a transaction whose order the log does not say.
+#: What stands in ``op`` where it is of no single row: a TRUNCATE; a row whose image could not be written; changes that
+#: were deleted before they were read, because the log was over its cap; more rows in a transaction than MASS_CHANGE;
+#: rows of a transaction whose order the log does not say.
 TRUNCATED, UNWRITABLE, OVERFLOWN, MASS, UNORDERED = "T", "R", "O", "M", "N"
 
 
@@ -23,7 +23,7 @@ class Change(NamedTuple):
         context: What the writer said of itself, or None.
         at: When the statement wrote the row.
         rows: For :data:`MASS`, how many.
-        writer: The transaction, where several are told as one that ``xid`` stands for.
+        writer: The transaction, where several count as one that ``xid`` stands for.
     """
 
     id: int
@@ -40,7 +40,7 @@ class Change(NamedTuple):
 
     @property
     def is_touch(self) -> bool:
-        """Whether it only says that the row be told again; both images are the row's key."""
+        """Whether it only says that the row be sent again; both images are the row's key."""
         return self.op == "U" and self.depth == 0
 
     @property

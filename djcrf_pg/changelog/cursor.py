@@ -76,7 +76,7 @@ class Span(NamedTuple):
         target: What is: everything else in this one. None for nothing at all.
         start: And whose id is greater than this one.
         end: And not greater than this one, unless it is None.
-        netted: Whether all of it is one transaction to those who are told; else each of its transactions is one.
+        netted: Whether all of it is one transaction to those who receive it; else each of its transactions is one.
     """
 
     last: Snapshot

@@ -22,9 +22,9 @@ Key = Hashable
 class RowChange:
     """A change with its images parsed.
 
-    ``old`` and ``new`` are the row before and after; both None is a row that came and went, or what cannot be told
+    ``old`` and ``new`` are the row before and after; both None is a row that came and went, or what cannot be sent
     row by row when ``resync`` says why; ``count`` is then the number of rows, if it is known. ``writer`` is the
-    transaction that wrote last, where several are told as one. ``touched`` rows are told
+    transaction that wrote last, where several count as one. ``touched`` rows are sent
     though nothing has changed; one that was touched and nothing else has its key for both images.
     """
 

@@ -261,7 +261,7 @@ class ChangeLog:
             mass: More changes than this of a table in a transaction are not told one by one.
 
         Raises:
-            CursorExpired: There are more, or they cannot be told one by one.
+            CursorExpired: There are more, or they cannot be sent one by one.
         """
         if span.target is None:
             return []

@@ -1,4 +1,4 @@
-"""What the pieces of one window have in common: transactions that are cut, and those that are too large to be told.
+"""What the pieces of one window have in common: transactions that are cut, and those that are too large to be sent.
 
 The net effect of a transaction is found piece by piece. That is right where a row's changes are in the log in their
 order, and they are, but for one case: a statement of a user's trigger is logged before the one that fired it. Within
@@ -33,13 +33,13 @@ class Window:
     _forgotten: int = 0
 
     def fold(self, changes: Sequence[Change]) -> list[Change]:
-        """Take the next piece, and put one change in place of those that cannot be told row by row.
+        """Take the next piece, and put one change in place of those that cannot be sent row by row.
 
         Args:
             changes: A piece as it was read.
 
         Returns:
-            The piece as it is to be told.
+            The piece as it is to be sent.
         """
         if not (self.mass or self.nested or self._forgotten):
             told = list(changes)

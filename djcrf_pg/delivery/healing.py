@@ -6,7 +6,7 @@ committed. What the subscriptions have not had of that is read as for a client t
 somebody here is in. Then the stream goes on behind it, with what the answer did not see.
 
 A message that comes before the question was asked is made of what the answer sees, so it is dropped; those that come
-later are held. What is read is told change by change, as it would have come: a client may have loaded its rows after
+later are held. What is read is sent change by change, as it would have come: a client may have loaded its rows after
 some of them, and the net effect of all would not say which groups a row was in meanwhile.
 """
 

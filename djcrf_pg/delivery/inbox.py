@@ -242,7 +242,7 @@ class Inbox:
             consumer: The consumer.
 
         Raises:
-            ConfigurationError: A setting is wrong. Later nobody could be told.
+            ConfigurationError: A setting is wrong. Later nobody would learn of it.
         """
         found = self.subscriptions.get(key)
         if found is None:
@@ -268,7 +268,7 @@ class Inbox:
         if self._missed is None:
             self._append(subscription, group, line, origin)
         elif not self.gone and (subscription not in self._missed or origin.span.target is None):
-            # The first event; or one that is not in the log, for it cannot be read from there and has to be told.
+            # The first event; or one that is not in the log, for it cannot be read from there and has to be sent.
             self._missed[subscription] = group, line, origin
 
     def hold(self) -> None:

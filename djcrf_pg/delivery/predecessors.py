@@ -55,7 +55,7 @@ class Predecessors:
     Args:
         term: Of the leadership.
         locks: Asks for the second halves of the keys of a class of locks that somebody holds.
-        observers: Finds those that are told of some tables, by oid.
+        observers: Finds those that receive changes of some tables, by oid.
     """
 
     def __init__(

@@ -68,10 +68,10 @@ It keeps four numbers and two points for each stream.
 
 It keeps, for each stream joined: a term, a number, two points, a position, and what the last heartbeats promised.
 
-**A database** is told by its system identifier, the oids of database and log, and its timeline
+**A database** is known by its system identifier, the oids of database and log, and its timeline
 (``pg_walfile_name(pg_current_wal_insert_lsn())`` begins with it), which a promotion or a recovery to a point in time
 changes: what the old one had is not comparable. The names of the groups leave the timeline out. Copies of a cluster's
-files that run as they were (no recovery) cannot be told apart but by their terms: they need a Redis or a prefix each.
+files that run as they were (no recovery) differ in nothing but their terms: they need a Redis or a prefix each.
 
 **Messages** are ``{"type": TYPE, KEY: text}``. The text is ASCII, and its first line is a JSON object:
 
@@ -312,7 +312,7 @@ class Outbound:
         max_bytes: So many bytes a message at most; a larger event travels alone.
 
     Attributes:
-        savable: The position that the cursor may be saved at: everybody was told of it.
+        savable: The position that the cursor may be saved at: everybody knows of it.
     """
 
     def __init__(self, history: History, term: int, position: Position, *, max_events: int, max_bytes: int) -> None:

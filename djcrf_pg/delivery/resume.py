@@ -6,9 +6,9 @@ first changes, then delete, update and create, then groups. A cursor is a span a
 its owner has. So it stands behind *that event*, however many of the same span are still on their way, and whoever makes
 the events of the span again, and leaves out those up to the mark, has the rest.
 
-What follows the window of a span is told as one transaction: one event for each row, from its first old image to its
+What follows the window of a span is sent as one transaction: one event for each row, from its first old image to its
 last new one (:attr:`Span.netted`). The cursors of such a replay are spans again, so a client that loses its connection
-in the middle of one goes on there. The rest of the window is told change by change: where a leader was killed, its
+in the middle of one goes on there. The rest of the window is sent change by change: where a leader was killed, its
 successor reads a window again that the client has seen more of than the cursor says, and the net effect would not tell
 of the groups that a row has left since.
 
@@ -16,7 +16,7 @@ A cursor is signed (:mod:`django.core.signing`), so that it can be neither forge
 of a database. It is no secret and gives no right: what is replayed is what may be subscribed to. Its text has
 :data:`MOST` characters at most. A snapshot names the transactions that were in progress, and where these are so many,
 and so far apart, that they do not fit, the cursor is one from before the span, and from before some of them began: its
-owner receives some events twice and misses none, for what follows is told change by change.
+owner receives some events twice and misses none, for what follows is sent change by change.
 """
 
 import base64
@@ -155,7 +155,7 @@ class Cursor:
 
         Args:
             now: What is committed.
-            netted: Whether what comes behind the last event is told as one transaction. That is for an owner that
+            netted: Whether what comes behind the last event is sent as one transaction. That is for an owner that
                 shows what the cursor has seen, and nothing else; another one may have loaded a row later, as it was
                 in between.
 

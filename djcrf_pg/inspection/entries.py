@@ -54,9 +54,9 @@ class Entry:
         xid: The transaction.
         table: The table, qualified and quoted; of a partition, the partitioned one.
         model: The label of the model whose own table it is; None where no app here has one.
-        pk: The key, the parts of a composite one with commas between; None where no row is told. Of a row whose key was
-            changed, the new one.
-        action: ``create``, ``update``, ``delete``, ``touch``; or what stands for rows that are not told: ``truncate``,
+        pk: The key, the parts of a composite one with commas between; None where it is of no single row. Of a row
+            whose key was changed, the new one.
+        action: ``create``, ``update``, ``delete``, ``touch``; or what stands for rows that are not sent: ``truncate``,
             ``unreadable``, ``overflow``, ``unseen`` (a change that fired no trigger), ``mass_change``, ``unordered``.
         old: The values before, by field; of an update, of those fields that differ.
         new: The values after, in the same way. Excluded columns are in neither.

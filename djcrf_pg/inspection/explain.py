@@ -91,7 +91,7 @@ class Explanation:
 
     Attributes:
         entry: The change.
-        others: The ids of other changes that the same transaction made to the row: observers are told of the net
+        others: The ids of other changes that the same transaction made to the row: observers receive the net
             effect, unless they want every change.
         leader: Who leads, and how far the cursor is.
         verdicts: For each observer of this project.
@@ -268,7 +268,7 @@ class _Case:
     def _elsewhere(self, observer: Observed, here: Collection[Observed]) -> Verdict:
         label = observer.model_cls._meta.label
         if observer in here:
-            return _verdict(observer, ELSEWHERE, f"it is told of {label}, not of this table")
+            return _verdict(observer, ELSEWHERE, f"it is for {label}, not for this table")
         alias = router.db_for_write(observer.model_cls)
         return _verdict(observer, ELSEWHERE, f"{label} is in another database, {alias!r}")
 

@@ -192,7 +192,7 @@ class Dispatch:
         except (*CONNECTION_ERRORS, LeadershipLost):
             raise
         except Exception as error:
-            # Foreseen faults are told row by row. This one would come back with each try.
+            # Foreseen faults are found row by row. This one would come back with each try.
             router = await self._tables.router_for({change.relation for change in changes})
             return await self._listener.in_thread(partial(router.surrender, changes, error))
 

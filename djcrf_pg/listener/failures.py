@@ -1,10 +1,10 @@
 """What becomes of an event whose groups, serializer or handler raise: it is kept, and its subscribers receive a resync.
 
-The promise is that a change is delivered or the subscriber is told. So whoever would have received the event gets a
-resync ``failed``: the groups concerned, or all subscribers of the observer where it is the groups that failed. One for
-each observer in :data:`PAUSE` seconds, however many rows fail; what fails meanwhile is told when they have passed. Each
-row is recorded with its traceback before the leader goes on, so that a leader that dies leaves nothing untold, and
-somebody can have the row sent again when the code is fixed: ``manage.py djcrf_pg failures``.
+The promise is that a change is delivered, or the subscriber receives a resync. So whoever would have received the
+event gets a resync ``failed``: the groups concerned, or all subscribers of the observer where it is the groups that
+failed. One for each observer in :data:`PAUSE` seconds, however many rows fail; what fails meanwhile is sent when they
+have passed. Each row is recorded with its traceback before the leader goes on, so that a leader that dies leaves nothing
+unsent, and somebody can have the row sent again when the code is fixed: ``manage.py djcrf_pg failures``.
 """
 
 import dataclasses
@@ -106,7 +106,7 @@ class Failures:
                 self.tell(observer, RowChange(0, 0, 0, None, None, None, now))
 
     async def take(self, failed: Sequence[Failed]) -> None:
-        """Keep failures, and note who is to be told."""
+        """Keep failures, and note who is to receive a resync."""
         await record(self._connection, [each.failure for each in failed], told=False)
         for each in failed:
             self.tell(each.observer, each.change, each.groups)

@@ -51,7 +51,7 @@ _SHARES = 10
 #: Tries of work whose user code finds its database gone while ours is there.
 _TRIES = 3
 
-#: Seconds within which subscribers are told of what groups or serializers failed on, and more.
+#: Seconds within which subscribers receive resyncs for what groups or serializers failed on, and more.
 _TOLD = PAUSE + 30.0
 
 
@@ -75,7 +75,7 @@ class _Batch:
 
     Attributes:
         cursors: Theirs, in one span.
-        groups: Those that any of them is told.
+        groups: Those that any of them receives.
         task: What reads.
     """
 
@@ -151,10 +151,10 @@ class Replays:
         Args:
             cursor: The cursor.
             observer: The observer.
-            groups: Those of its groups that are told.
+            groups: Those of its groups that receive them.
 
         Returns:
-            The events, and the moment up to which they are told; what comes after it is live.
+            The events, and the moment up to which they reach; what comes after it is live.
 
         Raises:
             CursorExpired: They are not to be had any more.
@@ -190,9 +190,9 @@ class Replays:
 
         Args:
             cursor: What has been handed over.
-            until: The snapshot up to which they are told.
+            until: The snapshot up to which they reach.
             observer: The observer.
-            groups: Those of its groups that are told.
+            groups: Those of its groups that receive them.
             lost: So many changes at most.
 
         Raises:
@@ -213,7 +213,7 @@ class Replays:
         limit: int,
     ) -> list[list[Replayed]]:
         """The events of spans that follow a cursor, of each by itself."""
-        # Of those with one identity the newest is told, and it makes the same.
+        # Of those with one identity the newest counts, and it makes the same.
         observer = registry.at(observer.address) or observer
         log, tables = await self._connected()
         keys = await self._keys(log, tables, observer)
@@ -272,7 +272,7 @@ class Replays:
         return self._log, self._tables
 
     async def _keys(self, log: ChangeLog, tables: Tables, observer: Observed) -> dict[int, Sequence[str]]:
-        """The columns of the keys of the tables that an observer is told of, by oid."""
+        """The columns of the keys of the tables that an observer is for, by oid."""
         quote = connections[self._alias].ops.quote_name
         columns = tables.key_columns(observer)
         oids = await log.oids([quote(table) for table in columns])
@@ -297,7 +297,7 @@ class Replays:
         if not changes:
             return []
         if span.netted:
-            # One transaction to those who are told.
+            # One transaction to those who receive it.
             latest = max(change.xid for change in changes)
             changes = [change._replace(xid=latest, writer=change.xid) for change in changes]
         silent = frozenset(other for other in registry if other is not observer)

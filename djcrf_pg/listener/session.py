@@ -62,7 +62,7 @@ class Session:
         connection = await connect(alias, role)
         try:
             async with asyncio.timeout(PATIENCE):
-                # Behind a pooler in session mode it is not the one that asyncpg was told.
+                # Behind a pooler in session mode it is not the one that asyncpg knows of.
                 return cls(connection, alias, await server_process(connection))
         except BaseException:
             connection.terminate()

@@ -88,7 +88,7 @@ class Tables:
                 lenient.add(error.oid)
 
     def observers(self, relations: Iterable[int]) -> Iterable[Observed]:
-        """Those that are told of some tables, which a router was asked for; all where it has to be made anew.
+        """Those that receive changes of some tables, which a router was asked for; all where it has to be made anew.
 
         Args:
             relations: The oids of the tables.

@@ -127,7 +127,7 @@ def _as_text(command: BaseCommand, alias: str, explanation: Explanation) -> str:
     if explanation.others:
         others = ", ".join(map(str, explanation.others))
         lines.append(
-            f"The same transaction made other changes to this row ({others}). Observers are told of the net effect."
+            f"The same transaction made other changes to this row ({others}). Observers receive the net effect."
         )
     lines.append(_of_leader(explanation.leader, explanation.entry.xid))
     told = [verdict for verdict in explanation.verdicts if verdict.outcome != ELSEWHERE]
@@ -137,7 +137,7 @@ def _as_text(command: BaseCommand, alias: str, explanation: Explanation) -> str:
             lines += _of_verdict(verdict)
     if not told:
         name = name_of(explanation.entry).partition(" ")[0]
-        lines += ["", f"No observer of this project is told of {name}."]
+        lines += ["", f"No observer of this project is for {name}."]
     rest = [verdict for verdict in explanation.verdicts if verdict.outcome == ELSEWHERE]
     if rest:
         lines += ["", style.MIGRATE_HEADING("Observers of something else")]

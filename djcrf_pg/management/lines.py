@@ -24,7 +24,7 @@ _VALUE, _KEY, _CONTEXT, _FIELDS = 40, 60, 80, 6
 
 #: What stands in a line in place of fields.
 _SAYS = {
-    "touch": "to be told again as it is",
+    "touch": "to be sent again as it is",
     "truncate": "all rows",
     "unreadable": "a row whose image could not be written or read",
     "overflow": "changes that the log lost over its caps before they were delivered",

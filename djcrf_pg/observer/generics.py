@@ -163,7 +163,7 @@ class ObserverModelInstanceMixin(DCRFObserverModelInstanceMixin):
                 f"{type(self).__name__} observes no model: set queryset, or a serializer_class with Meta.model."
             )
         instance = await database_sync_to_async(self.get_object)(**kwargs)
-        # Before it subscribes: what comes between the two is told twice, and not left out.
+        # Before it subscribes: what comes between the two comes twice, and is not left out.
         present = {"cursor": await self.handle_instance_change.current_cursor()} if cursor else None
         groups = set(await self.handle_instance_change.subscribe(instance=instance, since=since))
         self._subscribe(request_id, groups)

@@ -82,7 +82,7 @@ class ListAndSubscribeMixin:
     ) -> tuple[dict[str, Any], int]:
         """Give the rows of the groups that the arguments name, and subscribe to these groups since then.
 
-        With a cursor the client has a list already: it is told what that cursor has not seen, and given no list. A
+        With a cursor the client has a list already: it receives what that cursor has not seen, and no list. A
         call without one replaces the subscription that the same request has to the same groups.
 
         Args:
@@ -356,7 +356,7 @@ def _keys(rows: "QuerySet[Model]", alias: str) -> Any:
     """The SQL of the keys of a queryset: where it is the same, the rows are, whatever is in the tables.
 
     Without the order and the columns. None where Django knows that there is no row; something that equals nothing else
-    where it cannot be told.
+    where that cannot be known.
     """
     query = rows.query
     if not _can_be_filtered(rows) or query.distinct_fields:

@@ -94,7 +94,7 @@ class ModelObserver(DCRFModelObserver):
     - a group that a row leaves gets a ``delete`` with the row as it was;
     - ``subscribe`` returns when a listener is up, and raises :class:`~djcrf_pg.exceptions.SubscribeError` if
       the events could not arrive;
-    - what cannot be told row by row is told as a *resync*, see :meth:`resync`.
+    - what cannot be sent row by row is a *resync*, see :meth:`resync`.
 
     Handlers and serializers may take, by keyword: ``changed`` (names of the fields that differ), ``context`` (what
     the writer said of itself), ``committed_at`` (a datetime for serializers, ISO 8601 for handlers), ``change_id``
@@ -604,7 +604,7 @@ class ModelObserver(DCRFModelObserver):
         """Use the decorated method when subscribers have to load their data again. Use it as a decorator.
 
         It is called as ``(self, reason, subscribing_request_ids, **kwargs)`` for every subscriber of the observer,
-        whatever its groups; ``reason`` is ``"truncate"``, ``"unreadable"`` where a row could not be told, or
+        whatever its groups; ``reason`` is ``"truncate"``, ``"unreadable"`` where a row could not be read, or
         ``"channel_layer"`` where that has lost events of this process which the log does not have;
         ``kwargs`` has ``model``, ``observer``, ``group`` and what handlers may take. Without one, the consumer replies
         ``{"action": "resync", "response_status": 205, "data": {"reason": …, "model": …}}`` to each request id.

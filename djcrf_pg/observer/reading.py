@@ -28,8 +28,8 @@ class consistent_read:
         async with djcrf_pg.consistent_read() as cursor:
             tasks = [task async for task in Task.objects.filter(project=7)]
 
-    Whoever shows the list and subscribes ``since`` the cursor misses nothing and is told nothing twice, however much is
-    written meanwhile, and however long it takes. The block is one transaction, ``REPEATABLE READ`` and ``READ ONLY``
+    Whoever shows the list and subscribes ``since`` the cursor misses nothing and receives nothing twice, however much
+    is written meanwhile, and however long it takes. The block is one transaction, ``REPEATABLE READ`` and ``READ ONLY``
     (PostgreSQL manual, 13.2.2). The cursor is good for each observer of the database.
 
     The asynchronous form has a thread and a database connection of its own: all coroutines of a process share those of

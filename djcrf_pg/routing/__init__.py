@@ -1,1 +1,1 @@
-"""Changes to events: who is told of a change, with which instances, groups and bodies. User code runs here."""
+"""Changes to events: who receives a change, with which instances, groups and bodies. User code runs here."""

@@ -101,7 +101,7 @@ def make_events(
     try:
         made: dict[int, list[Made] | Failed] = {}
         for observer, theirs in following.items():
-            # Groups first, for what nobody hears follows nothing.
+            # Groups first, for what nobody receives follows nothing.
             plans = [_Plan.of(occurrence, interest) for occurrence in theirs]
             parts = [part for plan in plans for part in plan.parts or ()]
             # Not by its truth: an instance may have a length.
@@ -225,7 +225,7 @@ def _events(
 def parts_of(occurrence: Occurrence, interest: Wanted) -> _Parts:
     """Groups by old and new row: only the old one has it, delete; both, update; only the new one, create.
 
-    A group that a row leaves is told of the row as it was: what it became is not for that group to know.
+    A group that a row leaves receives the row as it was: what it became is not for that group to know.
 
     Args:
         occurrence: What happened to an instance.
@@ -266,7 +266,7 @@ def body_of(occurrence: Occurrence, instance: Model, action: Action, groups: Seq
 
     Args:
         occurrence: What happened.
-        instance: As it is told.
+        instance: As it is sent.
         action: What it means to the groups.
         groups: Who receives it.
         origin: The part of the log that the event is made of.

@@ -34,7 +34,7 @@ _RESYNC_OPS = {
 
 
 class _Renewed(NamedTuple):
-    """A row that an observer is told of as it is now."""
+    """A row that an observer receives as it is now."""
 
     row: RowChange
     observer: Observed
@@ -46,9 +46,9 @@ class Router:
 
     Args:
         aliases: Those that the database has; the listener's first.
-        routes: Who is told of a table, by its oid (for partitions, the root's).
+        routes: Who receives changes of a table, by its oid (for partitions, the root's).
         relations: The tables, by oid.
-        lost: Those who would be told of tables that do not exist.
+        lost: Those who would receive changes of tables that do not exist.
     """
 
     def __init__(
@@ -108,11 +108,11 @@ class Router:
     ) -> list[Occurrence]:
         """Find out who receives changes, and make the instances.
 
-        A row that cannot be read, and owners that cannot be loaded, are told as a resync.
+        A row that cannot be read, and owners that cannot be loaded, are a resync.
 
         Args:
             changes: One piece of the log, in order.
-            silent: Observers that nobody hears; they are told resyncs alone.
+            silent: Observers without subscribers; they receive resyncs alone.
             lenient: Tables, by oid, whose fields are deferred where a value does not fit, instead of raising.
             forgiving: Go on where the database is gone that owners are loaded from, instead of raising.
             cut: They are a piece of a window that is larger than a read.
@@ -162,7 +162,7 @@ class Router:
         return {oid for oid in relations if not self._is_observed(oid)}
 
     def observers(self, relations: Iterable[int]) -> set[Observed]:
-        """Those that are told of some tables.
+        """Those that receive changes of some tables.
 
         Args:
             relations: The oids of the tables.
@@ -243,7 +243,7 @@ class Router:
         return row
 
     def _may_be_parents(self, change: Change, root: int) -> bool:
-        """Whether a change is of a table that nobody is told of, and whose deleted rows others may refer to."""
+        """Whether a change is of a table that no observer is for, and whose deleted rows others may refer to."""
         return change.op in "IUD" and root in self._referred and (change.xid, root) in self._emptied
 
     def _key(self, relation: int, image: Image) -> Any:
@@ -346,7 +346,7 @@ class Router:
         work: Callable[[], Iterable[Occurrence]],
         resyncs: dict[tuple[int, Observed], Occurrence],
     ) -> list[Occurrence]:
-        """Do work on one row; a failure is told as a resync of its table, and the other rows go on."""
+        """Do work on one row; a failure is a resync of its table, and the other rows go on."""
         try:
             return list(work())
         except StaleRelation:
@@ -399,7 +399,7 @@ class Router:
             yield Occurrence(row, observer, old, new, list(changed), again=row.touched)
 
     def _renew(self, row: RowChange, observers: Iterable[Observed], renewed: list[_Renewed]) -> list[Occurrence]:
-        """Note that a row is to be told as it is now."""
+        """Note that a row is to be sent as it is now."""
         for observer in observers:
             model = observer.model_cls
             values = self._hydrator(model, row).values(row.new or {}, lenient=row.relation in self._lenient)

@@ -1,4 +1,4 @@
-"""Which observers are told of a table, compiled from the registry; and of what."""
+"""Which observers receive changes of a table, compiled from the registry; and which."""
 
 import dataclasses
 import weakref
@@ -83,7 +83,7 @@ class Link:
         return cls(observer, watch.path, watch.model, watch.attname, watch.lookup, watch=watch)
 
     def counts(self, row: RowChange, changed: Callable[[], Collection[str]]) -> bool:
-        """Whether owners are told of what was written to a row.
+        """Whether owners receive what was written to a row.
 
         Args:
             row: The row.
@@ -126,7 +126,7 @@ class Link:
 
 @dataclasses.dataclass(slots=True)
 class Audience:
-    """Who is told of a table, for as long as a batch lasts.
+    """Who receives changes of a table, for as long as a batch lasts.
 
     Attributes:
         observers: Those of models that have all of their columns in it.
@@ -141,13 +141,13 @@ class Audience:
     links: list[Link]
 
     def everybody(self) -> list[Observed]:
-        """All who are told of the table in one way or another."""
+        """All who receive changes of the table in one way or another."""
         return [*self.observers, *self.every, *self.heirs, *(link.observer for link in self.links)]
 
 
 @dataclasses.dataclass(slots=True)
 class Route:
-    """A table, and the observers that are told of it. It does not keep them alive.
+    """A table, and the observers that receive its changes. It does not keep them alive.
 
     Attributes:
         model: A model whose own table it is.

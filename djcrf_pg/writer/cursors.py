@@ -16,7 +16,7 @@ these get a transaction of their own. Outside of any block a statement costs 0.4
 ``SELECT set_config`` and not ``SET LOCAL``: up to PostgreSQL 17 the latter would be a new entry of
 ``pg_stat_statements`` for each value. On a line of its own, because an error quotes the line that it is about.
 
-**It keeps no account of what the server has been told.** Each statement inside of a block brings its context, so a
+**It keeps no account of what the server knows.** Each statement inside of a block brings its context, so a
 rollback to a savepoint, a commit or a reconnect cannot make it wrong. After the block, statements of the same
 transaction bring a reset, until the connection is seen between transactions.
 
@@ -132,7 +132,7 @@ class ContextCursor(Cursor):
             yield from super().stream(query, params, **options)
 
     def _told(self, query: Any) -> tuple[str | None] | None:
-        """What the server is to be told before ``query``: (JSON,), or (None,) to reset it, or nothing."""
+        """What the server is to know before ``query``: (JSON,), or (None,) to reset it, or nothing."""
         state, connection = current.get(), self.connection
         if state is None and not getattr(connection, _TOLD, False):
             return None

@@ -39,7 +39,7 @@ class suspend:
             routers), for every table ``default``.
 
     Raises:
-        ConfigurationError: The database is not PostgreSQL; what is written there is told by Django's signals.
+        ConfigurationError: The database is not PostgreSQL; what is written there goes by Django's signals.
         TypeError: A coroutine function or a generator is decorated, or something is no model.
     """
 
@@ -113,7 +113,7 @@ def _suspended(alias: str, tables: list[str] | None) -> Iterator[None]:
     if connection.vendor != "postgresql":
         raise ConfigurationError(
             f"djcrf_pg.suspend: database {alias!r} is {connection.display_name}, which has no triggers of djcrf_pg; "
-            f"what is written there is told by Django's signals."
+            f"what is written there goes by Django's signals."
         )
     queries = sql.queries("djcrf_pg.writer", "suspend.sql")
     names = [connection.ops.quote_name(table) for table in tables or ()]

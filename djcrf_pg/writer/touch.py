@@ -70,7 +70,7 @@ def touch(rows: Model | QuerySet[Any], *, using: str | None = None) -> None:
     if found is not None and not any(found):
         raise TouchError(
             f"djcrf_pg.touch: {model._meta.db_table} (database {alias!r}) has no triggers of djcrf_pg, so nobody can "
-            f"be told of it. Observe {label}, or name it in DJCRF_PG['OBSERVE'], and run `manage.py migrate`."
+            f"receive it. Observe {label}, or name it in DJCRF_PG['OBSERVE'], and run `manage.py migrate`."
         )
 
 
@@ -81,7 +81,7 @@ def _queryset(rows: Model | QuerySet[Any], using: str | None) -> QuerySet[Any]:
     if any(getattr(rows, field.attname) is None for field in rows._meta.pk_fields):
         raise ValueError(
             f"djcrf_pg.touch: this {rows._meta.label} has no primary key, so it is no row yet. Save it first; its "
-            f"observers are told of that."
+            f"observers receive that."
         )
     # Not type(): `request.user` is a lazy object that stands for the instance.
     model: type[Model] = rows.__class__

@@ -112,7 +112,7 @@ def test_explain_says_of_each_observer_why_it_has_no_event() -> None:
     assert (delivery["action"], delivery["group"], delivery["processes"]) == ("create", "status__todo", [])
     assert verdicts["asking"]["outcome"] == "no event"
     assert verdicts["asking"]["why"] == "its groups yield none for this row"
-    assert verdicts["projects"]["why"] == "it is told of testapp.Project, not of this table"
+    assert verdicts["projects"]["why"] == "it is for testapp.Project, not for this table"
     assert verdicts["remotes"]["why"] == "testapp.Remote is in another database, 'second'"
 
 

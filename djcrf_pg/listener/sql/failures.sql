@@ -1,6 +1,6 @@
 -- name: record
 -- $1 identities of observers, $2 their addresses, $3 parts, $4 models, $5 keys, $6 changes, $7 errors, $8 tracebacks, $9
--- times, $10 whether subscribers were told, $11 rows of a part of an observer that are kept; others become one entry.
+-- times, $10 whether subscribers know, $11 rows of a part of an observer that are kept; others become one entry.
 WITH given AS (
     SELECT observer, address, part, model, pk, change_id, error, traceback, times,
            row_number() OVER (PARTITION BY address, part ORDER BY change_id) AS place
@@ -25,11 +25,11 @@ SET times = failure.times + excluded.times, change_id = excluded.change_id, erro
     traceback = excluded.traceback, last_at = clock_timestamp(), told = excluded.told, retry = false
 
 -- name: lately
--- $1 seconds: the observers whose leader has failed on something since. What a handler failed on is told in its own process.
+-- $1 seconds: the observers whose leader has failed on something since. What a handler failed on is sent in its own process.
 SELECT DISTINCT address FROM djcrf_pg_failure WHERE part <> 'handler' AND last_at >= clock_timestamp() - $1::float8 * interval '1 s'
 
 -- name: untold
--- The observers whose subscribers are to be told yet.
+-- The observers whose subscribers have not received their resync.
 SELECT DISTINCT address FROM djcrf_pg_failure WHERE NOT told
 
 -- name: told
