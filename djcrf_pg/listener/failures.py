@@ -3,7 +3,7 @@
 The promise is that a change is delivered, or the subscriber receives a resync. So whoever would have received the
 event gets a resync ``failed``: the groups concerned, or all subscribers of the observer where it is the groups that
 failed. One for each observer in :data:`PAUSE` seconds, however many rows fail; what fails meanwhile is sent when they
-have passed. Each row is recorded with its traceback before the leader goes on, so that a leader that dies leaves nothing
+have passed. Each row is recorded with its traceback before the leader goes on, so that one that dies leaves nothing
 unsent, and somebody can have the row sent again when the code is fixed: ``manage.py djcrf_pg failures``.
 """
 
