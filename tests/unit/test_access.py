@@ -27,6 +27,7 @@ class Shop(AsyncAPIConsumer):
     async def tasks(self, message: Any, **kwargs: Any) -> None: ...
 
 
+@pytest.mark.django_db(databases=["default", "lite"])  # DCRF looks after the connections of its thread
 async def test_dcrf_asks_rest_framework_with_a_class_for_which_everybody_is_authenticated() -> None:
     """What all of this is about; where it fails, DCRF has mended it."""
     (permission,) = await Shop().get_permissions("list")

@@ -3,6 +3,7 @@
 import gc
 import sys
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,14 +16,23 @@ from rest_framework.serializers import ModelSerializer
 
 from djcrf_pg import checks
 from djcrf_pg.observer import ModelObserver, model_observer
+from djcrf_pg.registry import registry
 from tests.testapp.consumers import BoardConsumer
 from tests.testapp.models import Document, Note, Task
 from tests.zoo.models import Car, FastCar, Vehicle
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _without_the_observers_of_other_tests() -> None:
+@pytest.fixture(autouse=True)
+def _without_the_observers_of_other_tests() -> Iterator[None]:
+    """Those that tests have made last as long as anybody holds them: an event loop that was closed, an error."""
     gc.collect()
+    known = registry._observers
+    hidden = [each for each in known if (observer := each()) is None or "<locals>" in observer.identity]
+    registry._observers = [each for each in known if each not in hidden]
+    registry.renamed()
+    yield
+    registry._observers = [*hidden, *registry._observers]
+    registry.renamed()
 
 
 def ours() -> list[CheckMessage]:
