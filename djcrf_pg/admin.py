@@ -1,4 +1,4 @@
-"""Pages in Django's admin: what the change log has, who leads, and which tables have triggers.
+"""Pages in Django's admin: what the change log has, who leads, which tables have triggers, what shadow mode has found.
 
 They read only, and cost as little as :mod:`djcrf_pg.inspection.log` says: pages go on from a key, and nothing is
 counted. One button installs triggers, as ``manage.py djcrf_pg install`` does. A superuser sees them; others need the
@@ -7,9 +7,11 @@ permission ``djcrf_pg.view_changelog``, which shows what is written to *all* tab
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import wraps
+from itertools import groupby, zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlencode
 
@@ -29,8 +31,10 @@ from djcrf_pg.discovery import discover, failures
 from djcrf_pg.exceptions import DjcrfPgError
 from djcrf_pg.inspection.entries import Entry, Key
 from djcrf_pg.inspection.log import Filters, Log, Page
+from djcrf_pg.inspection.shadow import Found, found_without_samples, has_results, samples
 from djcrf_pg.management.status import Line, look
 from djcrf_pg.models import ChangeLog
+from djcrf_pg.observer import shadowed
 from djcrf_pg.registry import registry
 
 if TYPE_CHECKING:
@@ -43,6 +47,9 @@ PER_PAGE = 50
 
 #: Characters of a value that a page has, most of them in a tooltip.
 _LONG = 2_000
+
+#: Differences of shadow mode on a page, lines of one of their samples, and characters of each side of a line.
+DIFFERENCES, _LINES, _SIDE = 25, 60, 300
 
 View = TypeVar("View", bound=Callable[..., HttpResponse])
 
@@ -65,6 +72,55 @@ class Row(NamedTuple):
     fields: list[Field]
     context: str
     history: str
+
+
+class Side(NamedTuple):
+    """A line of what signals have sent and triggers would have: None where one of them has nothing there.
+
+    Attributes:
+        part: ``action``, ``groups``, ``field`` or ``body``.
+        name: The field's.
+        signals: What signals have sent, as text.
+        triggers: What triggers would have sent.
+        differs: Whether both have sent something, and not the same here.
+    """
+
+    part: str
+    name: str
+    signals: str | None
+    triggers: str | None
+    differs: bool
+
+
+class Sample(NamedTuple):
+    """A change that signals and triggers have not sent alike.
+
+    Attributes:
+        origin: The change or the process that it is of: ``change``, ``transaction``, ``context``, ``at``, ``process``.
+        key: Of the row; None for all rows of the model.
+        history: The page with the changes of the row; empty where it has none.
+        log: The page with the changes of the transaction.
+        lines: What was sent.
+        left_off: How many more lines there are.
+        by_signals: Whether signals have sent something.
+        by_triggers: Whether triggers would have.
+    """
+
+    origin: dict[str, str]
+    key: str | None
+    history: str
+    log: str
+    lines: list[Side]
+    left_off: int
+    by_signals: bool
+    by_triggers: bool
+
+
+class Difference(NamedTuple):
+    """What shadow mode has found, with its samples."""
+
+    found: Found
+    samples: list[Sample]
 
 
 def _guarded(*methods: str) -> Callable[[View], View]:
@@ -124,6 +180,7 @@ class ChangeLogAdmin(_ModelAdmin):
             "state/": ("state", self.state),
             "log/": ("log", self.log),
             "triggers/": ("triggers", self.triggers),
+            "shadow/": ("shadow", self.shadow),
         }
         return [
             path(url, site.admin_view(view), name=f"djcrf_pg_changelog_{name}") for url, (name, view) in pages.items()
@@ -208,7 +265,71 @@ class ChangeLogAdmin(_ModelAdmin):
         transaction.non_atomic_requests(_alias)(triggers)
     del _alias
 
+    @_guarded("GET", "HEAD")
+    def shadow(self, request: HttpRequest) -> HttpResponse:
+        """What shadow mode has found, observer by observer, some differences to a page."""
+        given = request.GET.get("from", "")
+        begin = int(given) if given.isascii() and given.isdigit() and len(given) < 10 else 0
+        databases, total = [], 0
+        for alias in _aliases():
+            first, last = (max(begin + room - total, 0) for room in (0, DIFFERENCES))
+            databases.append(self._compared(alias, slice(first, last)))
+            total += databases[-1]["total"]
+        return self._page(
+            request,
+            "shadow",
+            "Shadow mode",
+            databases=databases,
+            total=total,
+            begin=begin,
+            end=min(begin + DIFFERENCES, total),
+            earlier=max(begin - DIFFERENCES, 0),
+            is_on=shadowed.is_on(),
+            has_any=any(database["has_any"] for database in databases),
+            skipped=sorted(shadowed.skipped.items()),
+        )
+
+    def _compared(self, alias: str, place: slice) -> dict[str, Any]:
+        """What was compared in a database; of the differences those at a place among them."""
+        result: dict[str, Any] = {"alias": alias, "total": 0, "has_any": False}
+        try:
+            found = found_without_samples(alias)
+            if not found:
+                return result | {"nobody_leads": Log(alias).leader().name is None}
+            differences = [id for id, each in found.items() if each.is_difference]
+            texts = samples(alias, differences[place])
+        except (DjcrfPgError, DatabaseError) as error:
+            return result | {"error": str(error).strip()}
+        equal: Counter[str] = Counter()
+        for each in found.values():
+            equal[each.observer] += 0 if each.is_difference else each.times
+        differing = {found[id].observer for id in differences}
+        here = [
+            Difference(found[id], [self._sample(each, found[id], alias) for each in texts[id]])
+            for id in differences[place]
+        ]
+        return result | {
+            "total": len(differences),
+            "has_any": True,
+            "observers": [
+                (label, equal[label], list(some)) for label, some in groupby(here, lambda each: each.found.observer)
+            ],
+            "alike": [each for each in found.values() if each.observer not in differing],
+        }
+
+    def _sample(self, sample: dict[str, Any], found: Found, alias: str) -> Sample:
+        signals, triggers, origin = sample.get("signals"), sample.get("triggers"), sample["origin"]
+        said = {name: "" if value is None else _as_text(value) for name, value in origin.items()}
+        said["at"] = _moment(said.get("at", ""))
+        key = _writable(",".join(json.loads(sample["pk"]))) if sample["pk"] else None
+        history = history_url(self.admin_site.name, found.model, key, alias) if key and _has_model(found.model) else ""
+        transaction = urlencode({"transaction": said.get("transaction", ""), "database": alias})
+        log = f"{reverse(f'{self.admin_site.name}:djcrf_pg_changelog_log')}?{transaction}"
+        lines, left_off = _sides(signals, triggers)
+        return Sample(said, key, history, log, lines, left_off, signals is not None, triggers is not None)
+
     def _page(self, request: HttpRequest, name: str, title: str, **context: Any) -> HttpResponse:
+        context["has_shadow"] = name == "shadow" or _has_shadow()
         context |= {**self.admin_site.each_context(request), "opts": self.opts, "title": title, "page": name}
         request.current_app = self.admin_site.name
         return TemplateResponse(request, f"admin/djcrf_pg/changelog/{name}.html", context)
@@ -365,8 +486,94 @@ def _text(image: Any, name: str) -> str | None:
 
 
 def _as_text(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = _writable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= _LONG else f"{text[:_LONG]}…"
+
+
+def _moment(text: str) -> str:
+    """A time that is ISO 8601, in the project's time zone as the pages write it; else the text."""
+    try:
+        found = datetime.fromisoformat(text)
+        local = timezone.localtime(found) if timezone.is_aware(found) else found
+    except (ValueError, OverflowError):
+        return text
+    return f"{local:%Y-%m-%d %H:%M:%S.%f}"
+
+
+def _writable(text: str) -> str:
+    """A text that a response can have: JSON may hold halves of surrogate pairs, which are no UTF-8."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _has_shadow() -> bool:
+    """Whether there is anything to see of shadow mode."""
+    return shadowed.is_on() or any(map(_has_results, _aliases()))
+
+
+def _has_results(alias: str) -> bool:
+    try:
+        return has_results(alias)
+    except (DjcrfPgError, DatabaseError):
+        return False  # the page itself says what is wrong
+
+
+def _has_model(label: str) -> bool:
+    try:
+        apps.get_model(label)
+    except (LookupError, ValueError):
+        return False
+    return True
+
+
+def _sides(signals: dict[str, Any] | None, triggers: dict[str, Any] | None) -> tuple[list[Side], int]:
+    """What was sent, line by line, and how many lines were left off. Of too many, those that differ stay."""
+    left, right = signals or {}, triggers or {}
+    both = [action for action in left if action in right]
+    alone = ([action for action in side if action not in both] for side in (left, right))
+    lines: list[Side] = []
+    for one, other in [*zip(both, both, strict=True), *zip_longest(*alone)]:
+        lines += _of_event(dict(_parts(left, one)), dict(_parts(right, other)), bool(left and right))
+    places = sorted(range(len(lines)), key=lambda place: (lines[place].part == "field", not lines[place].differs))
+    return [lines[place] for place in sorted(places[:_LINES])], max(len(lines) - _LINES, 0)
+
+
+def _of_event(one: dict[tuple[str, str], str], other: dict[tuple[str, str], str], are_two: bool) -> Iterator[Side]:
+    for part, name in {**one, **other}:
+        mine, theirs = (side.get((part, name)) for side in (one, other))
+        # Where one has no such event at all, that is said once.
+        differs = mine != theirs and are_two and (bool(one and other) or part == "action")
+        yield Side(part, _writable(name), _cut(mine, theirs), _cut(theirs, mine), differs)
+
+
+def _parts(side: dict[str, Any], action: str | None) -> Iterator[tuple[tuple[str, str], str]]:
+    """What a side has of an action: what it is of it, with the name of a field; and the text."""
+    if action is None:
+        return
+    groups, *body = side[action]
+    yield ("action", ""), action
+    yield ("groups", ""), "\n".join(groups)
+    if not body:
+        yield ("body", ""), "too long to be kept"
+    elif isinstance(body[0], dict):
+        for name, value in body[0].items():
+            yield ("field", name), json.dumps(value, ensure_ascii=False, sort_keys=True)
+    else:
+        yield ("body", ""), json.dumps(body[0], ensure_ascii=False, sort_keys=True)
+
+
+def _cut(text: str | None, other: str | None) -> str | None:
+    """The part of a text that is worth the room: its start, or where it begins to differ from another."""
+    if text is None:
+        return None
+    text = _writable(text)
+    if len(text) <= _SIDE:
+        return text
+    other = text if other is None else _writable(other)
+    pairs = enumerate(zip(text, other, strict=False))
+    end = 0 if text == other else min(len(text), len(other))
+    unlike = next((place for place, (one, another) in pairs if one != another), end)
+    begin = max(unlike - 40, 0)
+    return f"{'…' if begin else ''}{text[begin : begin + _SIDE]}{'…' if begin + _SIDE < len(text) else ''}"
 
 
 def _overview(alias: str) -> dict[str, Any]:

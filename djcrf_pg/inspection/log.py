@@ -142,11 +142,12 @@ class Activity:
 
 
 @contextmanager
-def reading(alias: str) -> Iterator[Any]:
+def reading(alias: str, rights: str = RIGHTS) -> Iterator[Any]:
     """A cursor of Django's connection in a read-only transaction, a savepoint inside of another one.
 
     Args:
         alias: The Django database alias.
+        rights: The GRANT that the message has, with a place for the role.
 
     Raises:
         InspectionError: The role lacks a right; the message has the GRANT.
@@ -159,7 +160,7 @@ def reading(alias: str) -> Iterator[Any]:
     except ProgrammingError as error:
         if not isinstance(error.__cause__, InsufficientPrivilege):
             raise
-        raise InspectionError(lacking(alias, str(error).strip())) from error
+        raise InspectionError(lacking(alias, str(error).strip(), rights)) from error
 
 
 def lacking(alias: str, error: str, rights: str = RIGHTS) -> str:

@@ -1,16 +1,24 @@
 """What shadow mode has found: for the command and the admin."""
 
 import json
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from django.apps import apps
 from django.db import connections
 
 from djcrf_pg.capture.install import log_schema
 from djcrf_pg.diagnosis import without_tables
-from djcrf_pg.exceptions import NotMigrated
+from djcrf_pg.exceptions import ConfigurationError, NotMigrated
+from djcrf_pg.inspection.log import reading
 from djcrf_pg.models import ShadowResult
+from djcrf_pg.registry import excluded_columns, family_of, own_columns
 from djcrf_pg.shadow.differences import DIFFERENT, EQUAL, EXTRA, FAILED, MISSED
+from djcrf_pg.shadow.messages import LEFT_OUT
+
+#: What a role needs in order to look at the results.
+RIGHTS = "GRANT SELECT ON djcrf_pg_shadow_result TO {role};"
 
 #: The kinds as people read them, those first that a project looks at first.
 SAYS = {
@@ -61,24 +69,92 @@ def found(alias: str) -> list[Found]:
 
     Raises:
         NotMigrated: The change log is of an older version.
+        InspectionError: The role lacks a right.
+    """
+    summary = found_without_samples(alias)
+    texts = samples(alias, summary)
+    return [each._replace(samples=texts[id]) for id, each in summary.items()]
+
+
+def found_without_samples(alias: str) -> dict[int, Found]:
+    """As :func:`found`, by what :func:`samples` takes: the samples are most of what there is to read.
+
+    Raises:
+        NotMigrated: The change log is of an older version.
+        InspectionError: The role lacks a right.
     """
     if not _has_table(alias):
-        return []
-    rows = [
-        Found(
-            row.observer,
-            row.model,
-            row.kind,
-            row.what,
-            row.times,
-            row.first_at,
-            row.last_at,
-            [json.loads(line) for line in row.samples.splitlines()],
-        )
-        for row in ShadowResult.objects.using(alias)
-    ]
+        return {}
+    with reading(alias, RIGHTS):
+        rows = list(ShadowResult.objects.using(alias).defer("samples"))
     order = list(SAYS)
-    return sorted(rows, key=lambda each: (each.observer, order.index(each.kind), -each.times, each.what))
+    rows.sort(key=lambda row: (row.observer, order.index(row.kind), -row.times, row.what))
+    return {
+        row.id: Found(row.observer, row.model, row.kind, row.what, row.times, row.first_at, row.last_at, [])
+        for row in rows
+    }
+
+
+def samples(alias: str, ids: Iterable[int]) -> dict[int, list[dict[str, Any]]]:
+    """The samples of some results, without the values of columns that are excluded now.
+
+    Args:
+        alias: The Django database alias.
+        ids: The keys of :func:`found_without_samples`.
+
+    Raises:
+        InspectionError: The role lacks a right.
+    """
+    wanted = list(ids)
+    if not wanted:
+        return {}
+    with reading(alias, RIGHTS):
+        rows = list(ShadowResult.objects.using(alias).filter(id__in=wanted).only("model", "samples"))
+    texts = {row.id: [_seen(json.loads(line), row.model) for line in row.samples.splitlines()] for row in rows}
+    return {id: texts.get(id, []) for id in wanted}  # one that was forgotten meanwhile has none
+
+
+def has_results(alias: str) -> bool:
+    """Whether anything was compared in a database.
+
+    Raises:
+        NotMigrated: The change log is of an older version.
+        InspectionError: The role lacks a right.
+    """
+    if not _has_table(alias):
+        return False
+    with reading(alias, RIGHTS):
+        return ShadowResult.objects.using(alias).exists()
+
+
+def _seen(sample: dict[str, Any], label: str) -> dict[str, Any]:
+    """What may be seen of a sample, which may be older than what is excluded now."""
+    hidden = _hidden(label)
+    for side in ("signals", "triggers"):
+        for action, (groups, *body) in (sample.get(side) or {}).items():
+            sample[side][action] = [groups, *(_without(each, hidden) for each in body)]
+    return sample
+
+
+def _without(body: Any, hidden: frozenset[str] | None) -> Any:
+    if hidden is None:
+        return LEFT_OUT
+    if not isinstance(body, dict):
+        return body
+    return {name: LEFT_OUT if name in hidden else value for name, value in body.items()}
+
+
+def _hidden(label: str) -> frozenset[str] | None:
+    """The fields of a model whose values must not be seen; None where nobody knows them."""
+    hidden: set[str] = set()
+    try:
+        for model in family_of(apps.get_model(label)):
+            columns = own_columns(model)
+            for field in (columns[column] for column in excluded_columns(model)):
+                hidden |= {field.name, field.attname}
+    except (LookupError, ValueError, ConfigurationError):
+        return None
+    return frozenset(hidden)
 
 
 def forget(alias: str) -> int:

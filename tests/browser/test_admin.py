@@ -1,5 +1,6 @@
 """The pages in Django's admin, in a browser: at three widths, light and dark, and while something happens."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import closing
@@ -47,6 +48,37 @@ class Site(NamedTuple):
         page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
         page.goto(f"{self.url}{path}")
         return page
+
+    def compare(self) -> None:
+        """What fills the page of shadow mode: long names, long values, each kind."""
+        groups = [f"TaskConsumer-tasks-of-a-team-with-a-long-name-{n}" for n in range(3)]
+        body = {"id": 5, "title": "task 5" + " long" * 20, "status": "todo", "token": "x" * 400, "tags": ["a", "b"]}
+        changed = {**body, "status": "done", "token": "x" * 200 + "y" * 200}
+        origin = {"change": 26341208, "transaction": "771", "context": {"user": "kim", "request": "c0ffee" * 6}}
+        origin |= {"at": "2026-11-28T09:30:00.123456+00:00"}
+        process = {"process": "gunicorn (process 1234 on web-7f9c6d-long-name-of-a-host)"}
+        samples = {
+            ("different", "update: status, token"): ({"update": [groups, body]}, {"update": [groups[:2], changed]}),
+            ("different", "create instead of update"): ({"create": [groups, body]}, {"update": [groups, body]}),
+            ("missed", "update"): (None, {"update": [groups, body]}),
+            ("extra", "delete"): ({"delete": [groups, {"pk": 5}]}, None),
+            ("failed", "serializer: KeyError: 'a_key_that_is_not_there'"): (None, None),
+            ("equal", ""): None,
+        }
+        for (kind, what), sides in samples.items():
+            lines = []
+            if sides is not None:
+                found = origin | (process if kind in ("different", "extra") else {})
+                pk = json.dumps(["5"])
+                lines = [json.dumps({"pk": pk, "signals": sides[0], "triggers": sides[1], "origin": found})] * 2
+            for observer in ("a_shop.consumers.ConsumerOfAllTasksOfATeam.tasks_of_the_team", "shop.consumers.Shop.all"):
+                self.database.execute(
+                    "INSERT INTO djcrf_pg_shadow_result (observer, address, model, kind, what, times, samples) "
+                    "VALUES (%s, %s, 'testapp.Task', %s, %s, 1234, %s) ON CONFLICT DO NOTHING",
+                    [observer, observer, kind, what, "\n".join(lines)]
+                    if observer[0] == "a" or kind == "equal"
+                    else [observer, observer, "equal", "", ""],
+                )
 
     def write(self) -> None:
         """What fills a page: long values, many fields, each action."""
@@ -108,13 +140,15 @@ def no_errors_of_scripts(site: Site) -> Iterator[None]:
 @pytest.mark.parametrize("width", [375, 820, 1280])
 def test_nothing_sticks_out_at_any_width(site: Site, width: int, scheme: str):
     site.write()
-    for path in ("", "log/", "log/?model=testapp.Task", "triggers/"):
+    site.compare()
+    for path in ("", "log/", "log/?model=testapp.Task", "triggers/", "shadow/"):
         page = site.open(path, width=width, scheme=scheme)
         expect(page.get_by_role("link", name="Overview")).to_be_visible()
+        page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
         overhang = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         if SCREENSHOTS:
             name = f"{path.partition('?')[0].strip('/') or 'overview'}-{width}-{scheme}.png"
-            page.screenshot(path=Path(SCREENSHOTS, name))
+            page.screenshot(path=Path(SCREENSHOTS, name), full_page=path == "shadow/")
         assert overhang <= 0, path
 
 
@@ -152,3 +186,17 @@ def test_the_button_installs(site: Site):
     section = page.locator("section", has_text="Database default")
     section.get_by_role("button", name="Install triggers").click()
     expect(page.get_by_text("Triggers enabled on public.testapp_document")).to_be_visible()
+
+
+def test_from_a_difference_to_its_sides_and_to_its_row(site: Site):
+    site.compare()
+    page = site.open("")
+    page.get_by_role("link", name="Shadow").click()
+    row = page.locator("tbody", has_text="update: status, token").first
+    mark = row.locator("mark", has_text='"done"').first
+    expect(mark).not_to_be_visible()
+    row.locator("summary").click()
+    expect(mark).to_be_visible()
+    expect(row.locator("mark", has_text='"todo"').first).to_be_visible()
+    row.get_by_role("link", name="testapp.Task 5").first.click()
+    expect(page.get_by_role("heading", name="History of testapp.Task 5")).to_be_visible()

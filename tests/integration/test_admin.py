@@ -1,6 +1,8 @@
 """The pages in Django's admin, as Django's test client gets them."""
 
+import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,14 +10,20 @@ from django.contrib.auth.models import Permission, User
 from django.db import connection, connections
 from django.test import Client, override_settings
 from django.urls import resolve
+from django.utils import timezone
 
 import djcrf_pg
+from djcrf_pg.admin import DIFFERENCES
 from djcrf_pg.capture.install import install
+from djcrf_pg.models import ShadowResult
+from djcrf_pg.observer import shadowed
 from tests.testapp.models import Document, Task, Unheard
 
 pytestmark = pytest.mark.django_db(databases=["default", "second"])
 
-OVERVIEW, LOG, TRIGGERS, STATE = (f"/admin/djcrf_pg/changelog/{page}" for page in ("", "log/", "triggers/", "state/"))
+OVERVIEW, LOG, TRIGGERS, STATE, SHADOW = (
+    f"/admin/djcrf_pg/changelog/{page}" for page in ("", "log/", "triggers/", "state/", "shadow/")
+)
 
 
 @pytest.fixture
@@ -61,13 +69,13 @@ class TestPermissions:
 
     def test_the_staff_sees_nothing(self, staff: Client):
         assert "change log" not in read(staff, "/admin/").lower()
-        for url in (OVERVIEW, LOG, TRIGGERS, STATE):
+        for url in (OVERVIEW, LOG, TRIGGERS, STATE, SHADOW):
             assert staff.get(url).status_code == 403, url
 
     def test_with_the_permission_all_pages_can_be_read_and_nothing_installed(self, staff: Client, user: User):
         allow(user, "view_changelog")
         assert f'href="{OVERVIEW}"' in read(staff, "/admin/")
-        for url in (OVERVIEW, LOG, STATE):
+        for url in (OVERVIEW, LOG, STATE, SHADOW):
             read(staff, url)
         assert "Install triggers" not in read(staff, TRIGGERS)
         assert staff.post(TRIGGERS, {"database": "default"}).status_code == 403
@@ -80,7 +88,7 @@ class TestPermissions:
     def test_nothing_can_be_changed_or_deleted(self, admin_client: Client):
         for url in (OVERVIEW + "add/", OVERVIEW + "leader/change/", OVERVIEW + "leader/delete/"):
             assert admin_client.get(url).status_code == 404, url
-        for url in (OVERVIEW, LOG, STATE):
+        for url in (OVERVIEW, LOG, STATE, SHADOW):
             assert admin_client.post(url).status_code == 405, url
 
     def test_who_is_not_logged_in_is_asked_to(self, client: Client):
@@ -122,7 +130,7 @@ class TestOverview:
         second.close()
         second.settings_dict |= {"HOST": "127.0.0.1", "PORT": 1}
         try:
-            for url in (OVERVIEW, LOG, TRIGGERS):
+            for url in (OVERVIEW, LOG, TRIGGERS, SHADOW):
                 read(admin_client, url)
             states = admin_client.get(STATE).json()
         finally:
@@ -238,6 +246,290 @@ class TestTriggers:
 
     def test_the_button_s_tables_have_their_own_transactions_also_where_requests_are_atomic(self):
         assert set(resolve(TRIGGERS).func._non_atomic_requests) >= {"default", "second"}
+
+
+BOOKS = "shop.consumers.ShopConsumer.tasks"
+
+Compared = Callable[..., ShadowResult]
+
+
+def sample(signals: Any, triggers: Any, pk: str = '["5"]', **origin: Any) -> dict[str, Any]:
+    """A sample, as the leader stores it."""
+    return {"pk": pk, "signals": signals, "triggers": triggers, "origin": origin}
+
+
+@pytest.fixture
+def compared() -> Compared:
+    """Stores a result, as the leader does."""
+
+    def store(
+        kind: str, what: str = "", *samples: dict[str, Any], times: int = 1, using: str = "default", **given: Any
+    ) -> ShadowResult:
+        fields = {"observer": BOOKS, "address": "0123456789abcdef", "model": "testapp.Task", **given}
+        now = timezone.now()
+        lines = "\n".join(map(json.dumps, samples))
+        return ShadowResult.objects.using(using).create(
+            **fields, kind=kind, what=what, times=times, first_at=now, last_at=now, samples=lines
+        )
+
+    return store
+
+
+def text(html: str) -> str:
+    """A page as people read it."""
+    return " ".join(re.sub(r"<[^>]+>", " ", html.partition('<div id="content-main">')[2]).split())
+
+
+def lines(html: str) -> dict[str, tuple[str, ...]]:
+    """The lines of the first sample: the signals' column, the triggers' one, and whether they are marked."""
+    table = html.partition('<div class="djcrf-sample">')[2].partition("</table>")[0]
+    line = r'<tr( class="djcrf-differs")?><th scope="row">(.*?)</th><td.*?>(.*?)</td><td.*?>(.*?)</td>'
+    found = re.findall(line, table, re.DOTALL)
+    return {text_of(name): (text_of(a), text_of(b), "differs" if marked else "") for marked, name, a, b in found}
+
+
+def text_of(markup: str) -> str:
+    return re.sub(r"<[^>]+>", "", markup).replace("&quot;", '"')
+
+
+class TestShadow:
+    """What shadow mode has found."""
+
+    def test_the_tab_is_there_where_there_are_results(self, admin_client: Client, compared: Compared):
+        for url in (OVERVIEW, LOG, TRIGGERS):
+            assert f'href="{SHADOW}"' not in read(admin_client, url), url
+        compared("equal")
+        for url in (OVERVIEW, LOG, TRIGGERS):
+            assert f'href="{SHADOW}"' in read(admin_client, url), url
+
+    def test_the_tab_is_there_where_the_process_is_in_shadow_mode(
+        self, admin_client: Client, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(shadowed, "is_on", lambda: True)
+        assert f'href="{SHADOW}"' in read(admin_client, OVERVIEW)
+
+    def test_without_results_it_says_how_to_get_some(self, admin_client: Client, monkeypatch: pytest.MonkeyPatch):
+        found = text(read(admin_client, SHADOW))
+        assert "Shadow mode is off: set DJCRF_PG = {'SHADOW': True}" in found
+        assert "Nothing was compared." in found
+        assert "Nobody leads" not in found
+        monkeypatch.setattr(shadowed, "is_on", lambda: True)
+        found = text(read(admin_client, SHADOW))
+        assert (
+            "Nothing was compared yet. Nobody leads here: start manage.py djcrf_pg listen --database default" in found
+        )
+        assert "is off" not in found
+
+    def test_each_observer_has_what_is_equal_and_what_differs(self, admin_client: Client, compared: Compared):
+        compared("equal", times=40)
+        compared("equal", times=2, address="fedcba9876543210")
+        compared("missed", "create", times=7)
+        compared("extra", "update", times=3)
+        compared("equal", observer="shop.consumers.Other.all", address="other", times=9)
+        found = text(read(admin_client, SHADOW))
+        assert f"{BOOKS} testapp.Task: 42 equal" in found
+        assert re.search(r"missed by signals create 7 \d{4}-.* sent by signals alone update 3 \d{4}-", found)
+        assert "shop.consumers.Other.all testapp.Task 9" in found
+        assert "this is what was compared before" in found
+
+    def test_a_sample_has_its_row_its_writer_and_both_sides(self, admin_client: Client, compared: Compared):
+        signals = {"update": [["a", "b"], {"id": 5, "title": "old", "done": False}]}
+        triggers = {"update": [["a"], {"id": 5, "title": "new", "points": 1}]}
+        origin = {
+            "change": 12,
+            "transaction": "771",
+            "context": {"user": "kim"},
+            "process": "shell (process 7 on h)",
+            "at": "2026-11-28T09:30:00.5+02:00",
+        }
+        compared("different", "update: groups", sample(signals, triggers, **origin))
+        html = read(admin_client, SHADOW)
+        assert f'<a href="{LOG}?model=testapp.Task&amp;pk=5&amp;database=default">testapp.Task 5</a>' in html
+        assert f'<a href="{LOG}?transaction=771&amp;database=default">transaction 771</a>' in html
+        assert "change 12," in html
+        assert "written 2026-11-28 01:30:00.500000" in html
+        assert "{&quot;user&quot;: &quot;kim&quot;}" in html
+        assert "sent by shell (process 7 on h)" in html
+        assert lines(html) == {
+            "action": ("update", "update", ""),
+            "groups": ("a\nb", "a", "differs"),
+            "id": ("5", "5", ""),
+            "title": ('"old"', '"new"', "differs"),
+            "done": ("false", "—", "differs"),
+            "points": ("—", "1", "differs"),
+        }
+
+    def test_the_row_of_a_sample_leads_to_its_history(self, admin_client: Client, compared: Compared):
+        task = Task.objects.create(title="a")
+        compared("missed", "create", sample(None, {"create": [["a"], {"pk": task.pk}]}, pk=f'["{task.pk}"]'))
+        (url,) = re.findall(r'<a href="([^"]*pk=[^"]*)"', read(admin_client, SHADOW))
+        assert len(rows(read(admin_client, url.replace("&amp;", "&")))) == 1
+
+    def test_what_only_one_side_has_is_said_and_nothing_is_marked(self, admin_client: Client, compared: Compared):
+        compared("missed", "create", sample(None, {"create": [["a"], {"id": 5}]}))
+        html = read(admin_client, SHADOW)
+        assert "Signals sent nothing" in html
+        assert "Triggers would send nothing" not in html
+        assert lines(html) == {"action": ("—", "create", ""), "groups": ("—", "a", ""), "id": ("—", "5", "")}
+
+    def test_an_action_in_place_of_another_is_beside_it(self, admin_client: Client, compared: Compared):
+        compared("different", "", sample({"create": [["a"], {"id": 5}]}, {"update": [["a"], {"id": 5}]}))
+        assert lines(read(admin_client, SHADOW)) == {
+            "action": ("create", "update", "differs"),
+            "groups": ("a", "a", ""),
+            "id": ("5", "5", ""),
+        }
+
+    def test_an_action_that_one_side_has_besides_is_marked_once(self, admin_client: Client, compared: Compared):
+        both, more = {"update": [["a"], {"id": 5}]}, {"delete": [["b"], {"pk": 5}]}
+        compared("different", "", sample({**more, **both}, both))
+        html = read(admin_client, SHADOW)
+        assert lines(html)["action"] == ("delete", "—", "differs")
+        assert lines(html)["pk"] == ("5", "—", "")
+        assert html.count("djcrf-differs") == 1
+
+    def test_text_that_looks_like_a_number_differs_visibly(self, admin_client: Client, compared: Compared):
+        compared(
+            "different",
+            "update: price",
+            sample({"update": [[], {"price": "2.00"}]}, {"update": [[], {"price": 2.0}]}),
+        )
+        assert lines(read(admin_client, SHADOW))["price"] == ('"2.00"', "2.0", "differs")
+
+    def test_bodies_that_are_no_objects_or_were_not_kept_are_shown_as_they_are(
+        self, admin_client: Client, compared: Compared
+    ):
+        compared("different", "update: body", sample({"update": [["a"], [1]]}, {"update": [["a"]]}))
+        assert lines(read(admin_client, SHADOW))["body"] == ("[1]", "too long to be kept", "differs")
+
+    def test_a_failure_has_its_row_and_what_was_raised(self, admin_client: Client, compared: Compared):
+        failed = {"pk": '["5"]', "triggers": None, "origin": {"change": 12}}
+        compared("failed", "serializer: KeyError: 'x'", failed)
+        found = text(read(admin_client, SHADOW))
+        assert "fails with triggers serializer: KeyError: &#x27;x&#x27;" in found
+        assert "testapp.Task 5 , change 12" in found
+        assert "Signals sent" not in found
+
+    def test_a_resync_is_of_all_rows_and_a_model_that_is_gone_has_no_history(
+        self, admin_client: Client, compared: Compared
+    ):
+        compared("missed", "resync", sample(None, {"resync": [["a"], {"reason": "truncate"}]}, pk=""))
+        compared("missed", "create", sample(None, {"create": [["a"], {"id": 5}]}), model="gone.Task", observer="b")
+        html = read(admin_client, SHADOW)
+        assert "testapp.Task (all rows)" in html
+        assert "gone.Task 5" in text(html)
+        assert "model=gone.Task" not in html
+
+    @pytest.mark.parametrize("bad", ["<script>alert(1)</script>", "\ud800", "\x00", "a" * 5_000, ",", "", "%s&model=x"])
+    def test_whatever_stands_in_a_result_is_text(self, admin_client: Client, compared: Compared, bad: str):
+        side = {bad: [[bad], {bad: bad, "nested": {bad: [bad]}}]}
+        other = {bad: [[bad], bad]}
+        origin = {"change": bad, "transaction": bad, "context": bad, "process": bad, "at": bad}
+        what = bad.replace("\x00", "").replace("\ud800", "")
+        compared("different", what, sample(side, other, pk=json.dumps([bad, bad]), **origin), observer=f"o {what}")
+        html = read(admin_client, SHADOW)
+        assert "<script>alert" not in html
+        assert "1 sample" in html
+
+    def test_a_half_of_a_pair_in_a_writer_s_context_is_text_in_the_log_too(self, admin_client: Client):
+        with connection.cursor() as cursor:
+            cursor.execute("""SELECT set_config('djcrf_pg.context', '{"user": "\\ud800"}', true)""")
+        Task.objects.create(title="a")
+        assert "ud800" in read(admin_client, LOG)
+
+    def test_long_values_are_cut_where_they_begin_to_differ(self, admin_client: Client, compared: Compared):
+        one, other = (
+            [["a" * 4_000, *more], {"a": f"{'x' * 4_000}{end}"}] for more, end in ((["b"], "old"), ([], "new"))
+        )
+        compared("different", "update: groups", sample({"update": one}, {"update": other}))
+        found = lines(read(admin_client, SHADOW))
+        assert [len(text) < 400 for line in found.values() for text in line] == [True] * 9
+        assert found["groups"][0].endswith("aa\nb")
+        assert found["a"][0].endswith('xxold"')
+        assert found["a"][1].endswith('xxnew"')
+
+    def test_of_many_fields_those_that_differ_are_shown(self, admin_client: Client, compared: Compared):
+        one = {f"field{n}": n for n in range(1_000)}
+        compared("different", "a", sample({"update": [["a"], one]}, {"update": [["a"], one | {"field999": 0}]}))
+        html = read(admin_client, SHADOW)
+        assert lines(html)["field999"] == ("999", "0", "differs")
+        assert "942 more lines are not shown." in html
+
+    def test_many_differences_are_on_several_pages(
+        self, admin_client: Client, compared: Compared, django_assert_max_num_queries: Any
+    ):
+        for n in range(DIFFERENCES + 5):
+            compared("missed", f"number {n:03}", sample(None, {"create": [[], n]}))
+        compared("equal", observer="other", address="other")
+        with django_assert_max_num_queries(60):
+            first = read(admin_client, SHADOW)
+        second = read(admin_client, f"{SHADOW}?from={DIFFERENCES}")
+        assert [page.count("missed by signals") for page in (first, second)] == [DIFFERENCES, 5]
+        assert f'href="?from={DIFFERENCES}">Next' in first
+        assert 'href="?from=0">Previous' in second
+        assert ["other" in text(page) for page in (first, second)] == [True, False]
+        compared("equal", using="second")
+        second = read(admin_client, f"{SHADOW}?from={DIFFERENCES}")
+        assert "Without a difference" not in second
+        for nonsense in ("-1", "x", "²", "9" * 5_000):
+            assert read(admin_client, f"{SHADOW}?from={nonsense}").count("missed by signals") == DIFFERENCES
+
+    def test_observers_that_are_not_compared_have_their_reason(
+        self, admin_client: Client, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setitem(shadowed.skipped, "shop.consumers.Odd.all", "its handler is <b>odd</b>")
+        html = read(admin_client, SHADOW)
+        assert "Not compared" in html
+        assert "shop.consumers.Odd.all" in html
+        assert "its handler is &lt;b&gt;odd&lt;/b&gt;" in html
+
+    def test_what_is_excluded_never_appears_also_of_before(self, admin_client: Client, compared: Compared):
+        secret = [["a"], {"title": "seen", "body": "a secret"}]
+        compared("different", "create: body", sample({"create": secret}, {"create": secret}))
+        with override_settings(DJCRF_PG={"EXCLUDE": {"testapp.Task": ["body"]}}):
+            html = read(admin_client, SHADOW)
+        assert "a secret" not in html
+        assert lines(html)["body"] == ('"(left out)"', '"(left out)"', "")
+        assert lines(html)["title"] == ('"seen"', '"seen"', "")
+
+    def test_what_is_excluded_of_a_table_never_appears_of_its_proxies(self, admin_client: Client, compared: Compared):
+        name = "integer"
+        secret = {"update": [["a"], {name: "a secret"}]}
+        compared("missed", "update", sample(None, secret), model="decodeapp.EverythingProxy")
+        with override_settings(DJCRF_PG={"EXCLUDE": {"decodeapp.Everything": [name]}}):
+            html = read(admin_client, SHADOW)
+        assert "a secret" not in html
+        assert lines(html)[name] == ("—", '"(left out)"', "")
+
+    def test_where_nobody_knows_what_is_excluded_no_body_appears(self, admin_client: Client, compared: Compared):
+        compared("missed", "create", sample(None, {"create": [["a"], {"body": "a secret"}]}), model="gone.Task")
+        assert "a secret" not in read(admin_client, SHADOW)
+
+    def test_a_migration_that_has_not_run_is_named(self, admin_client: Client):
+        with connection.cursor() as cursor:
+            cursor.execute("DROP TABLE djcrf_pg_shadow_result, djcrf_pg_shadow_message")
+        found = text(read(admin_client, SHADOW))
+        assert "lacks table &quot;djcrf_pg_shadow_result&quot;" in found
+        assert "migrate" in found
+        assert ">Shadow<" not in read(admin_client, OVERVIEW)
+
+    def test_a_log_that_is_not_there_is_named(self, admin_client: Client):
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE djcrf_pg_change RENAME TO gone")
+        assert "has no change log" in read(admin_client, SHADOW)
+
+    def test_a_right_that_is_missing_is_named_with_its_grant(self, admin_client: Client):
+        with connection.cursor() as cursor:
+            cursor.execute("CREATE ROLE djcrf_shadowless")
+            cursor.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO djcrf_shadowless")
+            cursor.execute("REVOKE ALL ON djcrf_pg_shadow_result FROM djcrf_shadowless")
+            cursor.execute("SET LOCAL ROLE djcrf_shadowless")
+        try:
+            assert "GRANT SELECT ON djcrf_pg_shadow_result TO djcrf_shadowless" in read(admin_client, SHADOW)
+            assert ">Shadow<" not in read(admin_client, LOG)
+        finally:
+            with connection.cursor() as cursor:
+                cursor.execute("RESET ROLE")
 
 
 class TestLinks:
