@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -13,9 +14,9 @@ from djcrf_pg.diagnosis import without_tables
 from djcrf_pg.exceptions import ConfigurationError, NotMigrated
 from djcrf_pg.inspection.log import reading
 from djcrf_pg.models import ShadowResult
-from djcrf_pg.registry import excluded_columns, family_of, own_columns
+from djcrf_pg.registry import excluded_names
 from djcrf_pg.shadow.differences import DIFFERENT, EQUAL, EXTRA, FAILED, MISSED
-from djcrf_pg.shadow.messages import LEFT_OUT
+from djcrf_pg.shadow.messages import LEFT_OUT, without
 
 #: What a role needs in order to look at the results.
 RIGHTS = "GRANT SELECT ON djcrf_pg_shadow_result TO {role};"
@@ -61,7 +62,7 @@ class Found(NamedTuple):
     @property
     def says(self) -> str:
         """The kind as people read it."""
-        return SAYS[self.kind]
+        return SAYS.get(self.kind, self.kind)  # newer code may have recorded another
 
 
 def found(alias: str) -> list[Found]:
@@ -87,8 +88,8 @@ def found_without_samples(alias: str) -> dict[int, Found]:
         return {}
     with reading(alias, RIGHTS):
         rows = list(ShadowResult.objects.using(alias).defer("samples"))
-    order = list(SAYS)
-    rows.sort(key=lambda row: (row.observer, order.index(row.kind), -row.times, row.what))
+    order = {kind: place for place, kind in enumerate(SAYS)}
+    rows.sort(key=lambda row: (row.observer, order.get(row.kind, -1), -row.times, row.what))
     return {
         row.id: Found(row.observer, row.model, row.kind, row.what, row.times, row.first_at, row.last_at, [])
         for row in rows
@@ -129,32 +130,15 @@ def has_results(alias: str) -> bool:
 
 def _seen(sample: dict[str, Any], label: str) -> dict[str, Any]:
     """What may be seen of a sample, which may be older than what is excluded now."""
-    hidden = _hidden(label)
+    hidden: frozenset[str] | None = None
+    with suppress(LookupError, ValueError, ConfigurationError):  # nobody knows
+        apps.get_model(label)
+        hidden = excluded_names()
     for side in ("signals", "triggers"):
         for action, (groups, *body) in (sample.get(side) or {}).items():
-            sample[side][action] = [groups, *(_without(each, hidden) for each in body)]
+            shown = [LEFT_OUT if hidden is None else without(each, hidden) for each in body]
+            sample[side][action] = [groups, *shown]
     return sample
-
-
-def _without(body: Any, hidden: frozenset[str] | None) -> Any:
-    if hidden is None:
-        return LEFT_OUT
-    if not isinstance(body, dict):
-        return body
-    return {name: LEFT_OUT if name in hidden else value for name, value in body.items()}
-
-
-def _hidden(label: str) -> frozenset[str] | None:
-    """The fields of a model whose values must not be seen; None where nobody knows them."""
-    hidden: set[str] = set()
-    try:
-        for model in family_of(apps.get_model(label)):
-            columns = own_columns(model)
-            for field in (columns[column] for column in excluded_columns(model)):
-                hidden |= {field.name, field.attname}
-    except (LookupError, ValueError, ConfigurationError):
-        return None
-    return frozenset(hidden)
 
 
 def forget(alias: str) -> int:

@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand
 from django.core.serializers.json import DjangoJSONEncoder
 
 from djcrf_pg.inspection.log import Log
-from djcrf_pg.inspection.shadow import SAYS, Found, forget, found
+from djcrf_pg.inspection.shadow import Found, forget, found
 from djcrf_pg.management.databases import add_database, choose, one_of_each
 from djcrf_pg.management.lines import clean, moment
 from djcrf_pg.observer import shadowed
@@ -91,7 +91,7 @@ def _of_observer(label: str, some: list[Found], database: str) -> Iterator[str]:
     for each in some:
         if each.is_difference:
             what = f": {clean(each.what)}" if each.what else ""
-            yield f"  {SAYS[each.kind]}{what} ({each.times} in all), last at {moment(each.last_at)}"
+            yield f"  {each.says}{what} ({each.times} in all), last at {moment(each.last_at)}"
             for sample in each.samples[:1]:
                 yield f"    {_title(each, sample)}"
                 for side in ("signals", "triggers"):

@@ -23,7 +23,6 @@ from djcrf_pg.observer.signatures import label_of
 from djcrf_pg.registry import is_postgresql
 from djcrf_pg.routing.failed import key_text
 from djcrf_pg.shadow import recorder
-from djcrf_pg.shadow.comparison import excluded_fields
 from djcrf_pg.shadow.messages import body_as_sent
 
 #: The observers that are not compared, and why.
@@ -137,7 +136,7 @@ class ModelObserver(DCRFModelObserver):
             action: (groups[action], body_as_sent(body, action, decimals_as_text=twin.decimals_as_text))
             for action, body in bodies.items()
         }
-        recorder.note(router.db_for_write(self.model_cls), twin.address, pk, parts, excluded_fields(twin))
+        recorder.note(router.db_for_write(self.model_cls), twin.address, pk, parts)
 
     def _report(self, error: Exception) -> None:
         emit(SignalsUnrecorded(alias=router.db_for_write(self.model_cls), count=1, error=cause_of(error)), error)

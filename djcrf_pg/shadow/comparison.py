@@ -6,20 +6,18 @@ import time
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import asyncpg
 
 from djcrf_pg import sql
 from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.changelog.reader import Asks
-from djcrf_pg.conf import Settings, get_settings
 from djcrf_pg.delivery.envelope import parse
 from djcrf_pg.delivery.interest import EVERYTHING
 from djcrf_pg.delivery.protocol import Origin
 from djcrf_pg.exceptions import LeadershipLost
 from djcrf_pg.observations import ShadowDiffers, ShadowFailed, SignalsExtra, SignalsMissed, cause_of, emit
-from djcrf_pg.registry import Observed, excluded_columns, registry
+from djcrf_pg.registry import Observed, registry
 from djcrf_pg.routing.events import Made, make_events
 from djcrf_pg.routing.failed import Failed, key_text
 from djcrf_pg.routing.routes import Occurrence
@@ -52,10 +50,6 @@ _SQL = sql.queries(
     by_signals="false",
     **{f"given_{name}": f"${place}" for place, name in enumerate(Message._fields, 1)},
 )
-
-
-#: By observer, under which settings: it is asked for each message.
-_excluded: WeakKeyDictionary[Observed, tuple[Settings, frozenset[str]]] = WeakKeyDictionary()
 
 
 class Noted(NamedTuple):
@@ -99,23 +93,7 @@ def _message(occurrence: Occurrence, made: Iterable[Made]) -> Message:
     origin = {"change": change.id, "transaction": first.transaction, "context": first.context, "at": first.committed_at}
     name = hashlib.sha256(f"{observer.address}|{change.id}|{pk}".encode()).hexdigest()[:32]
     parts = {event.action: (groups, event.body) for event, groups in events}
-    return message(name, observer.address, pk, parts, origin, excluded_fields(observer))
-
-
-def excluded_fields(observer: Observed) -> frozenset[str]:
-    """The fields of an observer's model whose values must not leave its tables.
-
-    Raises:
-        ConfigurationError: ``EXCLUDE`` names what is not there; no triggers are installed then.
-    """
-    settings = get_settings()
-    known = _excluded.get(observer)
-    if known is None or known[0] is not settings:
-        columns = {model: excluded_columns(model) for model in observer.models}
-        fields = [field for model in columns for field in model._meta.local_concrete_fields]
-        names = frozenset(field.name for field in fields if field.column in columns[field.model])
-        known = _excluded[observer] = settings, names
-    return known[1]
+    return message(name, observer.address, pk, parts, origin)
 
 
 def _home_of(observer: Observed) -> str:

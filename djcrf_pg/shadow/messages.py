@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from djcrf_pg.delivery.envelope import Event
+from djcrf_pg.registry import excluded_names
 
 #: Characters of a message that are kept; of a longer one only actions and groups are.
 MOST = 20_000
@@ -40,7 +41,6 @@ def message(
     pk: str,
     parts: Mapping[str, tuple[Iterable[str], Any]],
     origin: Mapping[str, Any],
-    excluded: Collection[str] = (),
 ) -> Message:
     """Make one.
 
@@ -50,13 +50,15 @@ def message(
         pk: As the attribute.
         parts: By action, the groups and the body, which is JSON already.
         origin: As the attribute, not encoded yet.
-        excluded: Fields whose values are not to be kept.
+
+    Raises:
+        ConfigurationError: ``EXCLUDE`` names what does not exist; nobody knows what may be kept.
     """
     made = {action: [sorted(groups), body] for action, (groups, body) in parts.items()}
     whole = _encode(made)
     kept = whole
-    if excluded:
-        kept = _encode({action: [groups, _without(body, excluded)] for action, (groups, body) in made.items()})
+    if (excluded := excluded_names()) and any(name in whole for name in excluded):
+        kept = _encode({action: [groups, without(body, excluded)] for action, (groups, body) in made.items()})
     if len(kept) > MOST:
         kept = _encode({action: [groups[:100]] for action, (groups, _) in made.items()})
     digest = hashlib.sha256(whole.encode()).hexdigest()[:32]
@@ -82,7 +84,13 @@ def _encode(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def _without(body: Any, excluded: Collection[str]) -> Any:
-    if not isinstance(body, dict):
-        return body
-    return {name: LEFT_OUT if name in excluded else value for name, value in body.items()}
+def without(body: Any, excluded: Collection[str]) -> Any:
+    """A body without the values of some fields, at whatever depth: it may show rows of other tables.
+
+    Args:
+        body: What JSON has.
+        excluded: The names.
+    """
+    if isinstance(body, dict):
+        return {name: LEFT_OUT if name in excluded else without(value, excluded) for name, value in body.items()}
+    return [without(each, excluded) for each in body] if isinstance(body, list) else body

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -137,7 +137,6 @@ def note(
     address: str,
     pk: str,
     parts: Mapping[str, tuple[Iterable[str], Any]],
-    excluded: Collection[str],
 ) -> None:
     """Note what signals have sent of a change.
 
@@ -146,9 +145,9 @@ def note(
         address: Of the observer.
         pk: The key of the row, as text.
         parts: By action, the groups and the body.
-        excluded: Fields whose values are not to be kept.
 
     Raises:
+        ConfigurationError: ``EXCLUDE`` names what does not exist.
         RuntimeError: The process ends, and starts no thread any more.
     """
     global _process
@@ -156,7 +155,7 @@ def note(
         _process = uuid4().hex
         _origin["process"] = f"{Path(sys.argv[0]).name} (process {os.getpid()} on {socket.gethostname()})"
         atexit.register(close_all)
-    made = message(f"{_process}:{next(_numbers)}", address, pk, parts, _origin, excluded)
+    made = message(f"{_process}:{next(_numbers)}", address, pk, parts, _origin)
     if (recorder := _recorders.get(alias)) is None:
         recorder = _recorders.setdefault(alias, Recorder(alias))
     recorder.put(made)

@@ -138,13 +138,18 @@ def serving(project: Project, open_board: Callable[..., Board], settings: Any = 
         yield Shelf(project, board, server)
 
 
-@pytest.fixture
-def shadowed(project: Project) -> Project:
-    """A project in shadow mode, migrated; nothing serves it yet."""
+def prepare(project: Project) -> Project:
+    """Have a project be in shadow mode, and migrate it."""
     project.write("shelf/consumers.py", CONSUMERS)
     project.write("shelf_asgi.py", ASGI)
     project.manage("migrate", "--verbosity", "0", settings=SHADOW)
     return project
+
+
+@pytest.fixture
+def shadowed(project: Project) -> Project:
+    """A project in shadow mode; nothing serves it yet."""
+    return prepare(project)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def _empty() -> Iterator[None]:
 
 
 def note(number: int) -> None:
-    recorder.note("default", "address", f'["{number}"]', {"create": (["g"], {"n": number})}, ())
+    recorder.note("default", "address", f'["{number}"]', {"create": (["g"], {"n": number})})
 
 
 def noted() -> list[tuple[str, str]]:
