@@ -138,7 +138,7 @@ class Dispatch:
     ) -> None:
         """Make events and send them; see :meth:`Streams.deliver` for ``reach`` and ``span``."""
         span = span or self._streams.beside
-        told = await self._aside(told, span)
+        told = await self._aside(told, interest, span)
         sending: asyncio.Task[None] | None = None
         try:
             for start in range(0, len(told), PART):
@@ -154,15 +154,17 @@ class Dispatch:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
 
-    async def _aside(self, told: list[Occurrence], span: Span) -> list[Occurrence]:
-        """Note what shadowed observers would send; what the others do is left."""
+    async def _aside(self, told: list[Occurrence], interest: Interest, span: Span) -> list[Occurrence]:
+        """Note what shadowed observers would send. What is left to send is of the others; and of those that another
+        process, with the code that follows in a deploy, has subscribers of.
+        """
         if not self._has_shadows:
             return told
         shadowed = [occurrence for occurrence in told if occurrence.observer.is_shadow]
         for start in range(0, len(shadowed), PART):
             make = partial(made_by_triggers, shadowed[start : start + PART], self._streams.origin(span))
             await self._comparison.note(await self._with_database(make, partial(make, forgiving=True)))
-        return [occurrence for occurrence in told if not occurrence.observer.is_shadow]
+        return [each for each in told if not each.observer.is_shadow or interest.hears(each.observer.address)]
 
     async def compare(self, position: Position) -> None:
         """Compare what shadowed observers would have sent with what was sent by signals.

@@ -152,6 +152,7 @@ class Comparison:
         self._alias = alias
         self._compared_at = time.monotonic()
         self._failed_at = -_QUIET
+        self._begun: Snapshot | None = None
 
     async def note(self, noted: Noted) -> None:
         """Keep what triggers would have sent. What cannot be kept is reported, and holds up nobody."""
@@ -182,14 +183,18 @@ class Comparison:
         if self.wait(time.monotonic()):
             return
         self._compared_at = time.monotonic()
+        begun = self._begun = self._begun or seen
         tally, names = _Tally(), []
         try:
             for row in await self._connection.fetch(_SQL["match"]):
                 tally.add(row["address"], EQUAL, "", row["times"])
-            left = await self._connection.fetch(_SQL["left"], PATIENCE, str(seen), _ROWS)
+            left = await self._connection.fetch(_SQL["left"], PATIENCE, str(seen), _ROWS, str(begun))
+            former = {row["name"] for row in left if row["is_former"]}
             for (address, pk), rows in groupby(left, lambda row: (row["address"], row["pk"])):
                 for result in results(map(_waiting, rows)):
                     names += [each.name for each in (result.signals, result.triggers) if each is not None]
+                    if result.kind == EXTRA and result.signals is not None and result.signals.name in former:
+                        continue  # the leader that read its change may have been in no shadow mode
                     sample = None if result.kind == EQUAL else _sample(pk, result)
                     tally.add(address, result.kind, result.what, sample=sample, pk=pk)
             await self._record(tally, names)

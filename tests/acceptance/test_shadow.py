@@ -11,7 +11,7 @@ import pytest
 from tests.acceptance.board import Board
 from tests.processes import wait_until
 from tests.project import Project
-from tests.servers import AsgiServer
+from tests.servers import REDIS, AsgiServer
 
 CONSUMERS = """
 from asgiref.sync import sync_to_async
@@ -131,8 +131,10 @@ class Shelf:
 
 
 @contextmanager
-def serving(project: Project, open_board: Callable[..., Board], settings: Any = None) -> Iterator[Shelf]:
-    with AsgiServer(project.env(settings or SHADOW), application="shelf_asgi:application") as server:
+def serving(
+    project: Project, open_board: Callable[..., Board], settings: Any = None, redis: str | None = None
+) -> Iterator[Shelf]:
+    with AsgiServer({**project.env(settings or SHADOW), REDIS: redis}, application="shelf_asgi:application") as server:
         board = open_board(server, "shelf")
         assert board.call("follow", request_id="books")["response_status"] == 201
         yield Shelf(project, board, server)
@@ -377,3 +379,34 @@ def test_what_would_be_an_error_is_none_in_shadow_mode(shadowed: Project, open_b
         assert shelf.event()["body"]["title"] == "alpha"
     checked = shadowed.manage("check", settings={**SHADOW, "SHADOW": False}, check=False)
     assert (checked.returncode, "(djcrf_pg.E022)" in checked.stderr) == (1, True)
+
+
+def test_beside_each_other_old_clients_receive_what_old_processes_send_and_new_ones_everything(
+    shadowed: Project, open_board: Callable[..., Board], redis_url: str
+) -> None:
+    shadowed.write("shelf/consumers.py", CONSUMERS.replace("    def authors(", "    async def authors("))
+    with (
+        serving(shadowed, open_board, SHADOW, redis_url) as old,
+        serving(shadowed, open_board, {**SHADOW, "SHADOW": False}, redis_url) as new,
+    ):
+        new.run("Book.objects.create(title='a, by new')")
+        assert new.event()["body"]["title"] == "a, by new"
+        old.run("Book.objects.create(title='a, by old')")
+        assert old.event()["body"]["title"] == "a, by old"
+        assert [new.event()["body"]["title"] for _ in range(2)] == ["a, by old"] * 2
+
+
+def test_what_a_leader_out_of_shadow_mode_has_read_is_no_difference(
+    shadowed: Project, open_board: Callable[..., Board], redis_url: str
+) -> None:
+    shadowed.write("shelf/consumers.py", CONSUMERS.replace("    def authors(", "    async def authors("))
+    with (
+        serving(shadowed, open_board, {**SHADOW, "SHADOW": False}, redis_url) as new,
+        serving(shadowed, open_board, SHADOW, redis_url) as old,
+    ):
+        old.run("Book.objects.create(title='alpha')")
+        assert new.event()["body"]["title"] == "alpha"
+        wait_until(lambda: shadowed.rows(WRITTEN) == [(3,)])
+    with serving(shadowed, open_board) as shelf:
+        shelf.run("Book.objects.create(title='amber')")
+        shelf.find({("equal", ""): 1})

@@ -30,17 +30,18 @@ WITH waiting AS (
 SELECT address, count(*) AS times FROM pair GROUP BY address
 
 -- name: left
--- $1 seconds after which a message is due, $2 the snapshot whose changes the leader has all noted, $3 rows at most: all messages
--- of the rows that have one that is due. One of signals is due when its change is noted, which was committed before.
+-- $1 seconds after which a message is due, $2 the snapshot whose changes the leader has all noted, $3 rows at most, $4 a snapshot
+-- of when the term began: all messages of the rows that have one that is due. One of signals is due when its change is noted, which was committed before.
 WITH waiting AS (
     SELECT *, at < clock_timestamp() - $1::float8 * interval '1 s'
               AND (NOT by_signals OR pg_visible_in_snapshot(xid, $2::text::pg_snapshot)) AS is_due,
-           at < clock_timestamp() - 3 * $1::float8 * interval '1 s' AS is_old
+           at < clock_timestamp() - 3 * $1::float8 * interval '1 s' AS is_old,
+           pg_visible_in_snapshot(xid, $4::text::pg_snapshot) AS is_former
     FROM djcrf_pg_shadow_message WHERE NOT compared
 ), due AS (
     SELECT address, pk FROM waiting WHERE is_due GROUP BY address, pk ORDER BY min(at) LIMIT $3
 )
-SELECT name, address, pk, by_signals, digest, parts, origin, is_due, is_old
+SELECT name, address, pk, by_signals, digest, parts, origin, is_due, is_old, is_former
 FROM waiting JOIN due USING (address, pk) ORDER BY address, pk, at, name
 
 -- name: record
