@@ -58,10 +58,12 @@ class Noted(NamedTuple):
     Attributes:
         messages: For the observers that make events.
         failures: Of those that fail.
+        errors: What kept others of these from being one.
     """
 
     messages: list[Message]
     failures: list[Failed]
+    errors: list[Exception]
 
 
 def made_by_triggers(occurrences: Sequence[Occurrence], origin: Origin, *, forgiving: bool = False) -> Noted:
@@ -75,12 +77,15 @@ def made_by_triggers(occurrences: Sequence[Occurrence], origin: Origin, *, forgi
     Raises:
         OperationalError, InterfaceError: User code found its database gone.
     """
-    noted = Noted([], [])
+    noted = Noted([], [], [])
     for occurrence, made in make_events(occurrences, EVERYTHING, origin, forgiving=forgiving):
         if isinstance(made, Failed):
             noted.failures.append(made)
         elif made:
-            noted.messages.append(_message(occurrence, made))
+            try:
+                noted.messages.append(_message(occurrence, made))
+            except Exception as error:  # no change is to keep the leader from those behind it
+                noted.errors.append(error)
     return noted
 
 
@@ -157,6 +162,8 @@ class Comparison:
     async def note(self, noted: Noted) -> None:
         """Keep what triggers would have sent. What cannot be kept is reported, and holds up nobody."""
         tally = _Tally()
+        for error in noted.errors:
+            self._report(error)
         for failed in noted.failures:
             failure = failed.failure
             sample = {"pk": failure.pk, "triggers": None, "origin": {"change": failure.change_id}}

@@ -1,14 +1,21 @@
 """Which messages of signals and triggers belong together, and what they differ in."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
+from djcrf_pg.changelog.net import RowChange
+from djcrf_pg.delivery.protocol import Origin
+from djcrf_pg.routing.events import Made
+from djcrf_pg.routing.routes import Occurrence
+from djcrf_pg.shadow import comparison
 from djcrf_pg.shadow.differences import DIFFERENT, EQUAL, EXTRA, MISSED, Waiting, results
 from djcrf_pg.shadow.messages import LEFT_OUT, MOST, body_as_sent, message
+from tests.testapp.consumers import BoardConsumer
 
 UPDATE = {"update": [["g"], {"title": "a"}]}
 
@@ -124,3 +131,11 @@ def test_the_order_of_groups_and_keys_makes_no_difference():
 def test_a_body_that_is_no_json_is_refused():
     with pytest.raises(TypeError):
         body_as_sent(object(), "update", decimals_as_text=True)
+
+
+def test_what_cannot_be_noted_keeps_no_leader_from_what_comes_behind_it(monkeypatch: pytest.MonkeyPatch):
+    made = [Made("no JSON", ["g"])]
+    monkeypatch.setattr(comparison, "make_events", lambda occurrences, *_, **__: [(each, made) for each in occurrences])
+    row = RowChange(1, 1, 0, None, None, None, datetime.now(UTC))
+    noted = comparison.made_by_triggers([Occurrence(row, BoardConsumer.tasks)], Origin(None, None))
+    assert (noted.messages, len(noted.errors)) == ([], 1)
