@@ -15,8 +15,15 @@ from djcrf_pg.observations import text_of
 
 T = TypeVar("T")
 
+_here = threading.local()
+
 #: Seconds in which work may end that goes on when the worker is closed.
 _LAST_WORK = 0.5
+
+
+def is_here() -> bool:
+    """Whether this is the thread of a worker."""
+    return getattr(_here, "works", False)
 
 
 class Worker:
@@ -96,6 +103,7 @@ class _Thread:
         self._work.put(None)
 
     def _run(self) -> None:
+        _here.works = True
         while (work := self._work.get()) is not None:
             work()
 

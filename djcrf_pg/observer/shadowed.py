@@ -14,7 +14,7 @@ from djangochannelsrestframework import observer as observer_module
 from djangochannelsrestframework.observer.model_observer import Action
 
 from djcrf_pg.conf import get_settings
-from djcrf_pg.listener import embedded
+from djcrf_pg.listener import embedded, worker
 from djcrf_pg.observations import ShadowFailed, ShadowSkipped, SignalsUnrecorded, cause_of, emit
 from djcrf_pg.observer import by_hand
 from djcrf_pg.observer.dcrf import DCRFModelObserver
@@ -99,6 +99,15 @@ class ModelObserver(DCRFModelObserver):
         if self.twin is not None:
             self._try(self.twin.groups, func)
         return super().groups(func)
+
+    def post_init_receiver(self, instance: Model, **kwargs: Any) -> None:
+        """As DCRF's, but for the instances of the leader, which nobody saves.
+
+        To ask for the groups of one that lacks its fields, as Django makes it to load a deferred field of another,
+        would load them, and Django would give the other one what they are by now.
+        """
+        if not worker.is_here():
+            super().post_init_receiver(instance, **kwargs)
 
     def post_save_receiver(self, instance: Model, created: bool, **kwargs: Any) -> None:
         """As DCRF's. A call by hand, which has no signal, is also what it will be, see :mod:`.by_hand`."""

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -89,13 +89,21 @@ def made_by_triggers(occurrences: Sequence[Occurrence], origin: Origin, *, forgi
     return noted
 
 
-def _message(occurrence: Occurrence, made: Iterable[Made]) -> Message:
+def _message(occurrence: Occurrence, made: Sequence[Made]) -> Message:
     observer, change = occurrence.observer, occurrence.change
     events = [(parse(each.line), each.groups) for each in made]
     instance = occurrence.old if occurrence.new is None else occurrence.new
     pk = "" if instance is None or occurrence.resync is not None else key_text(instance)
     first, _ = events[0]
-    origin = {"change": change.id, "transaction": first.transaction, "context": first.context, "at": first.committed_at}
+    origin: dict[str, Any] = {
+        "change": change.id,
+        "transaction": first.transaction,
+        "context": first.context,
+        "at": first.committed_at,
+    }
+    for each in made:
+        if each.instance is not None:
+            origin.setdefault("groups", {}).update(observer.said_groups(each.instance))
     name = hashlib.sha256(f"{observer.address}|{change.id}|{pk}".encode()).hexdigest()[:32]
     parts = {event.action: (groups, event.body) for event, groups in events}
     return message(name, observer.address, pk, parts, origin)
@@ -241,9 +249,15 @@ def _waiting(row: asyncpg.Record) -> Waiting:
 
 def _sample(pk: str, result: Result) -> dict[str, Any]:
     sides = {"signals": result.signals, "triggers": result.triggers}
-    found: dict[str, Any] = {name: None if side is None else side.parts for name, side in sides.items()}
     origins = {key: value for side in sides.values() if side is not None for key, value in side.origin.items()}
+    said = origins.pop("groups", {})
+    found = {name: None if side is None else _with_names(side.parts, said) for name, side in sides.items()}
     return {"pk": pk, **found, "origin": origins}
+
+
+def _with_names(parts: dict[str, list[Any]], said: dict[str, str]) -> dict[str, list[Any]]:
+    """What a message says with the groups as the code has them, as far as that is known."""
+    return {action: [[said.get(group, group) for group in groups], *body] for action, (groups, *body) in parts.items()}
 
 
 def _text(pk: str) -> str:

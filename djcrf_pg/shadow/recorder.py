@@ -153,7 +153,9 @@ def note(
     global _process
     if not _process:
         _process = uuid4().hex
-        _origin["process"] = f"{Path(sys.argv[0]).name} (process {os.getpid()} on {socket.gethostname()})"
+        program = Path(sys.argv[0])
+        name = program.parent.name if program.name == "__main__.py" else program.name  # `python -m uvicorn`
+        _origin["process"] = f"{name} (process {os.getpid()} on {socket.gethostname()})"
         atexit.register(close_all)
     made = message(f"{_process}:{next(_numbers)}", address, pk, parts, _origin)
     if (recorder := _recorders.get(alias)) is None:
