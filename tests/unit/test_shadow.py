@@ -44,6 +44,7 @@ def test_one_alone_is_a_difference_when_it_is_due(side: str, kind: str):
         (update(title="a"), update(title="b"), "update: title"),
         (update(title="a", n=1), update(title="b"), "update: n, title"),
         (update(n=1), update(n=1.0), "update: n"),
+        (update(**{"\0": 1, "\ud800": 1}), update(), "update: \\0, \\ud800"),
         (update(**{f"f{n}": 1 for n in range(9)}), update(), "update: f0, f1, f2, f3, f4 and 4 more"),
         ({"update": [["g"], {}]}, {"update": [["h"], {}]}, "update: groups"),
         ({"update": [["g"], [1]]}, {"update": [["g"], [2]]}, "update: body"),
