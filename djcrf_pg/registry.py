@@ -478,7 +478,7 @@ def excluded_columns(model: type[Model]) -> tuple[str, ...]:
             told = True
             columns |= _columns_of(named, names)
     if not told:
-        password = _password_of_the_user_model()
+        password = password_of_the_user_model()
         if password is not None and password.column and password.model._meta.db_table == table:
             columns.add(password.column)
     return tuple(sorted(columns))
@@ -500,7 +500,7 @@ def _columns_of(model: type[Model], names: Iterable[str]) -> set[str]:
     return excluded
 
 
-def _password_of_the_user_model() -> "Field[Any, Any] | None":
+def password_of_the_user_model() -> "Field[Any, Any] | None":
     """The field, whose ``model`` may be one that the user model inherits from; None where there is none."""
     try:
         field = apps.get_model(settings.AUTH_USER_MODEL)._meta.get_field("password")

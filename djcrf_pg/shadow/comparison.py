@@ -3,37 +3,41 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import asyncpg
 
 from djcrf_pg import sql
 from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.changelog.reader import Asks
-from djcrf_pg.conf import Settings, get_settings
 from djcrf_pg.delivery.envelope import parse
 from djcrf_pg.delivery.interest import EVERYTHING
 from djcrf_pg.delivery.protocol import Origin
 from djcrf_pg.exceptions import LeadershipLost
 from djcrf_pg.observations import ShadowDiffers, ShadowFailed, SignalsExtra, SignalsMissed, cause_of, emit
-from djcrf_pg.registry import Observed, excluded_columns, registry
+from djcrf_pg.registry import Observed, registry
 from djcrf_pg.routing.events import Made, make_events
-from djcrf_pg.routing.failed import Failed, key_text
+from djcrf_pg.routing.failed import Failed, Failure
 from djcrf_pg.routing.routes import Occurrence
 from djcrf_pg.shadow.differences import DIFFERENT, EQUAL, EXTRA, FAILED, MISSED, Result, Waiting, results
-from djcrf_pg.shadow.messages import Message, message
+from djcrf_pg.shadow.excluded import hidden
+from djcrf_pg.shadow.messages import Message, message, row_key
 
 #: Seconds that a message waits for its counterpart. A process writes what its signals have sent within a moment; what
 #: takes longer than this, and longer than three times this beside others of its row, is taken for a difference.
 PATIENCE = 10.0
 
-#: Seconds between comparisons, and those after which a message that was compared is deleted.
-PAUSE, _KEPT = 1.0, 300.0
+#: Seconds between comparisons, those after which a message that was compared is deleted, and between looks for such.
+PAUSE, _KEPT, _SWEEP = 1.0, 300.0, 30.0
 
-#: Rows that one comparison looks at, samples of a result, and results of an observer's kind.
+#: Seconds after which a change is not compared any more: where nobody led for hours, what signals have sent of it may
+#: be forgotten. What they have sent in the second half of that may be of such a change, and is no difference by itself.
+_LATE = 10_800.0
+
+#: Messages that one comparison looks at, samples of a result, and results of an observer's kind.
 _ROWS, _SAMPLES, _RESULTS = 1_000, 5, 100
 
 #: Characters of what a result says.
@@ -54,20 +58,16 @@ _SQL = sql.queries(
 )
 
 
-#: By observer, under which settings: it is asked for each message.
-_excluded: WeakKeyDictionary[Observed, tuple[Settings, frozenset[str]]] = WeakKeyDictionary()
-
-
 class Noted(NamedTuple):
     """What triggers would have sent.
 
     Attributes:
         messages: For the observers that make events.
-        failures: Of those that fail.
+        failures: Of those that fail, and what they raised.
     """
 
     messages: list[Message]
-    failures: list[Failed]
+    failures: list[tuple[Failure, str]]
 
 
 def made_by_triggers(occurrences: Sequence[Occurrence], origin: Origin, *, forgiving: bool = False) -> Noted:
@@ -82,40 +82,29 @@ def made_by_triggers(occurrences: Sequence[Occurrence], origin: Origin, *, forgi
         OperationalError, InterfaceError: User code found its database gone.
     """
     noted = Noted([], [])
+    begin = datetime.now(UTC) - timedelta(seconds=_LATE)
+    occurrences = [occurrence for occurrence in occurrences if occurrence.change.at > begin]
     for occurrence, made in make_events(occurrences, EVERYTHING, origin, forgiving=forgiving):
         if isinstance(made, Failed):
-            noted.failures.append(made)
+            left = hidden(occurrence.old, occurrence.new)
+            noted.failures.append((made.failure, left.without(made.failure.error)))
         elif made:
             noted.messages.append(_message(occurrence, made))
     return noted
 
 
-def _message(occurrence: Occurrence, made: Iterable[Made]) -> Message:
+def _message(occurrence: Occurrence, made: Sequence[Made]) -> Message:
     observer, change = occurrence.observer, occurrence.change
     events = [(parse(each.line), each.groups) for each in made]
     instance = occurrence.old if occurrence.new is None else occurrence.new
-    pk = "" if instance is None or occurrence.resync is not None else key_text(instance)
+    pk = "" if instance is None or occurrence.resync is not None else row_key(instance)
     first, _ = events[0]
     origin = {"change": change.id, "transaction": first.transaction, "context": first.context, "at": first.committed_at}
     name = hashlib.sha256(f"{observer.address}|{change.id}|{pk}".encode()).hexdigest()[:32]
     parts = {event.action: (groups, event.body) for event, groups in events}
-    return message(name, observer.address, pk, parts, origin, excluded_fields(observer))
-
-
-def excluded_fields(observer: Observed) -> frozenset[str]:
-    """The fields of an observer's model whose values must not leave its tables.
-
-    Raises:
-        ConfigurationError: ``EXCLUDE`` names what is not there; no triggers are installed then.
-    """
-    settings = get_settings()
-    known = _excluded.get(observer)
-    if known is None or known[0] is not settings:
-        columns = {model: excluded_columns(model) for model in observer.models}
-        fields = [field for model in columns for field in model._meta.local_concrete_fields]
-        names = frozenset(field.name for field in fields if field.column in columns[field.model])
-        known = _excluded[observer] = settings, names
-    return known[1]
+    instances = (occurrence.old, occurrence.new, *(each.instance for each in made))
+    left = hidden(*instances, serializer_class=getattr(observer, "serializer_class", None))
+    return message(name, observer.address, pk, parts, origin, left)
 
 
 def _home_of(observer: Observed) -> str:
@@ -174,14 +163,14 @@ class Comparison:
         self._alias = alias
         self._compared_at = time.monotonic()
         self._failed_at = -_QUIET
+        self._swept_at = self._compared_at
 
     async def note(self, noted: Noted) -> None:
         """Keep what triggers would have sent. What cannot be kept is reported, and holds up nobody."""
         tally = _Tally()
-        for failed in noted.failures:
-            failure = failed.failure
+        for failure, error in noted.failures:
             sample = {"pk": failure.pk, "triggers": None, "origin": {"change": failure.change_id}}
-            tally.add(failure.address, FAILED, f"{failure.part}: {failure.error}", sample=sample, pk=failure.pk)
+            tally.add(failure.address, FAILED, f"{failure.part}: {error}", sample=sample, pk=failure.pk)
         try:
             if noted.messages:
                 await self._connection.execute(_SQL["note"], *map(list, zip(*noted.messages, strict=True)))
@@ -208,14 +197,19 @@ class Comparison:
         try:
             for row in await self._connection.fetch(_SQL["match"]):
                 tally.add(row["address"], EQUAL, "", row["times"])
-            left = await self._connection.fetch(_SQL["left"], PATIENCE, str(seen), _ROWS)
+            left = await self._connection.fetch(_SQL["left"], PATIENCE, str(seen), _ROWS, _LATE / 2)
+            late = {row["name"] for row in left if row["is_late"]}
             for (address, pk), rows in groupby(left, lambda row: (row["address"], row["pk"])):
                 for result in results(map(_waiting, rows)):
                     names += [each.name for each in (result.signals, result.triggers) if each is not None]
+                    if result.kind == EXTRA and result.signals is not None and result.signals.name in late:
+                        continue
                     sample = None if result.kind == EQUAL else _sample(pk, result)
                     tally.add(address, result.kind, result.what, sample=sample, pk=pk)
             await self._record(tally, names)
-            await self._connection.execute(_SQL["purge"], _KEPT)
+            if time.monotonic() - self._swept_at >= _SWEEP:
+                self._swept_at = time.monotonic()
+                await self._connection.execute(_SQL["purge"], _KEPT)
         except _GONE:
             raise
         except Exception as error:

@@ -1,13 +1,19 @@
 """Which messages of signals and triggers belong together, and what they differ in."""
 
 import json
+from uuid import UUID
 
 import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth import get_user_model
 from hypothesis import given
 from hypothesis import strategies as st
+from rest_framework.serializers import CharField, IntegerField, Serializer
 
 from djcrf_pg.shadow.differences import DIFFERENT, EQUAL, EXTRA, MISSED, Waiting, results
-from djcrf_pg.shadow.messages import LEFT_OUT, MOST, body_as_sent, message
+from djcrf_pg.shadow.excluded import LEFT_OUT, Hidden, hidden
+from djcrf_pg.shadow.messages import MOST, body_as_sent, message, row_key
+from tests.zoo.models import Unique
 
 UPDATE = {"update": [["g"], {"title": "a"}]}
 
@@ -99,7 +105,8 @@ def test_each_message_has_one_result_at_most_and_equality_is_never_claimed_wrong
 
 def test_values_that_are_left_out_count_and_are_not_kept():
     one, other = (
-        message("", "", "", {"update": (["g"], {"secret": secret, "n": 1})}, {}, ["secret"]) for secret in ("a", "b")
+        message("", "", "", {"update": (["g"], {"secret": secret, "n": 1})}, {}, Hidden(frozenset({"secret"})))
+        for secret in ("a", "b")
     )
     assert one.digest != other.digest
     assert one.parts == other.parts
@@ -107,6 +114,51 @@ def test_values_that_are_left_out_count_and_are_not_kept():
     assert found(*(waiting(side)._replace(digest=side) for side in ("signals", "triggers"))) == [
         (DIFFERENT, "what is not kept")
     ]
+
+
+class Inner(Serializer):
+    also = CharField(source="password")
+    n = IntegerField()
+
+
+class Alias(Serializer):
+    renamed = CharField(source="user.password")
+    inner = Inner()
+
+
+def test_a_value_is_left_out_wherever_it_stands():
+    user = get_user_model()(username="ada", password="hunter2")
+    left = hidden(user)
+    body = {
+        "n": 1,
+        "renamed": "hunter2",
+        "said": ["it is hunter2!"],
+        "user": {"password": "", "name": "ada"},
+        "hunter2": 1,
+    }
+    assert left.without(body) == {
+        "n": 1,
+        "renamed": LEFT_OUT,
+        "said": [LEFT_OUT],
+        "user": {"password": LEFT_OUT, "name": "ada"},
+        LEFT_OUT: 1,
+    }
+    assert hidden(LogEntry(user=user)).without("hunter2") == LEFT_OUT
+    assert hidden(serializer_class=Alias).without({"renamed": "a", "inner": {"also": "b", "n": 1}}) == {
+        "renamed": LEFT_OUT,
+        "inner": {"also": LEFT_OUT, "n": 1},
+    }
+
+
+@pytest.mark.parametrize(
+    ("assigned", "stored"),
+    [
+        ("550E8400-E29B-41D4-A716-446655440000", UUID("550e8400-e29b-41d4-a716-446655440000")),
+        (UUID(int=7), UUID(int=7)),
+    ],
+)
+def test_a_row_has_one_key_whatever_was_assigned(assigned: object, stored: object):
+    assert row_key(Unique(pk=assigned)) == row_key(Unique(pk=stored))
 
 
 def test_a_long_message_is_compared_whole_and_kept_without_its_body():
