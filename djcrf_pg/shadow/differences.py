@@ -103,7 +103,7 @@ def _has_actions_of(one: Waiting, other: Waiting) -> bool:
 
 def _is_ripe(one: Waiting, other: Waiting) -> bool:
     """Whether nothing that is like either can be on its way."""
-    return one.is_old and other.is_old
+    return one.is_due and other.is_due and (one.is_old or other.is_old)
 
 
 def _difference(signals: dict[str, list[Any]], triggers: dict[str, list[Any]]) -> str:

@@ -77,6 +77,13 @@ def test_what_differs_in_its_actions_waits_for_something_like_it():
     assert found(waiting("signals", create, age="old"), waiting("triggers", age="old")) == [
         (DIFFERENT, "create instead of update")
     ]
+    # They were written some milliseconds apart, and the comparison came in between.
+    assert found(waiting("signals", create, age="old"), waiting("triggers")) == [
+        (DIFFERENT, "create instead of update")
+    ]
+    assert found(waiting("signals", create), waiting("triggers", age="old")) == [
+        (DIFFERENT, "create instead of update")
+    ]
     assert found(waiting("signals", create, age="old"), waiting("triggers", age="young")) == [(EXTRA, "create")]
 
 
