@@ -22,7 +22,7 @@ from django.db.models import (
     OneToOneRel,
 )
 
-from djcrf_pg.conf import Settings, get_settings
+from djcrf_pg.conf import get_settings
 from djcrf_pg.exceptions import ConfigurationError, ObserverError
 
 
@@ -478,32 +478,10 @@ def excluded_columns(model: type[Model]) -> tuple[str, ...]:
             told = True
             columns |= _columns_of(named, names)
     if not told:
-        password = _password_of_the_user_model()
+        password = password_of_the_user_model()
         if password is not None and password.column and password.model._meta.db_table == table:
             columns.add(password.column)
     return tuple(sorted(columns))
-
-
-def excluded_names() -> frozenset[str]:
-    """The names of all fields that never leave their tables, and of their columns.
-
-    Raises:
-        ConfigurationError: ``EXCLUDE`` names what does not exist.
-    """
-    global _excluded_names
-    settings = get_settings()
-    if _excluded_names[0] is not settings:
-        models = [model_of(label, "EXCLUDE") for label in settings.EXCLUDE]
-        if (password := _password_of_the_user_model()) is not None:
-            models.append(password.model)
-        names: set[str] = set()
-        for model in models:
-            columns = own_columns(model)
-            for column in excluded_columns(model):
-                field = columns.get(column)
-                names |= {column} if field is None else {column, field.name, field.attname}
-        _excluded_names = settings, frozenset(names)
-    return _excluded_names[1]
 
 
 def _columns_of(model: type[Model], names: Iterable[str]) -> set[str]:
@@ -522,7 +500,7 @@ def _columns_of(model: type[Model], names: Iterable[str]) -> set[str]:
     return excluded
 
 
-def _password_of_the_user_model() -> "Field[Any, Any] | None":
+def password_of_the_user_model() -> "Field[Any, Any] | None":
     """The field, whose ``model`` may be one that the user model inherits from; None where there is none."""
     try:
         field = apps.get_model(settings.AUTH_USER_MODEL)._meta.get_field("password")
@@ -532,9 +510,6 @@ def _password_of_the_user_model() -> "Field[Any, Any] | None":
 
 
 registry = Registry()
-
-#: Under which settings, and what :func:`excluded_names` found.
-_excluded_names: tuple[Settings | None, frozenset[str]] = (None, frozenset())
 
 #: What observers may keep for the length of one batch of the listener; None outside of one.
 BATCH: ContextVar[dict[Any, Any] | None] = ContextVar("djcrf_pg.batch", default=None)

@@ -14,9 +14,8 @@ from djcrf_pg.diagnosis import without_tables
 from djcrf_pg.exceptions import ConfigurationError, NotMigrated
 from djcrf_pg.inspection.log import reading
 from djcrf_pg.models import ShadowResult
-from djcrf_pg.registry import excluded_names
 from djcrf_pg.shadow.differences import DIFFERENT, EQUAL, EXTRA, FAILED, MISSED
-from djcrf_pg.shadow.messages import LEFT_OUT, without
+from djcrf_pg.shadow.excluded import LEFT_OUT, Hidden, hidden
 
 #: What a role needs in order to look at the results.
 RIGHTS = "GRANT SELECT ON djcrf_pg_shadow_result TO {role};"
@@ -130,13 +129,13 @@ def has_results(alias: str) -> bool:
 
 def _seen(sample: dict[str, Any], label: str) -> dict[str, Any]:
     """What may be seen of a sample, which may be older than what is excluded now."""
-    hidden: frozenset[str] | None = None
+    left: Hidden | None = None
     with suppress(LookupError, ValueError, ConfigurationError):  # nobody knows
         apps.get_model(label)
-        hidden = excluded_names()
+        left = hidden()
     for side in ("signals", "triggers"):
         for action, (groups, *body) in (sample.get(side) or {}).items():
-            shown = [LEFT_OUT if hidden is None else without(each, hidden) for each in body]
+            shown = [LEFT_OUT if left is None else left.without(each) for each in body]
             sample[side][action] = [groups, *shown]
     return sample
 

@@ -5,6 +5,8 @@ compares them with what is sent here: see :mod:`djcrf_pg.shadow`. Whatever keeps
 business of the project's: nothing here fails, delays or changes a write, a subscription or an event.
 """
 
+import math
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -21,15 +23,19 @@ from djcrf_pg.observer.dcrf import DCRFModelObserver
 from djcrf_pg.observer.model_observer import ModelObserver as _TriggerDriven
 from djcrf_pg.observer.signatures import label_of
 from djcrf_pg.registry import is_postgresql
-from djcrf_pg.routing.failed import key_text
 from djcrf_pg.shadow import recorder
-from djcrf_pg.shadow.messages import body_as_sent
+from djcrf_pg.shadow.excluded import Hidden, hidden
+from djcrf_pg.shadow.messages import body_as_sent, row_key
 
 #: The observers that are not compared, and why.
 skipped: dict[str, str] = {}
 
-#: Where the state that DCRF keeps with an instance has the key of the row, which a delete takes from the instance.
-_KEY = "djcrf_pg_key"
+#: Where the state that DCRF keeps with an instance has the key of the row, which a delete takes from the instance, and
+#: what of it must not be kept, which the project may have changed when the message is sent.
+_KEY, _HIDDEN = "djcrf_pg_key", "djcrf_pg_hidden"
+
+#: Seconds between two reports that messages of an observer could not be noted.
+_QUIET = 60.0
 
 
 def is_on() -> bool:
@@ -48,6 +54,8 @@ class ModelObserver(DCRFModelObserver):
     """As DCRF's. The arguments are its."""
 
     twin: Twin | None = None
+    _unrecorded = 0
+    _said_at = -math.inf
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -119,7 +127,9 @@ class ModelObserver(DCRFModelObserver):
         """As DCRF's, and keep the key that the row has now."""
         if self.twin is not None:
             try:  # first: outside of a transaction this sends at once
-                setattr(self.get_observer_state(instance), _KEY, key_text(instance))
+                state = self.get_observer_state(instance)
+                setattr(state, _KEY, row_key(instance))
+                setattr(state, _HIDDEN, hidden(instance))
             except Exception as error:
                 self._report(error)
         super().database_event(instance, action)
@@ -131,11 +141,13 @@ class ModelObserver(DCRFModelObserver):
         super().send_prepared_messages(instance)
         if self.twin is not None and messages:
             try:
-                self._note(getattr(state, _KEY), messages, self.twin)
+                now = hidden(instance, serializer_class=self.twin.serializer_class)
+                then: Hidden = getattr(state, _HIDDEN)
+                self._note(getattr(state, _KEY), messages, self.twin, Hidden(now.names, now.values | then.values))
             except Exception as error:
                 self._report(error)
 
-    def _note(self, pk: str, messages: Iterable[dict[str, Any]], twin: Twin) -> None:
+    def _note(self, pk: str, messages: Iterable[dict[str, Any]], twin: Twin, left: Hidden) -> None:
         groups: dict[str, list[str]] = {}
         bodies = {}
         for message in messages:
@@ -145,10 +157,14 @@ class ModelObserver(DCRFModelObserver):
             action: (groups[action], body_as_sent(body, action, decimals_as_text=twin.decimals_as_text))
             for action, body in bodies.items()
         }
-        recorder.note(router.db_for_write(self.model_cls), twin.address, pk, parts)
+        recorder.note(router.db_for_write(self.model_cls), twin.address, pk, parts, left)
 
     def _report(self, error: Exception) -> None:
-        emit(SignalsUnrecorded(alias=router.db_for_write(self.model_cls), count=1, error=cause_of(error)), error)
+        self._unrecorded += 1
+        if time.monotonic() - self._said_at >= _QUIET:
+            count, self._unrecorded, self._said_at = self._unrecorded, 0, time.monotonic()
+            alias = router.db_for_write(self.model_cls)
+            emit(SignalsUnrecorded(alias=alias, count=count, error=cause_of(error)), error)
 
     async def subscribe(self, consumer: Any, *args: Any, **kwargs: Any) -> Iterable[str]:
         """As DCRF's, and start the listener that compares, if it runs in this process."""

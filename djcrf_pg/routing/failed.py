@@ -55,8 +55,8 @@ class Failure:
     def of(cls, observer: Observed, part: str, pk: str, change_id: int, error: BaseException) -> "Failure":
         """Describe an error of a part of an observer."""
         text = "".join(traceback.format_exception(error))
-        texts = (_clean(part) for part in (text_of(error)[:_TEXT], text[-_TEXT:]))
-        label, key = observer.model_cls._meta.label, _clean(pk)
+        texts = (storable(part) for part in (text_of(error)[:_TEXT], text[-_TEXT:]))
+        label, key = observer.model_cls._meta.label, storable(pk)
         if len(key.encode()) > _KEY:
             key = ""
         return cls(observer.identity, observer.address, part, label, key, change_id, *texts)
@@ -80,7 +80,7 @@ class Failed(NamedTuple):
     error: BaseException
 
 
-def _clean(text: str) -> str:
+def storable(text: str) -> str:
     """What PostgreSQL takes as a text: no NUL, no half of a surrogate pair."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 

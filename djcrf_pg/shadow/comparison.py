@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -19,19 +20,24 @@ from djcrf_pg.exceptions import LeadershipLost
 from djcrf_pg.observations import ShadowDiffers, ShadowFailed, SignalsExtra, SignalsMissed, cause_of, emit
 from djcrf_pg.registry import Observed, registry
 from djcrf_pg.routing.events import Made, make_events
-from djcrf_pg.routing.failed import Failed, key_text
+from djcrf_pg.routing.failed import Failed, Failure
 from djcrf_pg.routing.routes import Occurrence
 from djcrf_pg.shadow.differences import DIFFERENT, EQUAL, EXTRA, FAILED, MISSED, Result, Waiting, results
-from djcrf_pg.shadow.messages import Message, message
+from djcrf_pg.shadow.excluded import hidden
+from djcrf_pg.shadow.messages import Message, message, row_key
 
 #: Seconds that a message waits for its counterpart. A process writes what its signals have sent within a moment; what
 #: takes longer than this, and longer than three times this beside others of its row, is taken for a difference.
 PATIENCE = 10.0
 
-#: Seconds between comparisons, and those after which a message that was compared is deleted.
-PAUSE, _KEPT = 1.0, 300.0
+#: Seconds between comparisons, those after which a message that was compared is deleted, and between looks for such.
+PAUSE, _KEPT, _SWEEP = 1.0, 300.0, 30.0
 
-#: Rows that one comparison looks at, samples of a result, and results of an observer's kind.
+#: Seconds after which a change is not compared any more: where nobody led for hours, what signals have sent of it may
+#: be forgotten. What they have sent in the second half of that may be of such a change, and is no difference by itself.
+_LATE = 10_800.0
+
+#: Messages that one comparison looks at, samples of a result, and results of an observer's kind.
 _ROWS, _SAMPLES, _RESULTS = 1_000, 5, 100
 
 #: Characters of what a result says.
@@ -57,12 +63,12 @@ class Noted(NamedTuple):
 
     Attributes:
         messages: For the observers that make events.
-        failures: Of those that fail.
+        failures: Of those that fail, and what they raised.
         errors: What kept others of these from being one.
     """
 
     messages: list[Message]
-    failures: list[Failed]
+    failures: list[tuple[Failure, str]]
     errors: list[Exception]
 
 
@@ -78,9 +84,12 @@ def made_by_triggers(occurrences: Sequence[Occurrence], origin: Origin, *, forgi
         OperationalError, InterfaceError: User code found its database gone.
     """
     noted = Noted([], [], [])
+    begin = datetime.now(UTC) - timedelta(seconds=_LATE)
+    occurrences = [occurrence for occurrence in occurrences if occurrence.change.at > begin]
     for occurrence, made in make_events(occurrences, EVERYTHING, origin, forgiving=forgiving):
         if isinstance(made, Failed):
-            noted.failures.append(made)
+            left = hidden(occurrence.old, occurrence.new)
+            noted.failures.append((made.failure, left.without(made.failure.error)))
         elif made:
             try:
                 noted.messages.append(_message(occurrence, made))
@@ -93,7 +102,7 @@ def _message(occurrence: Occurrence, made: Sequence[Made]) -> Message:
     observer, change = occurrence.observer, occurrence.change
     events = [(parse(each.line), each.groups) for each in made]
     instance = occurrence.old if occurrence.new is None else occurrence.new
-    pk = "" if instance is None or occurrence.resync is not None else key_text(instance)
+    pk = "" if instance is None or occurrence.resync is not None else row_key(instance)
     first, _ = events[0]
     origin: dict[str, Any] = {
         "change": change.id,
@@ -106,7 +115,9 @@ def _message(occurrence: Occurrence, made: Sequence[Made]) -> Message:
             origin.setdefault("groups", {}).update(observer.said_groups(each.instance))
     name = hashlib.sha256(f"{observer.address}|{change.id}|{pk}".encode()).hexdigest()[:32]
     parts = {event.action: (groups, event.body) for event, groups in events}
-    return message(name, observer.address, pk, parts, origin)
+    instances = (occurrence.old, occurrence.new, *(each.instance for each in made))
+    left = hidden(*instances, serializer_class=getattr(observer, "serializer_class", None))
+    return message(name, observer.address, pk, parts, origin, left)
 
 
 def _home_of(observer: Observed) -> str:
@@ -163,19 +174,18 @@ class Comparison:
     def __init__(self, connection: Asks, alias: str) -> None:
         self._connection = connection
         self._alias = alias
-        self._compared_at = time.monotonic()
+        self._begun_at = self._compared_at = time.monotonic()
         self._failed_at = -_QUIET
-        self._begun: Snapshot | None = None
+        self._swept_at = self._compared_at
 
     async def note(self, noted: Noted) -> None:
         """Keep what triggers would have sent. What cannot be kept is reported, and holds up nobody."""
         tally = _Tally()
         for error in noted.errors:
             self._report(error)
-        for failed in noted.failures:
-            failure = failed.failure
+        for failure, text in noted.failures:
             sample = {"pk": failure.pk, "triggers": None, "origin": {"change": failure.change_id}}
-            tally.add(failure.address, FAILED, f"{failure.part}: {failure.error}", sample=sample, pk=failure.pk)
+            tally.add(failure.address, FAILED, f"{failure.part}: {text}", sample=sample, pk=failure.pk)
         try:
             if noted.messages:
                 await self._connection.execute(_SQL["note"], *map(list, zip(*noted.messages, strict=True)))
@@ -198,22 +208,25 @@ class Comparison:
         if self.wait(time.monotonic()):
             return
         self._compared_at = time.monotonic()
-        begun = self._begun = self._begun or seen
         tally, names = _Tally(), []
         try:
             for row in await self._connection.fetch(_SQL["match"]):
                 tally.add(row["address"], EQUAL, "", row["times"])
-            left = await self._connection.fetch(_SQL["left"], PATIENCE, str(seen), _ROWS, str(begun))
-            former = {row["name"] for row in left if row["is_former"]}
+            # Of an older one another leader may have read the change, in no shadow mode, or there was none for long.
+            ours = min(_LATE / 2, time.monotonic() - self._begun_at)
+            left = await self._connection.fetch(_SQL["left"], PATIENCE, str(seen), _ROWS, ours)
+            unsure = {row["name"] for row in left if row["is_unsure"]}
             for (address, pk), rows in groupby(left, lambda row: (row["address"], row["pk"])):
                 for result in results(map(_waiting, rows)):
                     names += [each.name for each in (result.signals, result.triggers) if each is not None]
-                    if result.kind == EXTRA and result.signals is not None and result.signals.name in former:
-                        continue  # the leader that read its change may have been in no shadow mode
+                    if result.kind == EXTRA and result.signals is not None and result.signals.name in unsure:
+                        continue
                     sample = None if result.kind == EQUAL else _sample(pk, result)
                     tally.add(address, result.kind, result.what, sample=sample, pk=pk)
             await self._record(tally, names)
-            await self._connection.execute(_SQL["purge"], _KEPT)
+            if time.monotonic() - self._swept_at >= _SWEEP:
+                self._swept_at = time.monotonic()
+                await self._connection.execute(_SQL["purge"], _KEPT)
         except _GONE:
             raise
         except Exception as error:

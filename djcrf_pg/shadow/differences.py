@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from djcrf_pg.routing.failed import storable
+
 #: The kinds of results. ``FAILED``: what makes the events of triggers raised.
 EQUAL, MISSED, EXTRA, DIFFERENT, FAILED = "equal", "missed", "extra", "different", "failed"
 
@@ -101,7 +103,7 @@ def _has_actions_of(one: Waiting, other: Waiting) -> bool:
 
 def _is_ripe(one: Waiting, other: Waiting) -> bool:
     """Whether nothing that is like either can be on its way."""
-    return one.is_old and other.is_old
+    return one.is_due and other.is_due and (one.is_old or other.is_old)
 
 
 def _difference(signals: dict[str, list[Any]], triggers: dict[str, list[Any]]) -> str:
@@ -127,4 +129,4 @@ def _fields(body: Sequence[Any], other: Sequence[Any]) -> str:
         if name not in body[0] or name not in other[0] or json.dumps(body[0][name]) != json.dumps(other[0][name])
     )
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{', '.join(names[:_NAMED])}{more}" or "body"
+    return storable(f"{', '.join(names[:_NAMED])}{more}") or "body"

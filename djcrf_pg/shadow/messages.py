@@ -2,17 +2,22 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, NamedTuple
+from uuid import UUID
+
+from django.conf import settings
+from django.db.models import Model
+from django.utils.timezone import is_naive, make_aware
 
 from djcrf_pg.delivery.envelope import Event
-from djcrf_pg.registry import excluded_names
+from djcrf_pg.routing.failed import key_text
+from djcrf_pg.shadow.excluded import NOTHING, Hidden
 
 #: Characters of a message that are kept; of a longer one only actions and groups are.
 MOST = 20_000
-
-#: What stands for a value of a field that ``EXCLUDE`` keeps in its table.
-LEFT_OUT = "(left out)"
 
 
 class Message(NamedTuple):
@@ -21,7 +26,7 @@ class Message(NamedTuple):
     Attributes:
         name: Tells it from all others, so that one that is written twice counts once.
         address: Of the observer.
-        pk: The key of the row, see :func:`djcrf_pg.routing.failed.key_text`; empty for a resync.
+        pk: The key of the row, see :func:`row_key`; empty for a resync.
         digest: Of ``parts`` as they were before something was left out.
         parts: By action, ``[groups, body]``, as JSON; the body is missing where it is too long to be kept.
         origin: The change or the process that it is of, as JSON.
@@ -41,6 +46,7 @@ def message(
     pk: str,
     parts: Mapping[str, tuple[Iterable[str], Any]],
     origin: Mapping[str, Any],
+    hidden: Hidden = NOTHING,
 ) -> Message:
     """Make one.
 
@@ -50,19 +56,39 @@ def message(
         pk: As the attribute.
         parts: By action, the groups and the body, which is JSON already.
         origin: As the attribute, not encoded yet.
-
-    Raises:
-        ConfigurationError: ``EXCLUDE`` names what does not exist; nobody knows what may be kept.
+        hidden: What is not to be kept.
     """
     made = {action: [sorted(groups), body] for action, (groups, body) in parts.items()}
     whole = _encode(made)
     kept = whole
-    if (excluded := excluded_names()) and any(name in whole for name in excluded):
-        kept = _encode({action: [groups, without(body, excluded)] for action, (groups, body) in made.items()})
+    if hidden.names:
+        kept = _encode({action: [groups, hidden.without(body)] for action, (groups, body) in made.items()})
     if len(kept) > MOST:
         kept = _encode({action: [groups[:100]] for action, (groups, _) in made.items()})
     digest = hashlib.sha256(whole.encode()).hexdigest()[:32]
     return Message(name, address, pk, digest, kept, _encode(origin))
+
+
+def row_key(instance: Model) -> str:
+    """The key of a row, the same whatever a project has assigned: text for a UUID, a time in another zone.
+
+    Otherwise as :func:`djcrf_pg.routing.failed.key_text`.
+    """
+    try:
+        return json.dumps([_text_of(field, instance) for field in instance._meta.pk_fields])
+    except Exception:  # what was assigned is no value of the field
+        return key_text(instance)
+
+
+def _text_of(field: Any, instance: Model) -> str:
+    value = field.to_python(field.value_from_object(instance))
+    if isinstance(value, datetime):
+        if settings.USE_TZ and is_naive(value):
+            value = make_aware(value)
+        return (value if is_naive(value) else value.astimezone(UTC)).isoformat()
+    if isinstance(value, Decimal):
+        return format(value.normalize(), "f")
+    return str(value if isinstance(value, int | str | UUID) else field.value_to_string(instance))
 
 
 def body_as_sent(body: Any, action: str, *, decimals_as_text: bool) -> Any:
@@ -82,15 +108,3 @@ def body_as_sent(body: Any, action: str, *, decimals_as_text: bool) -> Any:
 def _encode(value: Any) -> str:
     """JSON in ASCII, the same for what is equal."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
-def without(body: Any, excluded: Collection[str]) -> Any:
-    """A body without the values of some fields, at whatever depth: it may show rows of other tables.
-
-    Args:
-        body: What JSON has.
-        excluded: The names.
-    """
-    if isinstance(body, dict):
-        return {name: LEFT_OUT if name in excluded else without(value, excluded) for name, value in body.items()}
-    return [without(each, excluded) for each in body] if isinstance(body, list) else body

@@ -6,6 +6,8 @@ nor in the way of a test database that has to go.
 """
 
 import atexit
+import math
+import multiprocessing.util
 import os
 import socket
 import sys
@@ -18,10 +20,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from django.db import connections
+from django.db import InterfaceError, OperationalError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from djcrf_pg import sql
 from djcrf_pg.observations import SignalsUnrecorded, cause_of, emit
+from djcrf_pg.shadow.excluded import Hidden
 from djcrf_pg.shadow.messages import Message, message
 
 #: Messages that wait at most, and that are written at a time.
@@ -30,8 +34,11 @@ _MOST, _BATCH = 10_000, 500
 #: Seconds without a message after which a thread ends, between tries, and that a process waits for it when it ends.
 _LINGER, _PAUSE, _FAREWELL = 1.0, 0.5, 5.0
 
-#: Tries to write a batch, and seconds between two reports that it failed.
-_TRIES, _QUIET = 3, 60.0
+#: Seconds for which it is tried to write a batch, for a server may restart, and between two reports that it failed.
+_TRIED, _QUIET = 30.0, 60.0
+
+#: Seconds between two looks for what nobody has compared.
+_FORGET = 600.0
 
 _PLACES = {f"given_{name}": "%s" for name in Message._fields}
 
@@ -47,10 +54,11 @@ class Recorder:
         self._alias = alias
         self._waiting: deque[Message] = deque()
         self._changed = threading.Condition()
+        self._farewell = threading.Event()
         self._thread: threading.Thread | None = None
         self._closing = False
         self._lost = 0
-        self._said_at = -_QUIET
+        self._said_at = self._forgot_at = -math.inf
 
     def put(self, given: Message) -> None:
         """Have a message written soon."""
@@ -60,7 +68,7 @@ class Recorder:
                 self._say("more of them came than could be written; a server without threads writes none")
                 return
             self._waiting.append(given)
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():  # it may have been refused, or have met an error
                 self._thread = threading.Thread(target=self._run, name=f"djcrf_pg shadow {self._alias}", daemon=True)
                 self._thread.start()
             self._changed.notify()
@@ -70,17 +78,22 @@ class Recorder:
         with self._changed:
             self._closing, thread = True, self._thread
             self._changed.notify()
+            self._farewell.set()
         if thread is not None:
             thread.join(_FAREWELL)
         self._closing = False
+        self._farewell.clear()
 
     def _run(self) -> None:
+        connection = _connect(self._alias)
         try:
-            self._execute("forget")
             while batch := self._next():
-                self._write(batch)
+                if time.monotonic() - self._forgot_at >= _FORGET:
+                    self._forgot_at = time.monotonic()
+                    _execute(connection, "forget")
+                self._write(connection, batch)
         finally:
-            connections[self._alias].close()
+            connection.close()
 
     def _next(self) -> list[Message]:
         with self._changed:
@@ -91,35 +104,42 @@ class Recorder:
                 self._thread = None  # the next message starts another one
             return batch
 
-    def _write(self, batch: Iterable[Message]) -> None:
+    def _write(self, connection: BaseDatabaseWrapper, batch: Iterable[Message]) -> None:
         columns = [list(column) for column in zip(*batch, strict=True)]
-        for left in reversed(range(_TRIES)):
-            if (error := self._execute("note", columns)) is None:
-                return
-            if left and not self._closing:
-                time.sleep(_PAUSE)
-        with self._changed:
-            self._lost += len(columns[0])
-            self._say(error or "")
-
-    def _execute(self, query: str, parameters: Any = None) -> str | None:
-        """Run a query; what came of it where it failed, whatever it was."""
-        connection = connections[self._alias]
-        try:
-            if not connection.get_autocommit():
-                connection.set_autocommit(True)
-            with connection.cursor() as cursor:
-                cursor.execute(_sql()[query], parameters)
-        except Exception as error:
-            connection.close()
-            return cause_of(error)
-        return None
+        end = time.monotonic() + _TRIED
+        while (error := _execute(connection, "note", columns)) is not None:
+            with self._changed:
+                if not isinstance(error, OperationalError | InterfaceError) or self._closing or time.monotonic() > end:
+                    self._lost += len(columns[0])
+                    self._say(cause_of(error))
+                    return
+            self._farewell.wait(_PAUSE)
 
     def _say(self, error: str) -> None:
         if time.monotonic() - self._said_at >= _QUIET:
             self._said_at = time.monotonic()
             emit(SignalsUnrecorded(alias=self._alias, count=self._lost, error=error))
             self._lost = 0
+
+
+def _connect(alias: str) -> BaseDatabaseWrapper:
+    """A connection of one's own: of a pool, which may have just enough for the project, it takes none."""
+    connection = connections.create_connection(alias)
+    settings = connection.settings_dict
+    options = {name: value for name, value in settings["OPTIONS"].items() if name != "pool"}
+    connection.settings_dict = {**settings, "OPTIONS": options, "AUTOCOMMIT": True}
+    return connection
+
+
+def _execute(connection: BaseDatabaseWrapper, query: str, parameters: Any = None) -> Exception | None:
+    """Run a query; what it raised where it failed, whatever it was."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(_sql()[query], parameters)
+    except Exception as error:
+        connection.close()
+        return error
+    return None
 
 
 def _sql() -> dict[str, str]:
@@ -137,6 +157,7 @@ def note(
     address: str,
     pk: str,
     parts: Mapping[str, tuple[Iterable[str], Any]],
+    hidden: Hidden,
 ) -> None:
     """Note what signals have sent of a change.
 
@@ -145,6 +166,7 @@ def note(
         address: Of the observer.
         pk: The key of the row, as text.
         parts: By action, the groups and the body.
+        hidden: What is not to be kept.
 
     Raises:
         ConfigurationError: ``EXCLUDE`` names what does not exist.
@@ -157,7 +179,8 @@ def note(
         name = program.parent.name if program.name == "__main__.py" else program.name  # `python -m uvicorn`
         _origin["process"] = f"{name} (process {os.getpid()} on {socket.gethostname()})"
         atexit.register(close_all)
-    made = message(f"{_process}:{next(_numbers)}", address, pk, parts, _origin)
+        multiprocessing.util.Finalize(None, close_all, exitpriority=0)  # its processes run nothing of atexit
+    made = message(f"{_process}:{next(_numbers)}", address, pk, parts, _origin, hidden)
     if (recorder := _recorders.get(alias)) is None:
         recorder = _recorders.setdefault(alias, Recorder(alias))
     recorder.put(made)

@@ -20,7 +20,7 @@ from djangochannelsrestframework.decorators import action
 from djangochannelsrestframework.generics import GenericAsyncAPIConsumer
 from djangochannelsrestframework.observer import ModelObserver, model_observer
 from djangochannelsrestframework.observer.generics import ObserverModelInstanceMixin
-from rest_framework.serializers import ModelSerializer
+from rest_framework.serializers import CharField, ModelSerializer, SerializerMethodField
 
 from djcrf_pg.shadow import comparison
 from shelf.models import Author, Book
@@ -35,9 +35,15 @@ class BookSerializer(ModelSerializer):
 
 
 class OpenSerializer(ModelSerializer):
+    renamed = CharField(source="secret")
+    said = SerializerMethodField()
+
     class Meta:
         model = Book
-        fields = ["id", "secret"]
+        fields = ["id", "secret", "renamed", "said"]
+
+    def get_said(self, book):
+        return f"the secret is {book.secret}"
 
 
 class ShelfConsumer(ObserverModelInstanceMixin, GenericAsyncAPIConsumer):
@@ -422,3 +428,66 @@ def test_what_a_leader_out_of_shadow_mode_has_read_is_no_difference(
     with serving(shadowed, open_board) as shelf:
         shelf.run("Book.objects.create(title='amber')")
         shelf.find({("equal", ""): 1})
+
+
+def test_a_project_s_pool_is_the_project_s(project: Project) -> None:
+    project.write("shelf/consumers.py", CONSUMERS)
+    pool = '{"min_size": 1, "max_size": 1, "timeout": 0.5}'
+    project.write("pooled.py", f"from shelf_settings import *\nDATABASES['default']['OPTIONS']['pool'] = {pool}")
+    project.manage("migrate", "--verbosity", "0", settings=SHADOW)
+    project.settings = "pooled"
+    code = """
+    import shelf.consumers
+    from django.db import connection
+    from shelf.models import Book
+    Book.objects.create(title='alpha')
+    connection.close()
+    from time import monotonic
+    end = monotonic() + 10
+    while monotonic() < end:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM djcrf_pg_shadow_message")
+            count, = cursor.fetchone()
+        connection.close()
+        if count == 3:
+            break
+    assert count == 3, count
+    """
+    project.manage("shell", "-v", "0", "-c", dedent(code), settings=SHADOW)
+
+
+def test_a_process_of_multiprocessing_writes_before_it_ends(shadowed: Project) -> None:
+    code = """
+    import multiprocessing
+    import shelf.consumers
+    from shelf.models import Book
+
+    def work():
+        for _ in range(50):
+            Book.objects.create(title='alpha')
+
+    process = multiprocessing.get_context('fork').Process(target=work)
+    process.start()
+    process.join()
+    """
+    shadowed.write("forks.py", dedent(code))
+    shadowed.manage("shell", "-v", "0", "-c", "import forks", settings=SHADOW)
+    assert shadowed.rows(WRITTEN) == [(150,)]
+
+
+def test_what_signals_have_sent_hours_before_a_leader_came_is_no_difference(
+    shadowed: Project, open_board: Callable[..., Board]
+) -> None:
+    save = "import shelf.consumers; from shelf.models import Book; Book.objects.create(title='{}')"
+    with serving(shadowed, open_board) as shelf:
+        shelf.run("Book.objects.create(title='alpha')")
+        shelf.find({("equal", ""): 1})
+    for title, age in (("amber", "7 hours"), ("azure", "2 hours"), ("anise", "0")):
+        shelf.manage("shell", "-v", "0", "-c", save.format(title))
+        shadowed.rows(f"UPDATE djcrf_pg_shadow_message SET at = at - interval '{age}' WHERE NOT compared")
+        shadowed.rows(
+            f"UPDATE djcrf_pg_change SET at = at - interval '{age}' WHERE id = (SELECT max(id) FROM djcrf_pg_change)"
+        )
+    with serving(shadowed, open_board) as shelf:
+        shelf.run("Book.objects.create(title='after')")
+        shelf.find({("equal", ""): 4})

@@ -9,6 +9,7 @@ from django.db import connection
 
 from djcrf_pg import observations
 from djcrf_pg.shadow import recorder
+from djcrf_pg.shadow.excluded import NOTHING
 from tests.processes import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -32,7 +33,7 @@ def _empty() -> Iterator[None]:
 
 
 def note(number: int) -> None:
-    recorder.note("default", "address", f'["{number}"]', {"create": (["g"], {"n": number})})
+    recorder.note("default", "address", f'["{number}"]', {"create": (["g"], {"n": number})}, NOTHING)
 
 
 def noted() -> list[tuple[str, str]]:
@@ -96,11 +97,12 @@ def test_what_the_server_refuses_is_said_once_and_later_ones_are_written(said: l
     assert len(said) == 1
 
 
-def test_what_no_leader_has_compared_in_an_hour_is_deleted() -> None:
+def test_what_no_leader_has_compared_in_six_hours_is_deleted() -> None:
     note(1)
     recorder.close_all()
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE djcrf_pg_shadow_message SET at = at - interval '61 min'")
+        cursor.execute("UPDATE djcrf_pg_shadow_message SET at = at - interval '361 min'")
+    recorder._recorders.clear()  # one looks when it begins, and then now and then
     note(2)
     recorder.close_all()
     assert [pk for pk, _ in noted()] == ['["2"]']

@@ -2,11 +2,15 @@
 
 import json
 from datetime import UTC, datetime
+from uuid import UUID
 
 import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth import get_user_model
 from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
+from rest_framework.serializers import CharField, IntegerField, Serializer
 
 from djcrf_pg.changelog.net import RowChange
 from djcrf_pg.delivery.protocol import Origin
@@ -14,8 +18,10 @@ from djcrf_pg.routing.events import Made
 from djcrf_pg.routing.routes import Occurrence
 from djcrf_pg.shadow import comparison
 from djcrf_pg.shadow.differences import DIFFERENT, EQUAL, EXTRA, MISSED, Waiting, results
-from djcrf_pg.shadow.messages import LEFT_OUT, MOST, body_as_sent, message
+from djcrf_pg.shadow.excluded import LEFT_OUT, hidden
+from djcrf_pg.shadow.messages import MOST, body_as_sent, message, row_key
 from tests.testapp.consumers import BoardConsumer
+from tests.zoo.models import Unique
 
 UPDATE = {"update": [["g"], {"title": "a"}]}
 
@@ -52,6 +58,7 @@ def test_one_alone_is_a_difference_when_it_is_due(side: str, kind: str):
         (update(title="a"), update(title="b"), "update: title"),
         (update(title="a", n=1), update(title="b"), "update: n, title"),
         (update(n=1), update(n=1.0), "update: n"),
+        (update(**{"\0": 1, "\ud800": 1}), update(), "update: \\0, \\ud800"),
         (update(**{f"f{n}": 1 for n in range(9)}), update(), "update: f0, f1, f2, f3, f4 and 4 more"),
         ({"update": [["g"], {}]}, {"update": [["h"], {}]}, "update: groups"),
         ({"update": [["g"], [1]]}, {"update": [["g"], [2]]}, "update: body"),
@@ -76,6 +83,13 @@ def test_what_differs_in_its_actions_waits_for_something_like_it():
     create = {"create": [["g"], 1]}
     assert found(waiting("signals", create), waiting("triggers")) == []
     assert found(waiting("signals", create, age="old"), waiting("triggers", age="old")) == [
+        (DIFFERENT, "create instead of update")
+    ]
+    # They were written some milliseconds apart, and the comparison came in between.
+    assert found(waiting("signals", create, age="old"), waiting("triggers")) == [
+        (DIFFERENT, "create instead of update")
+    ]
+    assert found(waiting("signals", create), waiting("triggers", age="old")) == [
         (DIFFERENT, "create instead of update")
     ]
     assert found(waiting("signals", create, age="old"), waiting("triggers", age="young")) == [(EXTRA, "create")]
@@ -107,7 +121,8 @@ def test_each_message_has_one_result_at_most_and_equality_is_never_claimed_wrong
 @override_settings(DJCRF_PG={"EXCLUDE": {"testapp.Task": ["body"]}})
 def test_values_that_are_left_out_count_and_are_not_kept():
     one, other = (
-        message("", "", "", {"update": (["g"], {"rows": [{"body": body, "password": 1}], "n": 1})}, {}) for body in "ab"
+        message("", "", "", {"update": (["g"], {"rows": [{"body": body, "password": 1}], "n": 1})}, {}, hidden())
+        for body in "ab"
     )
     assert one.digest != other.digest
     assert one.parts == other.parts
@@ -115,6 +130,51 @@ def test_values_that_are_left_out_count_and_are_not_kept():
     assert found(*(waiting(side)._replace(digest=side) for side in ("signals", "triggers"))) == [
         (DIFFERENT, "what is not kept")
     ]
+
+
+class Inner(Serializer):
+    also = CharField(source="password")
+    n = IntegerField()
+
+
+class Alias(Serializer):
+    renamed = CharField(source="user.password")
+    inner = Inner()
+
+
+def test_a_value_is_left_out_wherever_it_stands():
+    user = get_user_model()(username="ada", password="hunter2")
+    left = hidden(user)
+    body = {
+        "n": 1,
+        "renamed": "hunter2",
+        "said": ["it is hunter2!"],
+        "user": {"password": "", "name": "ada"},
+        "hunter2": 1,
+    }
+    assert left.without(body) == {
+        "n": 1,
+        "renamed": LEFT_OUT,
+        "said": [LEFT_OUT],
+        "user": {"password": LEFT_OUT, "name": "ada"},
+        LEFT_OUT: 1,
+    }
+    assert hidden(LogEntry(user=user)).without("hunter2") == LEFT_OUT
+    assert hidden(serializer_class=Alias).without({"renamed": "a", "inner": {"also": "b", "n": 1}}) == {
+        "renamed": LEFT_OUT,
+        "inner": {"also": LEFT_OUT, "n": 1},
+    }
+
+
+@pytest.mark.parametrize(
+    ("assigned", "stored"),
+    [
+        ("550E8400-E29B-41D4-A716-446655440000", UUID("550e8400-e29b-41d4-a716-446655440000")),
+        (UUID(int=7), UUID(int=7)),
+    ],
+)
+def test_a_row_has_one_key_whatever_was_assigned(assigned: object, stored: object):
+    assert row_key(Unique(pk=assigned)) == row_key(Unique(pk=stored))
 
 
 def test_a_long_message_is_compared_whole_and_kept_without_its_body():

@@ -20,6 +20,10 @@ CREATE UNLOGGED TABLE /* :schema */djcrf_pg_shadow_message (
     compared boolean NOT NULL DEFAULT false
 );
 
+-- For what waits, which is little beside what was compared.
+CREATE INDEX djcrf_pg_shadow_message_waiting ON /* :schema */djcrf_pg_shadow_message (address, pk, digest) WHERE NOT compared;
+CREATE INDEX djcrf_pg_shadow_message_due ON /* :schema */djcrf_pg_shadow_message (at) WHERE NOT compared;
+
 CREATE TABLE /* :schema */djcrf_pg_shadow_result (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     observer text NOT NULL,

@@ -9,40 +9,55 @@ FROM unnest(
 ON CONFLICT DO NOTHING
 
 -- name: forget
--- What no leader has compared in an hour, for there was none.
-DELETE FROM /* :schema */djcrf_pg_shadow_message WHERE at < clock_timestamp() - interval '1 hour'
+-- What no leader has compared in six hours, for there was none. One that comes then leaves out what triggers have captured of
+-- that time, see comparison.py.
+DELETE FROM /* :schema */djcrf_pg_shadow_message WHERE NOT compared AND at < statement_timestamp() - interval '6 hours'
 
 -- name: match
--- Pairs that say the same; how many of each observer there are.
-WITH waiting AS (
-    SELECT name, address, pk, digest, by_signals,
-           row_number() OVER (PARTITION BY address, pk, digest, by_signals ORDER BY at, name) AS place
-    FROM djcrf_pg_shadow_message WHERE NOT compared
+-- Pairs that say the same; how many of each observer there are. It begins with what signals have sent, for what triggers alone
+-- have made of a bulk write may be much.
+WITH signal AS (
+    SELECT name, address, pk, digest, row_number() OVER (PARTITION BY address, pk, digest ORDER BY at, name) AS place
+    FROM /* :schema */djcrf_pg_shadow_message WHERE NOT compared AND by_signals
+), trigger AS (
+    SELECT known.name, address, pk, digest,
+           row_number() OVER (PARTITION BY address, pk, digest ORDER BY known.at, known.name) AS place
+    FROM (SELECT DISTINCT address, pk, digest FROM signal) AS wanted
+    JOIN /* :schema */djcrf_pg_shadow_message AS known USING (address, pk, digest)
+    WHERE NOT known.compared AND NOT known.by_signals
 ), pair AS (
-    SELECT one.name AS one, other.name AS other, address
-    FROM waiting AS one JOIN waiting AS other USING (address, pk, digest, place)
-    WHERE one.by_signals AND NOT other.by_signals
+    SELECT signal.name AS one, trigger.name AS other, address
+    FROM signal JOIN trigger USING (address, pk, digest, place)
 ), matched AS (
-    UPDATE djcrf_pg_shadow_message AS message SET compared = true
+    UPDATE /* :schema */djcrf_pg_shadow_message AS message SET compared = true
     FROM (SELECT one AS name FROM pair UNION ALL SELECT other FROM pair) AS known
     WHERE message.name = known.name
 )
 SELECT address, count(*) AS times FROM pair GROUP BY address
 
 -- name: left
--- $1 seconds after which a message is due, $2 the snapshot whose changes the leader has all noted, $3 rows at most, $4 a snapshot
--- of when the term began: all messages of the rows that have one that is due. One of signals is due when its change is noted, which was committed before.
-WITH waiting AS (
-    SELECT *, at < clock_timestamp() - $1::float8 * interval '1 s'
-              AND (NOT by_signals OR pg_visible_in_snapshot(xid, $2::text::pg_snapshot)) AS is_due,
-           at < clock_timestamp() - 3 * $1::float8 * interval '1 s' AS is_old,
-           pg_visible_in_snapshot(xid, $4::text::pg_snapshot) AS is_former
-    FROM djcrf_pg_shadow_message WHERE NOT compared
-), due AS (
-    SELECT address, pk FROM waiting WHERE is_due GROUP BY address, pk ORDER BY min(at) LIMIT $3
+-- $1 seconds after which a message is due, $2 the snapshot whose changes the leader has all noted, $3 messages that are due, and
+-- messages of a row, at most: the oldest that are due, with the others of their rows. One of signals is due when its change is
+-- noted, which was committed before. $4 seconds for which this leader has noted all changes.
+WITH due AS (
+    SELECT DISTINCT address, pk FROM (
+        SELECT address, pk FROM /* :schema */djcrf_pg_shadow_message
+        WHERE NOT compared AND at < statement_timestamp() - $1::float8 * interval '1 s'
+          AND (NOT by_signals OR pg_visible_in_snapshot(xid, $2::text::pg_snapshot))
+        ORDER BY at LIMIT $3
+    ) AS oldest
 )
-SELECT name, address, pk, by_signals, digest, parts, origin, is_due, is_old, is_former
-FROM waiting JOIN due USING (address, pk) ORDER BY address, pk, at, name
+SELECT name, address, pk, by_signals, digest, parts, origin,
+       at < statement_timestamp() - $1::float8 * interval '1 s'
+       AND (NOT by_signals OR pg_visible_in_snapshot(xid, $2::text::pg_snapshot)) AS is_due,
+       at < statement_timestamp() - 3 * $1::float8 * interval '1 s' AS is_old,
+       by_signals AND at < statement_timestamp() - $4::float8 * interval '1 s' AS is_unsure
+FROM due CROSS JOIN LATERAL (
+    SELECT name, by_signals, digest, parts, origin, xid, at FROM /* :schema */djcrf_pg_shadow_message AS message
+    WHERE NOT compared AND message.address = due.address AND message.pk = due.pk
+    ORDER BY at, name LIMIT $3
+) AS message
+ORDER BY address, pk, at, name
 
 -- name: record
 -- $1 observers, $2 their addresses, $3 models, $4 kinds, $5 what, $6 times, $7 samples, $8 samples that are kept (the last), $9
@@ -73,4 +88,4 @@ SET times = result.times + excluded.times, last_at = clock_timestamp(), observer
 
 -- name: purge
 -- $1 seconds: what was compared so long ago that no leader notes it again, as one does that follows another.
-DELETE FROM djcrf_pg_shadow_message WHERE compared AND at < clock_timestamp() - $1::float8 * interval '1 s'
+DELETE FROM /* :schema */djcrf_pg_shadow_message WHERE compared AND at < statement_timestamp() - $1::float8 * interval '1 s'
