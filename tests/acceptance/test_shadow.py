@@ -430,6 +430,19 @@ def test_what_a_leader_out_of_shadow_mode_has_read_is_no_difference(
         shelf.find({("equal", ""): 1})
 
 
+def test_a_comparison_keeps_up_with_thousands_of_messages_that_the_server_has_no_statistics_of(shelf: Shelf) -> None:
+    shelf.run("Book.objects.create(title='alpha')")
+    shelf.find({("equal", ""): 1})
+    shelf.project.rows(
+        "INSERT INTO djcrf_pg_shadow_message (name, address, pk, digest, parts, origin, by_signals)"
+        " SELECT message.name || '.' || number || signals, address, number::text, digest, parts, origin, signals"
+        " FROM djcrf_pg_shadow_message AS message, generate_series(1, 6000) AS number,"
+        " unnest('{t,f}'::bool[]) AS signals"
+        f" WHERE address IN (SELECT address FROM djcrf_pg_shadow_result WHERE observer = '{BOOKS}') AND by_signals"
+    )
+    shelf.find({("equal", ""): 6001})
+
+
 def test_a_project_s_pool_is_the_project_s(project: Project) -> None:
     project.write("shelf/consumers.py", CONSUMERS)
     pool = '{"min_size": 1, "max_size": 1, "timeout": 0.5}'

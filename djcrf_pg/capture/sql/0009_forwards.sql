@@ -21,7 +21,8 @@ CREATE UNLOGGED TABLE /* :schema */djcrf_pg_shadow_message (
 );
 
 -- For what waits, which is little beside what was compared.
-CREATE INDEX djcrf_pg_shadow_message_waiting ON /* :schema */djcrf_pg_shadow_message (address, pk, digest) WHERE NOT compared;
+CREATE INDEX djcrf_pg_shadow_message_waiting ON /* :schema */djcrf_pg_shadow_message (address, pk, digest, by_signals)
+WHERE NOT compared;
 CREATE INDEX djcrf_pg_shadow_message_due ON /* :schema */djcrf_pg_shadow_message (at) WHERE NOT compared;
 
 CREATE TABLE /* :schema */djcrf_pg_shadow_result (

@@ -14,26 +14,21 @@ ON CONFLICT DO NOTHING
 DELETE FROM /* :schema */djcrf_pg_shadow_message WHERE NOT compared AND at < statement_timestamp() - interval '6 hours'
 
 -- name: match
--- Pairs that say the same; how many of each observer there are. It begins with what signals have sent, for what triggers alone
--- have made of a bulk write may be much.
-WITH signal AS (
-    SELECT name, address, pk, digest, row_number() OVER (PARTITION BY address, pk, digest ORDER BY at, name) AS place
-    FROM /* :schema */djcrf_pg_shadow_message WHERE NOT compared AND by_signals
-), trigger AS (
-    SELECT known.name, address, pk, digest,
-           row_number() OVER (PARTITION BY address, pk, digest ORDER BY known.at, known.name) AS place
-    FROM (SELECT DISTINCT address, pk, digest FROM signal) AS wanted
-    JOIN /* :schema */djcrf_pg_shadow_message AS known USING (address, pk, digest)
-    WHERE NOT known.compared AND NOT known.by_signals
-), pair AS (
-    SELECT signal.name AS one, trigger.name AS other, address
-    FROM signal JOIN trigger USING (address, pk, digest, place)
+-- Pairs that say the same; how many of each observer there are. No join of what waits with itself: the table grows within a
+-- moment, and without statistics that would be a loop in a loop.
+WITH waiting AS (
+    SELECT name, address, by_signals, row_number() OVER (PARTITION BY address, pk, digest, by_signals) AS place,
+           count(*) FILTER (WHERE by_signals) OVER alike AS signals,
+           count(*) FILTER (WHERE NOT by_signals) OVER alike AS triggers
+    FROM /* :schema */djcrf_pg_shadow_message WHERE NOT compared
+    WINDOW alike AS (PARTITION BY address, pk, digest)
+), paired AS MATERIALIZED (
+    SELECT name, address, by_signals FROM waiting WHERE place <= least(signals, triggers)
 ), matched AS (
     UPDATE /* :schema */djcrf_pg_shadow_message AS message SET compared = true
-    FROM (SELECT one AS name FROM pair UNION ALL SELECT other FROM pair) AS known
-    WHERE message.name = known.name
+    FROM paired WHERE message.name = paired.name
 )
-SELECT address, count(*) AS times FROM pair GROUP BY address
+SELECT address, count(*) AS times FROM paired WHERE by_signals GROUP BY address
 
 -- name: left
 -- $1 seconds after which a message is due, $2 the snapshot whose changes the leader has all noted, $3 messages that are due, and
