@@ -110,13 +110,15 @@ def _message(occurrence: Occurrence, made: Sequence[Made]) -> Message:
         "context": first.context,
         "at": first.committed_at,
     }
+    said: dict[str, str] = {}
     for each in made:
         if each.instance is not None:
-            origin.setdefault("groups", {}).update(observer.said_groups(each.instance))
+            said |= observer.said_groups(each.instance)
     name = hashlib.sha256(f"{observer.address}|{change.id}|{pk}".encode()).hexdigest()[:32]
     parts = {event.action: (groups, event.body) for event, groups in events}
     instances = (occurrence.old, occurrence.new, *(each.instance for each in made))
     left = hidden(*instances, serializer_class=getattr(observer, "serializer_class", None))
+    origin["groups"] = left.without(said)
     return message(name, observer.address, pk, parts, origin, left)
 
 

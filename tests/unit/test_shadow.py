@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rest_framework.serializers import CharField, IntegerField, Serializer
 
 from djcrf_pg.changelog.net import RowChange
+from djcrf_pg.delivery.envelope import Event
 from djcrf_pg.delivery.protocol import Origin
 from djcrf_pg.routing.events import Made
 from djcrf_pg.routing.routes import Occurrence
@@ -21,6 +22,7 @@ from djcrf_pg.shadow.differences import DIFFERENT, EQUAL, EXTRA, MISSED, Waiting
 from djcrf_pg.shadow.excluded import LEFT_OUT, hidden
 from djcrf_pg.shadow.messages import MOST, body_as_sent, message, row_key
 from tests.testapp.consumers import BoardConsumer
+from tests.testapp.models import Task
 from tests.zoo.models import Unique
 
 UPDATE = {"update": [["g"], {"title": "a"}]}
@@ -191,6 +193,18 @@ def test_the_order_of_groups_and_keys_makes_no_difference():
 def test_a_body_that_is_no_json_is_refused():
     with pytest.raises(TypeError):
         body_as_sent(object(), "update", decimals_as_text=True)
+
+
+@override_settings(DJCRF_PG={"EXCLUDE": {"testapp.Task": ["body"]}})
+def test_the_names_of_groups_have_nothing_that_is_left_out(monkeypatch: pytest.MonkeyPatch):
+    task, now = Task(pk=1, body="hunter2"), datetime.now(UTC)
+    observer = BoardConsumer.tasks
+    made = [Made(Event("update", {}, 1, 1, now.isoformat()).encode(), ["g", "h"], task)]
+    monkeypatch.setattr(comparison, "make_events", lambda occurrences, *_, **__: [(each, made) for each in occurrences])
+    monkeypatch.setattr(type(observer), "said_groups", lambda self, instance: {"g": f"of-{instance.body}", "h": "all"})
+    occurrence = Occurrence(RowChange(1, 1, 0, None, None, None, now), observer, task, task)
+    (noted,) = comparison.made_by_triggers([occurrence], Origin(None, None)).messages
+    assert json.loads(noted.origin)["groups"] == {"g": LEFT_OUT, "h": "all"}
 
 
 def test_what_cannot_be_noted_keeps_no_leader_from_what_comes_behind_it(monkeypatch: pytest.MonkeyPatch):
