@@ -277,7 +277,7 @@ class ChangeLog:
         if not span.netted:
             query = sql.render(texts["crowded"], **places)
             if await self.connection.fetchval(query, *arguments, _MOST if mass is None else mass):
-                raise CursorExpired("Changes that come after the cursor are not told one by one: reload.")
+                raise CursorExpired("Changes that come after the cursor are not sent one by one: reload.")
         # Of a row there are two changes at most, but for those of keys.
         query = sql.render(texts["netted" if span.netted else "plain"], **places)
         rows = await self.connection.fetch(query, *arguments, 2 * limit + 1)
