@@ -127,19 +127,25 @@ def _home_of(observer: Observed) -> str:
     return observer.identity.partition("|")[0]
 
 
+def _shadows() -> list[list[str]]:
+    """The addresses of the shadowed observers, where they are, and their models."""
+    known = [(each.address, _home_of(each), each.model_cls._meta.label) for each in registry if each.is_shadow]
+    return [list(column) for column in zip(*known, strict=True)] or [[], [], []]
+
+
 class _Tally:
     """Results of one round, by observer, kind and what they are about."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[Observed, str, str], tuple[int, list[str], str]] = {}
 
-    def add(self, address: str, kind: str, what: str, times: int = 1, *, sample: Any = None, pk: str = "") -> None:
+    def add(self, address: str, kind: str, what: str, *, sample: Any = None, pk: str = "") -> None:
         """Count one; those of an observer that this process does not have are other code's."""
         if (observer := registry.at(address)) is not None:
             key = observer, kind, what[:_WHAT]
             before, samples, _ = self._found.get(key, (0, [], pk))
             line = [] if sample is None else [json.dumps(sample, separators=(",", ":"))]
-            self._found[key] = before + times, [*line, *samples][:_SAMPLES], pk
+            self._found[key] = before + 1, [*line, *samples][:_SAMPLES], pk
 
     def columns(self) -> list[list[Any]]:
         """The parameters of ``record``."""
@@ -212,8 +218,7 @@ class Comparison:
         self._compared_at = time.monotonic()
         tally, names = _Tally(), []
         try:
-            for row in await self._connection.fetch(_SQL["match"]):
-                tally.add(row["address"], EQUAL, "", row["times"])
+            await self._connection.execute(_SQL["match"], *_shadows())
             # Of an older one another leader may have read the change, in no shadow mode, or there was none for long.
             ours = min(_LATE / 2, time.monotonic() - self._begun_at)
             left = await self._connection.fetch(_SQL["left"], PATIENCE, str(seen), _ROWS, ours)

@@ -14,8 +14,9 @@ ON CONFLICT DO NOTHING
 DELETE FROM /* :schema */djcrf_pg_shadow_message WHERE NOT compared AND at < statement_timestamp() - interval '6 hours'
 
 -- name: match
--- Pairs that say the same; how many of each observer there are. No join of what waits with itself: the table grows within a
--- moment, and without statistics that would be a loop in a loop.
+-- Pairs that say the same are compared and counted, in one statement: a leader that dies has done both or neither. $1 addresses of
+-- observers, $2 where they are, $3 their models. No join of what waits with itself: the table grows within a moment, and without
+-- statistics that would be a loop in a loop.
 WITH waiting AS (
     SELECT name, address, by_signals, row_number() OVER (PARTITION BY address, pk, digest, by_signals) AS place,
            count(*) FILTER (WHERE by_signals) OVER alike AS signals,
@@ -28,7 +29,12 @@ WITH waiting AS (
     UPDATE /* :schema */djcrf_pg_shadow_message AS message SET compared = true
     FROM paired WHERE message.name = paired.name
 )
-SELECT address, count(*) AS times FROM paired WHERE by_signals GROUP BY address
+INSERT INTO djcrf_pg_shadow_result AS result (observer, address, model, kind, what, times, samples)
+SELECT min(observer), address, min(model), 'equal', '', count(*), ''
+FROM paired JOIN unnest($1::text[], $2::text[], $3::text[]) AS known (address, observer, model) USING (address)
+WHERE by_signals GROUP BY address
+ON CONFLICT (address, kind, what) DO UPDATE
+SET times = result.times + excluded.times, last_at = clock_timestamp(), observer = excluded.observer
 
 -- name: left
 -- $1 seconds after which a message is due, $2 the snapshot whose changes the leader has all noted, $3 messages that are due, and
