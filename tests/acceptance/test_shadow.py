@@ -430,7 +430,7 @@ def test_what_a_leader_out_of_shadow_mode_has_read_is_no_difference(
         shelf.find({("equal", ""): 1})
 
 
-def test_a_comparison_keeps_up_with_thousands_of_messages_that_the_server_has_no_statistics_of(shelf: Shelf) -> None:
+def test_thousands_of_messages_that_come_at_once_are_all_matched(shelf: Shelf) -> None:
     shelf.run("Book.objects.create(title='alpha')")
     shelf.find({("equal", ""): 1})
     shelf.project.rows(
