@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,9 @@ _LINGER, _PAUSE, _FAREWELL = 1.0, 0.5, 5.0
 #: Seconds for which it is tried to write a batch, for a server may restart, and between two reports that it failed.
 _TRIED, _QUIET = 30.0, 60.0
 
-#: Seconds between two looks for what nobody has compared.
-_FORGET = 600.0
+#: Seconds between two looks for what nobody has compared; and bytes of the table from which on nothing is added. With a
+#: leader that compares there are far less, for it keeps five minutes.
+_FORGET, _FULL = 600.0, 2 * 1024**3
 
 _PLACES = {f"given_{name}": "%s" for name in Message._fields}
 
@@ -91,7 +92,10 @@ class Recorder:
                 if time.monotonic() - self._forgot_at >= _FORGET:
                     self._forgot_at = time.monotonic()
                     _execute(connection, "forget")
-                self._write(connection, batch)
+                if self._has_room(connection):
+                    self._write(connection, batch)
+                else:
+                    self._lose(batch, "its table has 2 GB, for no leader compares: start `manage.py djcrf_pg listen`")
         finally:
             connection.close()
 
@@ -108,12 +112,26 @@ class Recorder:
         columns = [list(column) for column in zip(*batch, strict=True)]
         end = time.monotonic() + _TRIED
         while (error := _execute(connection, "note", columns)) is not None:
-            with self._changed:
-                if not isinstance(error, OperationalError | InterfaceError) or self._closing or time.monotonic() > end:
-                    self._lost += len(columns[0])
-                    self._say(cause_of(error))
-                    return
+            if not isinstance(error, OperationalError | InterfaceError) or self._closing or time.monotonic() > end:
+                break
             self._farewell.wait(_PAUSE)
+        if error is not None:
+            self._lose(columns[0], cause_of(error))
+
+    def _has_room(self, connection: BaseDatabaseWrapper) -> bool:
+        """Whether the table is not full; also where it cannot be asked, which comes up when it is written to."""
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(_sql()["size"])
+                return bool(cursor.fetchone()[0] < _FULL)
+        except Exception:
+            connection.close()
+            return True
+
+    def _lose(self, batch: Collection[Any], error: str) -> None:
+        with self._changed:
+            self._lost += len(batch)
+            self._say(error)
 
     def _say(self, error: str) -> None:
         if time.monotonic() - self._said_at >= _QUIET:

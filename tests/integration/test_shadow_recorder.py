@@ -108,6 +108,19 @@ def test_what_no_leader_has_compared_in_six_hours_is_deleted() -> None:
     assert [pk for pk, _ in noted()] == ['["2"]']
 
 
+def test_a_table_that_no_leader_empties_grows_no_further(
+    said: list[observations.Observation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note(1)
+    recorder.close_all()
+    monkeypatch.setattr(recorder, "_FULL", 1)
+    note(2)
+    recorder.close_all()
+    assert [pk for pk, _ in noted()] == ['["1"]']
+    (observation,) = said
+    assert "no leader compares" in str(observation)
+
+
 def test_a_fork_writes_its_own_and_nothing_of_its_parent_s() -> None:
     with connection.cursor() as cursor:
         cursor.execute("BEGIN; LOCK TABLE djcrf_pg_shadow_message")

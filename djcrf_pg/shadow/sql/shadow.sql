@@ -13,6 +13,10 @@ ON CONFLICT DO NOTHING
 -- that time, see comparison.py.
 DELETE FROM /* :schema */djcrf_pg_shadow_message WHERE NOT compared AND at < statement_timestamp() - interval '6 hours'
 
+-- name: size
+-- Bytes of what waits, and of what was compared a while ago.
+SELECT pg_relation_size('/* :schema */djcrf_pg_shadow_message')
+
 -- name: match
 -- Pairs that say the same are compared and counted, in one statement: a leader that dies has done both or neither. $1 addresses of
 -- observers, $2 where they are, $3 their models. No join of what waits with itself: the table grows within a moment, and without
