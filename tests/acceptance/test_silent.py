@@ -21,6 +21,7 @@ from rest_framework.permissions import IsAuthenticated
 
 from djcrf_pg import observations
 from djcrf_pg.listener import embedded
+from djcrf_pg.registry import registry
 from tests.testapp.models import Note, Task
 
 Pair = tuple[Any, Any]
@@ -100,9 +101,14 @@ def make_consumers() -> Pair:
 
 @pytest.fixture
 def consumers() -> Iterator[Pair]:
-    """Those, until the test ends."""
+    """Those, until the test ends: also for the checks of other tests in this process, whoever holds them still."""
     yield make_consumers()
     gc.collect()
+    known = [(each, each()) for each in registry._observers]
+    registry._observers = [
+        each for each, observer in known if observer is None or "make_consumers.<locals>" not in observer.identity
+    ]
+    registry.renamed()
 
 
 @pytest.fixture
