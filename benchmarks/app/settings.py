@@ -10,7 +10,7 @@ from tests import servers
 SECRET_KEY = "only for benchmarks"
 USE_TZ = True
 ALLOWED_HOSTS = ["*"]
-ROOT_URLCONF = "tests.testapp.urls"
+ROOT_URLCONF = "benchmarks.app.urls"
 ASGI_APPLICATION = "benchmarks.app.asgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "channels", "rest_framework"]
