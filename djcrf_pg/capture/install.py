@@ -11,8 +11,8 @@ from djcrf_pg.capture.plan import Project, Step, Table, Trigger, drops, owner_of
 from djcrf_pg.capture.siblings import siblings
 from djcrf_pg.capture.tenancy import refuse_tenants
 from djcrf_pg.conf import get_settings
-from djcrf_pg.diagnosis import denied
-from djcrf_pg.exceptions import InstallError
+from djcrf_pg.diagnosis import denied, without_tables
+from djcrf_pg.exceptions import InstallError, NotMigrated
 from djcrf_pg.observations import Installed, emit
 from djcrf_pg.pages import see
 from djcrf_pg.registry import registry
@@ -199,6 +199,23 @@ def log_schema(alias: str) -> str | None:
     """The schema of the change log in database ``alias``, quoted and with its dot; None where there is no log."""
     connection = connections[alias]
     return catalog.schema_of_log(connection) if connection.vendor == "postgresql" else None
+
+
+def has_table(alias: str, name: str) -> bool:
+    """Whether a database has a change log, and beside it a table that came later.
+
+    Args:
+        alias: The database.
+        name: Of the table.
+
+    Raises:
+        NotMigrated: There is a change log, but it is of an older version.
+    """
+    if log_schema(alias) is None:
+        return False
+    if name not in connections[alias].introspection.table_names():
+        raise NotMigrated(without_tables(alias, [name]))
+    return True
 
 
 def install(alias: str, *, prune: bool = False) -> list[Step]:

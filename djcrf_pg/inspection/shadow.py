@@ -7,11 +7,9 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from django.apps import apps
-from django.db import connections
 
-from djcrf_pg.capture.install import log_schema
-from djcrf_pg.diagnosis import without_tables
-from djcrf_pg.exceptions import ConfigurationError, NotMigrated
+from djcrf_pg.capture.install import has_table
+from djcrf_pg.exceptions import ConfigurationError
 from djcrf_pg.inspection.log import reading
 from djcrf_pg.models import ShadowResult
 from djcrf_pg.shadow.differences import DIFFERENT, EQUAL, EXTRA, FAILED, MISSED
@@ -83,7 +81,7 @@ def found_without_samples(alias: str) -> dict[int, Found]:
         NotMigrated: The change log is of an older version.
         InspectionError: The role lacks a right.
     """
-    if not _has_table(alias):
+    if not has_table(alias, ShadowResult._meta.db_table):
         return {}
     with reading(alias, RIGHTS):
         rows = list(ShadowResult.objects.using(alias).defer("samples"))
@@ -121,7 +119,7 @@ def has_results(alias: str) -> bool:
         NotMigrated: The change log is of an older version.
         InspectionError: The role lacks a right.
     """
-    if not _has_table(alias):
+    if not has_table(alias, ShadowResult._meta.db_table):
         return False
     with reading(alias, RIGHTS):
         return ShadowResult.objects.using(alias).exists()
@@ -146,12 +144,4 @@ def forget(alias: str) -> int:
     Raises:
         NotMigrated: The change log is of an older version.
     """
-    return ShadowResult.objects.using(alias).all().delete()[0] if _has_table(alias) else 0
-
-
-def _has_table(alias: str) -> bool:
-    if log_schema(alias) is None:
-        return False
-    if ShadowResult._meta.db_table not in connections[alias].introspection.table_names():
-        raise NotMigrated(without_tables(alias, [ShadowResult._meta.db_table]))
-    return True
+    return ShadowResult.objects.using(alias).all().delete()[0] if has_table(alias, ShadowResult._meta.db_table) else 0

@@ -11,8 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connections
 
-from djcrf_pg.capture.install import log_schema
-from djcrf_pg.diagnosis import without_tables
+from djcrf_pg.capture.install import has_table
 from djcrf_pg.listener.doorbell import CHANNEL, RETRY
 from djcrf_pg.management.databases import add_database, choose
 from djcrf_pg.models import Failure
@@ -52,9 +51,10 @@ def run(
     """Show, retry or forget.
 
     Raises:
-        CommandError: The table does not exist, or an id is that of no failure.
+        CommandError: An id is that of no failure.
+        NotMigrated: The change log is of an older version.
     """
-    aliases = [alias for alias in choose(database) if _has_table(alias)]
+    aliases = [alias for alias in choose(database) if has_table(alias, Failure._meta.db_table)]
     chosen = retry if retry is not None else forget
     if chosen:
         known = {id for alias in aliases for id in Failure.objects.using(alias).values_list("id", flat=True)}
@@ -73,19 +73,6 @@ def run(
         found = Failure.objects.order_by("address", "part", "error", "id")
         entries = {alias: list(found.using(alias)) for alias in aliases}
         command.stdout.write(_as_json(entries) if json else _as_text(entries))
-
-
-def _has_table(alias: str) -> bool:
-    """Whether failures can be kept in a database.
-
-    Raises:
-        CommandError: There is a change log, but it is of an older version.
-    """
-    if log_schema(alias) is None:
-        return False
-    if Failure._meta.db_table not in connections[alias].introspection.table_names():
-        raise CommandError(without_tables(alias, [Failure._meta.db_table]))
-    return True
 
 
 def _chosen(alias: str, ids: list[int]) -> Any:

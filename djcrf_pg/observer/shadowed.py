@@ -5,8 +5,6 @@ compares them with what is sent here: see :mod:`djcrf_pg.shadow`. Whatever keeps
 business of the project's: nothing here fails, delays or changes a write, a subscription or an event.
 """
 
-import math
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,7 +15,7 @@ from djangochannelsrestframework.observer.model_observer import Action
 
 from djcrf_pg.conf import get_settings
 from djcrf_pg.listener import embedded, worker
-from djcrf_pg.observations import ShadowFailed, ShadowSkipped, SignalsUnrecorded, cause_of, emit
+from djcrf_pg.observations import ShadowFailed, ShadowSkipped, cause_of, emit
 from djcrf_pg.observer import by_hand
 from djcrf_pg.observer.dcrf import DCRFModelObserver
 from djcrf_pg.observer.model_observer import ModelObserver as _TriggerDriven
@@ -33,9 +31,6 @@ skipped: dict[str, str] = {}
 #: Where the state that DCRF keeps with an instance has the key of the row, which a delete takes from the instance, and
 #: what of it must not be kept, which the project may have changed when the message is sent.
 _KEY, _HIDDEN = "djcrf_pg_key", "djcrf_pg_hidden"
-
-#: Seconds between two reports that messages of an observer could not be noted.
-_QUIET = 60.0
 
 
 def is_on() -> bool:
@@ -54,17 +49,15 @@ class ModelObserver(DCRFModelObserver):
     """As DCRF's. The arguments are its."""
 
     twin: Twin | None = None
-    _unrecorded = 0
-    _said_at = -math.inf
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._losses = recorder.Losses()
         self._try(self._make_twin, *args, **kwargs)
 
     def __set_name__(self, owner: type, name: str) -> None:
         """Name the twin as the observer would be named in its place."""
-        if self.twin is not None:
-            self._try(self.twin.belong_to, owner, name)
+        self._likewise("belong_to", owner, name)
 
     def _make_twin(self, *args: Any, **kwargs: Any) -> None:
         if not is_postgresql(self.model_cls):
@@ -84,28 +77,29 @@ class ModelObserver(DCRFModelObserver):
             skipped[label] = str(error)
             emit(ShadowSkipped(observer=label, error=str(error)))
 
+    def _likewise(self, method: str, *args: Any) -> None:
+        """Do to the twin what is done to this one."""
+        if self.twin is not None:
+            self._try(getattr(self.twin, method), *args)
+
     def serializer(self, func: Any) -> Any:
         """As DCRF's."""
-        if self.twin is not None:
-            self._try(self.twin.serializer, func)
+        self._likewise("serializer", func)
         return super().serializer(func)
 
     def groups_for_signal(self, func: Any) -> Any:
         """As DCRF's."""
-        if self.twin is not None:
-            self._try(self.twin.groups_for_signal, func)
+        self._likewise("groups_for_signal", func)
         return super().groups_for_signal(func)
 
     def groups_for_consumer(self, func: Any) -> Any:
         """As DCRF's."""
-        if self.twin is not None:
-            self._try(self.twin.groups_for_consumer, func)
+        self._likewise("groups_for_consumer", func)
         return super().groups_for_consumer(func)
 
     def groups(self, func: Any) -> Any:
         """As DCRF's."""
-        if self.twin is not None:
-            self._try(self.twin.groups, func)
+        self._likewise("groups", func)
         return super().groups(func)
 
     def post_init_receiver(self, instance: Model, **kwargs: Any) -> None:
@@ -160,11 +154,7 @@ class ModelObserver(DCRFModelObserver):
         recorder.note(router.db_for_write(self.model_cls), twin.address, pk, parts, left)
 
     def _report(self, error: Exception) -> None:
-        self._unrecorded += 1
-        if time.monotonic() - self._said_at >= _QUIET:
-            count, self._unrecorded, self._said_at = self._unrecorded, 0, time.monotonic()
-            alias = router.db_for_write(self.model_cls)
-            emit(SignalsUnrecorded(alias=alias, count=count, error=cause_of(error)), error)
+        self._losses.add(1, router.db_for_write(self.model_cls), cause_of(error), error)
 
     async def subscribe(self, consumer: Any, *args: Any, **kwargs: Any) -> Iterable[str]:
         """As DCRF's, and start the listener that compares, if it runs in this process."""

@@ -52,7 +52,6 @@ _GONE = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.Interfa
 _SQL = sql.queries(
     "djcrf_pg.shadow",
     "shadow.sql",
-    schema="",
     by_signals="false",
     **{f"given_{name}": f"${place}" for place, name in enumerate(Message._fields, 1)},
 )

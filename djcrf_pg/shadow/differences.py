@@ -9,9 +9,6 @@ from djcrf_pg.routing.failed import storable
 #: The kinds of results. ``FAILED``: what makes the events of triggers raised.
 EQUAL, MISSED, EXTRA, DIFFERENT, FAILED = "equal", "missed", "extra", "different", "failed"
 
-#: What differs where it is the groups.
-GROUPS = "groups"
-
 #: Fields of a body that a result names; what has others besides says so.
 _NAMED = 5
 
@@ -113,7 +110,7 @@ def _difference(signals: dict[str, list[Any]], triggers: dict[str, list[Any]]) -
     for action, (groups, *body) in signals.items():
         others, *other = triggers[action]
         if groups != others:
-            return f"{action}: {GROUPS}"
+            return f"{action}: groups"
         if json.dumps(body) != json.dumps(other):  # as JSON, True is not 1
             return f"{action}: {_fields(body, other)}"
     return "what is not kept"

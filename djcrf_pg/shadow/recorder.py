@@ -41,7 +41,32 @@ _TRIED, _QUIET = 30.0, 60.0
 #: leader that compares there are far less, for it keeps five minutes.
 _FORGET, _FULL = 600.0, 2 * 1024**3
 
-_PLACES = {f"given_{name}": "%s" for name in Message._fields}
+_SQL = sql.queries(
+    "djcrf_pg.shadow", "shadow.sql", by_signals="true", **{f"given_{name}": "%s" for name in Message._fields}
+)
+
+
+class Losses:
+    """Counts the messages that could not be noted, and says so now and then."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._said_at = -math.inf
+
+    def add(self, count: int, alias: str, why: str, error: Exception | None = None) -> None:
+        """Count some.
+
+        Args:
+            count: How many.
+            alias: The database that they are of.
+            why: What kept them from being noted.
+            error: What was raised, if its traceback is of use.
+        """
+        self._count += count
+        if time.monotonic() - self._said_at >= _QUIET:
+            self._said_at = time.monotonic()
+            emit(SignalsUnrecorded(alias=alias, count=self._count, error=why), error)
+            self._count = 0
 
 
 class Recorder:
@@ -58,15 +83,15 @@ class Recorder:
         self._farewell = threading.Event()
         self._thread: threading.Thread | None = None
         self._closing = False
-        self._lost = 0
-        self._said_at = self._forgot_at = -math.inf
+        self._losses = Losses()
+        self._forgot_at = -math.inf
 
     def put(self, given: Message) -> None:
         """Have a message written soon."""
         with self._changed:
             if len(self._waiting) >= _MOST:
-                self._lost += 1
-                self._say("more of them came than could be written; a server without threads writes none")
+                why = "more of them came than could be written; a server without threads writes none"
+                self._losses.add(1, self._alias, why)
                 return
             self._waiting.append(given)
             if self._thread is None or not self._thread.is_alive():  # it may have been refused, or have met an error
@@ -122,7 +147,7 @@ class Recorder:
         """Whether the table is not full; also where it cannot be asked, which comes up when it is written to."""
         try:
             with connection.cursor() as cursor:
-                cursor.execute(_sql()["size"])
+                cursor.execute(_SQL["size"])
                 return bool(cursor.fetchone()[0] < _FULL)
         except Exception:
             connection.close()
@@ -130,14 +155,7 @@ class Recorder:
 
     def _lose(self, batch: Collection[Any], error: str) -> None:
         with self._changed:
-            self._lost += len(batch)
-            self._say(error)
-
-    def _say(self, error: str) -> None:
-        if time.monotonic() - self._said_at >= _QUIET:
-            self._said_at = time.monotonic()
-            emit(SignalsUnrecorded(alias=self._alias, count=self._lost, error=error))
-            self._lost = 0
+            self._losses.add(len(batch), self._alias, error)
 
 
 def _connect(alias: str) -> BaseDatabaseWrapper:
@@ -153,15 +171,11 @@ def _execute(connection: BaseDatabaseWrapper, query: str, parameters: Any = None
     """Run a query; what it raised where it failed, whatever it was."""
     try:
         with connection.cursor() as cursor:
-            cursor.execute(_sql()[query], parameters)
+            cursor.execute(_SQL[query], parameters)
     except Exception as error:
         connection.close()
         return error
     return None
-
-
-def _sql() -> dict[str, str]:
-    return sql.queries("djcrf_pg.shadow", "shadow.sql", schema="", by_signals="true", **_PLACES)
 
 
 _recorders: dict[str, Recorder] = {}

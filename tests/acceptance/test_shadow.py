@@ -85,6 +85,9 @@ class ShelfConsumer(ObserverModelInstanceMixin, GenericAsyncAPIConsumer):
         return {}, 200
 """
 
+#: With no observer that triggers refuse.
+GOOD = CONSUMERS.replace("    def authors(", "    async def authors(")
+
 ASGI = """
 import django
 django.setup()
@@ -99,6 +102,8 @@ application = ProtocolTypeRouter({"websocket": URLRouter([path("ws/shelf/", Shel
 WRITTEN = "SELECT count(*) FROM djcrf_pg_shadow_message WHERE by_signals"
 
 SHADOW = {"SHADOW": True, "EXCLUDE": {"shelf.Book": ["secret"]}}
+#: The same project out of shadow mode.
+SERVED = {**SHADOW, "SHADOW": False}
 BOOKS, DETAILS, INSTANCES = (
     f"shelf.consumers.ShelfConsumer.{name}" for name in ("books", "details", "handle_instance_change")
 )
@@ -356,9 +361,8 @@ def test_the_command_says_what_differs_what_is_not_compared_and_begins_anew(shel
 
 
 def test_a_project_moves_and_goes_back(shadowed: Project, open_board: Callable[..., Board]) -> None:
-    served = {**SHADOW, "SHADOW": False}
-    shadowed.write("shelf/consumers.py", CONSUMERS.replace("    def authors(", "    async def authors("))
-    for settings, bulk in ((SHADOW, False), (served, True), (SHADOW, False)):
+    shadowed.write("shelf/consumers.py", GOOD)
+    for settings, bulk in ((SHADOW, False), (SERVED, True), (SHADOW, False)):
         with serving(shadowed, open_board, settings) as shelf:
             shelf.run("Book.objects.bulk_create([Book(title='a, by bulk')])")
             shelf.run("Book.objects.create(title='a, by save')")
@@ -386,26 +390,25 @@ def test_what_would_be_an_error_is_none_in_shadow_mode(shadowed: Project, open_b
     def half(self, instance, **kwargs):
         yield "half"
 """
-    good = CONSUMERS.replace("    def authors(", "    async def authors(")
     shadowed.write(
-        "shelf/consumers.py", good.replace("    @model_observer(Author)", f"{half}\n    @model_observer(Author)")
+        "shelf/consumers.py", GOOD.replace("    @model_observer(Author)", f"{half}\n    @model_observer(Author)")
     )
     assert "(djcrf_pg.W047) Shadow mode does not compare" in shadowed.manage("check", settings=SHADOW).stderr
     shadowed.manage("migrate", "--verbosity", "0", settings=SHADOW)
     with serving(shadowed, open_board) as shelf:
         shelf.run("Book.objects.create(title='alpha')")
         assert shelf.event()["body"]["title"] == "alpha"
-    checked = shadowed.manage("check", settings={**SHADOW, "SHADOW": False}, check=False)
+    checked = shadowed.manage("check", settings=SERVED, check=False)
     assert (checked.returncode, "(djcrf_pg.E022)" in checked.stderr) == (1, True)
 
 
 def test_beside_each_other_old_clients_receive_what_old_processes_send_and_new_ones_everything(
     shadowed: Project, open_board: Callable[..., Board], redis_url: str
 ) -> None:
-    shadowed.write("shelf/consumers.py", CONSUMERS.replace("    def authors(", "    async def authors("))
+    shadowed.write("shelf/consumers.py", GOOD)
     with (
         serving(shadowed, open_board, SHADOW, redis_url) as old,
-        serving(shadowed, open_board, {**SHADOW, "SHADOW": False}, redis_url) as new,
+        serving(shadowed, open_board, SERVED, redis_url) as new,
     ):
         new.run("Book.objects.create(title='a, by new')")
         assert new.event()["body"]["title"] == "a, by new"
@@ -417,9 +420,9 @@ def test_beside_each_other_old_clients_receive_what_old_processes_send_and_new_o
 def test_what_a_leader_out_of_shadow_mode_has_read_is_no_difference(
     shadowed: Project, open_board: Callable[..., Board], redis_url: str
 ) -> None:
-    shadowed.write("shelf/consumers.py", CONSUMERS.replace("    def authors(", "    async def authors("))
+    shadowed.write("shelf/consumers.py", GOOD)
     with (
-        serving(shadowed, open_board, {**SHADOW, "SHADOW": False}, redis_url) as new,
+        serving(shadowed, open_board, SERVED, redis_url) as new,
         serving(shadowed, open_board, SHADOW, redis_url) as old,
     ):
         old.run("Book.objects.create(title='alpha')")

@@ -13,25 +13,8 @@ from tests.project import SETTINGS, Project
 ADMIN = """
 ALLOWED_HOSTS = ["*"]
 INSTALLED_APPS += [f"django.contrib.{app}" for app in ("admin", "messages", "sessions")]
-MIDDLEWARE = [
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
-]
+MIDDLEWARE, TEMPLATES = base.MIDDLEWARE, base.TEMPLATES
 ROOT_URLCONF = "shelf_urls"
-TEMPLATES = [
-    {
-        "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "APP_DIRS": True,
-        "OPTIONS": {
-            "context_processors": [
-                "django.template.context_processors.request",
-                "django.contrib.auth.context_processors.auth",
-                "django.contrib.messages.context_processors.messages",
-            ]
-        },
-    }
-]
 """
 
 URLS = """

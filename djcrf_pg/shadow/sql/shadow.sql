@@ -1,6 +1,6 @@
 -- name: note
 -- Names, addresses, keys, digests, parts and origins of messages; whether signals have sent them.
-INSERT INTO /* :schema */djcrf_pg_shadow_message (name, address, pk, digest, parts, origin, by_signals)
+INSERT INTO djcrf_pg_shadow_message (name, address, pk, digest, parts, origin, by_signals)
 SELECT *, /* :by_signals */
 FROM unnest(
     /* :given_name */::text[], /* :given_address */::text[], /* :given_pk */::text[],
@@ -11,11 +11,11 @@ ON CONFLICT DO NOTHING
 -- name: forget
 -- What no leader has compared in six hours, for there was none. One that comes then leaves out what triggers have captured of
 -- that time, see comparison.py.
-DELETE FROM /* :schema */djcrf_pg_shadow_message WHERE NOT compared AND at < statement_timestamp() - interval '6 hours'
+DELETE FROM djcrf_pg_shadow_message WHERE NOT compared AND at < statement_timestamp() - interval '6 hours'
 
 -- name: size
 -- Bytes of what waits, and of what was compared a while ago.
-SELECT pg_relation_size('/* :schema */djcrf_pg_shadow_message')
+SELECT pg_relation_size('djcrf_pg_shadow_message')
 
 -- name: match
 -- Pairs that say the same are compared and counted, in one statement: a leader that dies has done both or neither. $1 addresses of
@@ -25,12 +25,12 @@ WITH waiting AS (
     SELECT name, address, by_signals, row_number() OVER (PARTITION BY address, pk, digest, by_signals) AS place,
            count(*) FILTER (WHERE by_signals) OVER alike AS signals,
            count(*) FILTER (WHERE NOT by_signals) OVER alike AS triggers
-    FROM /* :schema */djcrf_pg_shadow_message WHERE NOT compared
+    FROM djcrf_pg_shadow_message WHERE NOT compared
     WINDOW alike AS (PARTITION BY address, pk, digest)
 ), paired AS MATERIALIZED (
     SELECT name, address, by_signals FROM waiting WHERE place <= least(signals, triggers)
 ), matched AS (
-    UPDATE /* :schema */djcrf_pg_shadow_message AS message SET compared = true
+    UPDATE djcrf_pg_shadow_message AS message SET compared = true
     FROM paired WHERE message.name = paired.name
 )
 INSERT INTO djcrf_pg_shadow_result AS result (observer, address, model, kind, what, times, samples)
@@ -46,7 +46,7 @@ SET times = result.times + excluded.times, last_at = clock_timestamp(), observer
 -- noted, which was committed before. $4 seconds for which this leader has noted all changes.
 WITH due AS (
     SELECT DISTINCT address, pk FROM (
-        SELECT address, pk FROM /* :schema */djcrf_pg_shadow_message
+        SELECT address, pk FROM djcrf_pg_shadow_message
         WHERE NOT compared AND at < statement_timestamp() - $1::float8 * interval '1 s'
           AND (NOT by_signals OR pg_visible_in_snapshot(xid, $2::text::pg_snapshot))
         ORDER BY at LIMIT $3
@@ -58,7 +58,7 @@ SELECT name, address, pk, by_signals, digest, parts, origin,
        at < statement_timestamp() - 3 * $1::float8 * interval '1 s' AS is_old,
        by_signals AND at < statement_timestamp() - $4::float8 * interval '1 s' AS is_unsure
 FROM due CROSS JOIN LATERAL (
-    SELECT name, by_signals, digest, parts, origin, xid, at FROM /* :schema */djcrf_pg_shadow_message AS message
+    SELECT name, by_signals, digest, parts, origin, xid, at FROM djcrf_pg_shadow_message AS message
     WHERE NOT compared AND message.address = due.address AND message.pk = due.pk
     ORDER BY at, name LIMIT $3
 ) AS message
@@ -93,4 +93,4 @@ SET times = result.times + excluded.times, last_at = clock_timestamp(), observer
 
 -- name: purge
 -- $1 seconds: what was compared so long ago that no leader notes it again, as one does that follows another.
-DELETE FROM /* :schema */djcrf_pg_shadow_message WHERE compared AND at < statement_timestamp() - $1::float8 * interval '1 s'
+DELETE FROM djcrf_pg_shadow_message WHERE compared AND at < statement_timestamp() - $1::float8 * interval '1 s'
