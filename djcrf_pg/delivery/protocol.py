@@ -527,6 +527,7 @@ Happening = Arrival | Loss | Doubt | Foreign | Unreadable
 class _Batch:
     """A message with events as it was read."""
 
+    hash: int
     history: History
     term: int
     stream: int
@@ -575,6 +576,7 @@ class _Stream:
         term: Of the last message.
         last: Its number.
         base: Numbers up to it are old, whenever they come.
+        came: The hash of the last message. A layer may repeat it when the numbers have been set back.
         floor: The last number when a heartbeat was last held against one :data:`PATIENCE` seconds before it.
         looked: When that was.
         promises: What heartbeats have named and has not come yet.
@@ -589,6 +591,7 @@ class _Stream:
     term: int = 0
     last: int = 0
     base: int = 0
+    came: int | None = None
     floor: int = 0
     looked: float = 0.0
     promises: list[_Promise] = dataclasses.field(default_factory=list)
@@ -824,7 +827,11 @@ class Inbound:
         if state is None:
             return []
         happened: list[Happening] = []
-        if state.term != batch.term:
+        is_repeated = batch.hash == state.came
+        if is_repeated:
+            # Perhaps a heartbeat that was long on its way has set the number back, as if this one had been forged.
+            state.last = max(state.last, batch.number)
+        elif state.term != batch.term:
             if not state.covers(batch.before):
                 happened += self._lose(batch.stream, batch.before, 0)
             promises = [promise for promise in state.promises if promise.term == batch.term]
@@ -839,11 +846,12 @@ class Inbound:
             return [*self._lose(batch.stream, None)]
         elif batch.number > state.last + 1:
             happened += self._lose(batch.stream, batch.before, state.last)
-        state.last = batch.number
+        if not is_repeated:
+            state.last, state.came = batch.number, batch.hash
         while state.promises and state.promises[0].sent.number <= state.last:
             promise = state.promises.pop(0)
             state.reach(promise.position, promise.at)
-        if batch.to:
+        if batch.to and not is_repeated:
             origin = Origin(batch.history, batch.span)
             happened.append(Arrival(batch.stream, origin, batch.to, batch.lines, batch.events))
         return happened
@@ -930,7 +938,7 @@ def _read(message: Any, wants: Callable[[str, str], bool]) -> _Batch | _Beat:
     events = {place: parse(lines[place]) for places in to.values() for place in places}
     number, span = _int(head["number"]), _span(*head["span"])
     before = Sent(number - 1, _point(head["reach"]), _int(head["beside"], number))
-    return _Batch(history, term, stream, number, before, span, to, lines, events)
+    return _Batch(hash(text), history, term, stream, number, before, span, to, lines, events)
 
 
 def _int(value: Any, limit: int = _INT) -> int:

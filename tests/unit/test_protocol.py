@@ -895,6 +895,18 @@ def test_what_comes_behind_a_later_message_is_a_loss_for_everybody_and_not_appli
     assert [type(each) for each in end.take(wire(third), 0.0)] == [Loss, Arrival]
 
 
+def test_a_heartbeat_that_was_long_on_its_way_makes_no_message_come_twice() -> None:
+    """It names fewer messages than had come when the one before it came, as if the later ones had been forged."""
+    end, out = inbound(), outbound()
+    late = [out.heartbeat().text, out.heartbeat().text]
+    first, second = one(out), one(out)
+    found = [end.take(wire(text), 1.0) for text in (first, second, late[0])]
+    assert [[type(each) for each in happened] for happened in found] == [[Arrival], [Arrival], []]
+    assert [type(each) for each in end.take(wire(late[1]), 1.0 + PATIENCE)] == [Loss]
+    assert end.take(wire(second), 2.0) == [], "the layer repeats it"
+    assert [type(each) for each in end.take(wire(one(out)), 2.0)] == [Arrival]
+
+
 def test_the_cursor_may_be_saved_where_a_heartbeat_has_told_everybody() -> None:
     out, begun = outbound(), Position(Snapshot(10, 10))
     out.advance(Position(Snapshot(12, 12)))
