@@ -39,7 +39,7 @@ What holds, each with its property in ``tests/unit/test_protocol.py``:
   subscribers of an observer, a resync, is behind the rest of the delivery in the observer's stream.
 - :meth:`~Outbound.advance` when all of a read was delivered. What is no read (a row that is sent again, a failure's
   resync) has the present snapshot for its reach, taken when it was made, and later than the transaction that asked for
-  it. It is settled only when the cursor was saved at a position that covers that.
+  it. Whether it is settled when the cursor was saved, :func:`settles` says.
 - :meth:`~Outbound.heartbeat` at the start of the term, every :data:`BEAT` seconds whatever else goes on, and before
   each save of the cursor; what may be saved is :attr:`~Outbound.savable`, the position of the last heartbeat that the
   layer took. So a successor begins where everybody knows to be, after a graceful stop and after a kill. Where that
@@ -245,6 +245,18 @@ def _ended(snapshot: Snapshot) -> int:
 
 
 # The leader's end.
+
+
+def settles(saved: Position, reach: Position) -> bool:
+    """Whether what is beside what is read is settled: whoever misses it will notice, or it will be sent again.
+
+    Args:
+        saved: Where the cursor was saved, after it was sent.
+        reach: Its reach.
+    """
+    # A heartbeat may have named the very same before it was made: a successor would begin where everybody seems to be.
+    done, due = Point.of(saved), Point.of(reach)
+    return done != due and done.covers(due)
 
 
 class Item(NamedTuple):

@@ -23,7 +23,7 @@ from djcrf_pg.delivery.backoff import Backoff
 from djcrf_pg.delivery.envelope import NEVER_SEEN
 from djcrf_pg.delivery.interest import EVERYTHING, Interest
 from djcrf_pg.delivery.predecessors import Predecessors
-from djcrf_pg.delivery.protocol import Item, Point
+from djcrf_pg.delivery.protocol import Item, settles
 from djcrf_pg.delivery.streams import Streams
 from djcrf_pg.exceptions import LeadershipLost
 from djcrf_pg.listener.failures import Asked, Failures, again
@@ -108,8 +108,8 @@ class Dispatch:
         self._comparison = Comparison(session, listener.alias)
         self._shadows = (-1, False)
         self._may_ask = False
-        #: What is settled when the cursor was saved at a position that covers a point.
-        self._unsettled: list[tuple[Point, Callable[[], Awaitable[None]]]] = []
+        #: What is to be settled, with its reach.
+        self._unsettled: list[tuple[Position, Callable[[], Awaitable[None]]]] = []
         self._known: tuple[int, Interest] | None = None
         self._silent: tuple[Interest, int, frozenset[Observed]] | None = None
         self._left: dict[int, float] = {}
@@ -300,7 +300,7 @@ class Dispatch:
 
     def _settle_at(self, reach: Position, work: Callable[[], Awaitable[None]]) -> None:
         """Note in the database that something was sent, when everybody knows that it was."""
-        self._unsettled.append((Point.of(reach), work))
+        self._unsettled.append((reach, work))
 
     @property
     def owes(self) -> bool:
@@ -309,8 +309,7 @@ class Dispatch:
 
     async def saved(self, position: Position) -> None:
         """Settle what is to be when the cursor was saved at a position."""
-        point = Point.of(position)
-        for reach, work in [each for each in self._unsettled if point.covers(each[0])]:
+        for reach, work in [each for each in self._unsettled if settles(position, each[0])]:
             self._unsettled.remove((reach, work))
             await work()
 

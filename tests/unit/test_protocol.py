@@ -39,6 +39,7 @@ from djcrf_pg.delivery.protocol import (
     Point,
     Standing,
     Unreadable,
+    settles,
     stream_of,
 )
 
@@ -303,9 +304,8 @@ class Wire(RuleBasedStateMachine):
     def save(self) -> None:
         assert self.out is not None
         self.db.cursor = self.out.savable
-        done = Point.of(self.db.cursor)
         for id in self.delivered & self.asked.keys():
-            if done.covers(Point.of(self.reaches[id])):
+            if settles(self.db.cursor, self.reaches[id]):
                 del self.asked[id]
 
     @precondition(lambda self: self.out is not None)
@@ -905,6 +905,23 @@ def test_a_heartbeat_that_was_long_on_its_way_makes_no_message_come_twice() -> N
     assert [type(each) for each in end.take(wire(late[1]), 1.0 + PATIENCE)] == [Loss]
     assert end.take(wire(second), 2.0) == [], "the layer repeats it"
     assert [type(each) for each in end.take(wire(one(out)), 2.0)] == [Arrival]
+
+
+def test_what_is_sent_again_where_the_heartbeats_are_already_is_not_settled_there() -> None:
+    """Nothing was committed between the last read and it, so its reach is a position that everybody knows."""
+    steps = Lossy()
+    steps.begin(lanes={"b0"})
+    steps.ask_for_a_row_again(lane="b0")
+    steps.read(limit=1, cut=0)
+    steps.beat(arrives=True)
+    steps.send_again()
+    steps.send(place=0, fate="drops")
+    steps.beat(arrives=False)
+    steps.save()
+    assert steps.asked, "its successor sends it once more"
+    steps.kill()
+    steps.lead()
+    steps.teardown()
 
 
 def test_the_cursor_may_be_saved_where_a_heartbeat_has_told_everybody() -> None:
