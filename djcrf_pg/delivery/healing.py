@@ -53,7 +53,7 @@ class Progress:
 
     def note(self, arrival: Arrival) -> None:
         """Note that the events of a message were handed over."""
-        if arrival.origin.span.target is None:
+        if arrival.origin.span.is_empty:
             return  # they are beside what is read
         if arrival.origin != self.origin:
             self.origin, self.marks = arrival.origin, {}
@@ -138,7 +138,7 @@ class Healing:
             self.lose()
 
     def _drop(self, arrival: Arrival) -> None:
-        if arrival.origin.span.target is None:
+        if arrival.origin.span.is_empty:
             self.aside.update(observer for observer, _ in arrival.to)
 
 
@@ -150,7 +150,7 @@ def before(event: Event, group: str, origin: Origin) -> Cursor:
         group: The group that it comes through.
         origin: What it is made of.
     """
-    if origin.span.target is None:
+    if origin.span.is_empty:
         return Cursor(origin.history, origin.span)
     if event.action == RESYNC:
         return Cursor(origin.history, origin.span, LAST)

@@ -469,7 +469,7 @@ class Hub:
     def _news(self, arrival: Arrival) -> Arrival:
         """What of a message was not read from the log when its stream was healed."""
         healed, span = self._healed.get(arrival.stream), arrival.origin.span
-        if healed is None or span.target is None or not healed.covers(span.last) or healed.snapshot == span.last:
+        if healed is None or span.is_empty or not healed.covers(span.last) or healed.snapshot == span.last:
             return arrival
         news = {
             lane: [place for place in places if not _is_in(healed, arrival.events[place])]
@@ -743,7 +743,7 @@ class Hub:
         cursor = before(Event(*json.loads(line)), group, origin)
         groups, most = subscription.groups, get_settings().REPLAY_LIMIT
         try:
-            if origin.span.target is None or origin.history != answer.history:
+            if origin.span.is_empty or origin.history != answer.history:
                 raise CursorExpired("It is made of nothing that is in the log.")
             found = await self._log.replay(cursor, moment.snapshot, subscription.observer, groups, lost=most)
         except (CursorExpired, ConfigurationError):

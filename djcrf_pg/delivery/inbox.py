@@ -267,7 +267,7 @@ class Inbox:
             self._missed = {}
         if self._missed is None:
             self._append(subscription, group, line, origin)
-        elif not self.gone and (subscription not in self._missed or origin.span.target is None):
+        elif not self.gone and (subscription not in self._missed or origin.span.is_empty):
             # The first event; or one that is not in the log, for it cannot be read from there and has to be sent.
             self._missed[subscription] = group, line, origin
 

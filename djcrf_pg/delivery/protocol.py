@@ -386,7 +386,7 @@ class Outbound:
         place = [str(span.last), span.target and str(span.target), span.start, span.end]
         head = {**self._head, "stream": stream, "number": number, "reach": before.reach, "beside": before.beside}
         head |= {"span": place, "to": to}
-        beside = number if span.target is None else before.beside
+        beside = number if span.is_empty else before.beside
         sent = self._made[stream] = Sent(number, before.reach.both(Point.of(reach)), beside)
         return Message(stream, sent, "\n".join([_json(head), *lines]))
 

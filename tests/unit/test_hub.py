@@ -226,6 +226,8 @@ class Site:
         self.layer: Any = channel_layer()
         self.observers = {address: Observer(address) for address in (TASKS, ELSEWHERE, BESIDE)}
         self.inboxes: list[Inbox] = []
+        #: Whether the leader is in the middle of a window when it sends what is beside that.
+        self.is_within = False
         self.lead(HISTORY, 1)
 
     def lead(self, history: History, term: int, xid: int = 10) -> None:
@@ -280,6 +282,8 @@ class Site:
 
     async def send_beside(self, *items: tuple[str, str, Any]) -> None:
         """Deliver events that are made of nothing in the log, as of a row that is sent again."""
+        if self.is_within:
+            self.outbound.advance(Position(self.last.last, at(self.last.last.xmax + 10).last, 1))
         events = [
             Item(address, group, Event("update", body, number, NEVER_SEEN, NOON.isoformat()).encode())
             for number, (address, group, body) in enumerate(items, 1)
@@ -606,7 +610,11 @@ async def test_what_is_lost_while_the_log_is_read_is_read_next(site: Site) -> No
     await until(lambda: site.noted(one) == [("g", number) for number in range(1, 6)])
 
 
-async def test_who_has_lost_what_is_in_no_log_loads_again(site: Site, observed: list[Observation]) -> None:
+@pytest.mark.parametrize("is_within", [False, True])
+async def test_who_has_lost_what_is_in_no_log_loads_again(
+    site: Site, is_within: bool, observed: list[Observation]
+) -> None:
+    site.is_within = is_within
     one = await site.subscribe("g")
     await site.send((TASKS, "g", 0))
     site.layer.drops = True
@@ -735,10 +743,12 @@ async def test_whose_serializer_failed_lately_loads_again_for_a_loss(site: Site)
     await until(lambda: site.noted(one) == [RESYNC, ("g", 4)])
 
 
+@pytest.mark.parametrize("is_within", [False, True])
 @pytest.mark.parametrize("when", ["before", "held"])
 async def test_what_is_not_in_the_log_and_comes_while_it_is_read_is_a_resync_where_it_is_dropped(
-    site: Site, monkeypatch: pytest.MonkeyPatch, when: str
+    site: Site, is_within: bool, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
+    site.is_within = is_within
     one, beside = await site.subscribe("g"), await site.subscribe("g", BESIDE)
     await lose(site, (TASKS, "g", 1), (BESIDE, "g", 2))
     if when == "before":
@@ -762,7 +772,9 @@ async def test_what_is_not_in_the_log_and_comes_while_it_is_read_is_a_resync_whe
     await until(lambda: site.noted(one)[-2:] == [RESYNC, ("g", 4)])
 
 
-async def test_what_is_not_in_the_log_waits_while_that_is_read(site: Site) -> None:
+@pytest.mark.parametrize("is_within", [False, True])
+async def test_what_is_not_in_the_log_waits_while_that_is_read(site: Site, is_within: bool) -> None:
+    site.is_within = is_within
     one = await site.subscribe("g")
     await lose(site, (TASKS, "g", 1))
     site.log.going.clear()
@@ -869,7 +881,9 @@ async def test_an_inbox_that_was_full_loads_again_where_the_log_has_it_no_more(
     await until(lambda: site.noted(one) == [("g", 0), ("g", 1), ("resync", BEHIND), ("g", 6)])
 
 
-async def test_an_inbox_that_was_full_of_what_is_not_in_the_log_loads_again(site: Site) -> None:
+@pytest.mark.parametrize("is_within", [False, True])
+async def test_an_inbox_that_was_full_of_what_is_not_in_the_log_loads_again(site: Site, is_within: bool) -> None:
+    site.is_within = is_within
     with override_settings(DJCRF_PG={"INBOX_EVENTS": 3}):
         one = await site.subscribe("g")
     site.inboxes[0].hold()

@@ -665,6 +665,16 @@ def test_what_is_in_no_log_is_lost_also_where_the_log_was_read_meanwhile() -> No
         assert [loss.beside for loss in losses] == [True]
 
 
+def test_what_is_sent_again_within_a_window_is_beside_it_too() -> None:
+    stream = stream_of(OBSERVER)
+    end, out = inbound(stream), outbound()
+    out.advance(Position(Snapshot(10, 10), Snapshot(20, 20), 5))
+    beside(out, 13)
+    (loss, _) = end.take(wire(one(out)), 0.0)
+    assert isinstance(loss, Loss)
+    assert loss.beside
+
+
 def test_what_is_in_no_log_and_was_sent_before_somebody_joined_is_nobody_s_loss() -> None:
     stream = stream_of(OBSERVER)
     end, out = inbound(stream), outbound()
