@@ -3,14 +3,16 @@
 ``Serializer.to_representation`` asks for its fields each time, and each field looks its value up by the names of its
 source. Of one serializer that makes many bodies the fields are the same, and the value of a field of the model is in
 the instance. What a field makes of the value is left to the field, but for what most bodies are made of: text and
-numbers that stay as they are, and times. Everything else is REST framework's: a serializer with another
-``to_representation``, a field with another ``get_attribute``, a value that is not in the instance, or that can be
-called.
+numbers that stay as they are, decimals that have the field's places, and times. Everything else is REST framework's: a
+serializer with another ``to_representation``, a field with another ``get_attribute``, a value that is not in the
+instance, or that can be called.
 """
 
 import inspect
 from collections.abc import Callable
-from datetime import datetime
+from contextvars import Context, copy_context
+from datetime import datetime, tzinfo
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -19,7 +21,16 @@ from django.db.models import Model
 from django.db.models.manager import BaseManager
 from django.utils.timezone import get_current_timezone
 from rest_framework import ISO_8601
-from rest_framework.fields import BooleanField, CharField, DateTimeField, Field, FloatField, IntegerField, SkipField
+from rest_framework.fields import (
+    BooleanField,
+    CharField,
+    DateTimeField,
+    DecimalField,
+    Field,
+    FloatField,
+    IntegerField,
+    SkipField,
+)
 from rest_framework.relations import PKOnlyObject
 from rest_framework.serializers import ListSerializer, Serializer
 from rest_framework.settings import api_settings
@@ -113,19 +124,56 @@ def _make(field: Any) -> Make:
         form = getattr(field, "format", api_settings.DATETIME_FORMAT)
         if settings.USE_TZ and isinstance(form, str) and form.lower() == ISO_8601:
             return _moment(field, make)
+    if all(_is_as(type(field), DecimalField, name) for name in ("to_representation", "quantize")):
+        return _decimal(field, make)
     return make
+
+
+def _decimal(field: Any, make: Make) -> Make:
+    """What a field makes of numbers that have as many places as it shows: their text; it is asked for others."""
+    digits, places = field.max_digits, field.decimal_places
+    as_text = getattr(field, "coerce_to_string", api_settings.COERCE_DECIMAL_TO_STRING)
+    if digits is None or not places or not as_text or field.normalize_output or field.localize:
+        return make
+
+    def represent(value: Any) -> Any:
+        if type(value) is Decimal:
+            text = f"{value:f}"
+            # No more digits than it takes, whatever of them are zeros at the beginning, or the sign.
+            if len(text) <= digits + 1 and text[-places - 1 : -places] == ".":
+                return text
+        return make(value)
+
+    return represent
+
+
+class _Zone:
+    """The current time zone; Django is asked again when a context variable has changed, for one of them holds it."""
+
+    def __init__(self) -> None:
+        self._known: tuple[Context, tzinfo] | None = None
+
+    def __call__(self) -> tzinfo:
+        context = copy_context()
+        try:
+            if self._known is not None and self._known[0] == context:
+                return self._known[1]
+        except Exception:
+            pass  # somebody's value cannot be compared
+        self._known = context, get_current_timezone()
+        return self._known[1]
 
 
 def _moment(field: Any, make: Make) -> Make:
     """What a field makes of times that have an offset, in ISO 8601; the field itself is asked for others."""
-    own = getattr(field, "timezone", None)
+    own, current = getattr(field, "timezone", None), _Zone()
 
     def represent(value: Any) -> Any:
         if type(value) is not datetime or value.tzinfo is None:
             return make(value)
         try:
             # The zone may be another for each row: whoever makes the groups can activate one.
-            text = value.astimezone(own or get_current_timezone()).isoformat()
+            text = value.astimezone(own or current()).isoformat()
         except OverflowError:
             return make(value)
         return f"{text[:-6]}Z" if text.endswith("+00:00") else text

@@ -1,7 +1,9 @@
 """The straight way makes the bodies that REST framework makes."""
 
 from collections.abc import Mapping
+from contextvars import ContextVar, copy_context
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from decimal import ROUND_UP, Decimal
 from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -9,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from django.db.models.query_utils import DeferredAttribute
 from django.test import override_settings
-from django.utils.timezone import override
+from django.utils.timezone import activate, override
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rest_framework import serializers
@@ -37,8 +39,20 @@ class _Local(serializers.DateTimeField):
         return value.replace(tzinfo=None)
 
 
+class _Rounded(serializers.DecimalField):
+    def quantize(self, value: Any) -> Any:
+        return round(value)
+
+
 ZONES = st.sampled_from([UTC, ZoneInfo("Asia/Kathmandu"), ZoneInfo("America/St_Johns"), timezone(timedelta(hours=1))])
 TIMES = st.datetimes(timezones=st.none() | ZONES)
+
+DECIMALS = (
+    st.decimals(-100, 100, places=2)
+    | st.decimals()
+    | st.sampled_from(["-0.00", "0.00", "1E+2", "12345.67", "-1.00", "100.00"]).map(Decimal)
+    | st.sampled_from(["1.50", 1.5, 3])
+)
 
 #: Fields of REST framework's, each with values that an instance may have.
 FIELDS: dict[Any, st.SearchStrategy[Any]] = {
@@ -49,6 +63,20 @@ FIELDS: dict[Any, st.SearchStrategy[Any]] = {
     serializers.FloatField: st.floats(allow_nan=False) | st.integers(),
     serializers.BooleanField: st.booleans() | st.sampled_from(["true", "no", 1, 0]),
     partial(serializers.DecimalField, max_digits=30, decimal_places=2): st.decimals(-1000, 1000, places=3),
+    **{
+        partial(serializers.DecimalField, **{"max_digits": 4, "decimal_places": 2, **of}): DECIMALS
+        for of in (
+            {},
+            {"decimal_places": 0},
+            {"decimal_places": None},
+            {"max_digits": None},
+            {"rounding": ROUND_UP},
+            {"normalize_output": True},
+            {"localize": True},
+            {"coerce_to_string": False},
+        )
+    },
+    partial(_Rounded, max_digits=4, decimal_places=2): DECIMALS,
     serializers.DateTimeField: TIMES | st.sampled_from([datetime.max.replace(tzinfo=UTC), "a text"]),
     partial(serializers.DateTimeField, default_timezone=ZoneInfo("Europe/Paris")): TIMES,
     partial(serializers.DateTimeField, format=None): TIMES,
@@ -159,6 +187,39 @@ def test_the_settings_of_times_count(of: dict[str, Any]) -> None:
     task = Task(title=datetime(2026, 1, 2, 3, tzinfo=ZoneInfo("Asia/Kathmandu")))
     with override_settings(**of):
         assert straight(Times())(task) == Times().to_representation(task)
+
+
+class _Times(serializers.Serializer[Any]):
+    title = serializers.DateTimeField()
+
+
+def test_the_zone_may_be_another_for_each_row() -> None:
+    make, task = straight(_Times()), Task(title=datetime(2026, 1, 2, 3, tzinfo=UTC))
+
+    def within(zone: tzinfo) -> tuple[Any, Any]:
+        activate(zone)
+        return make(task), _Times().to_representation(task)
+
+    zones = [None, *(ZoneInfo(name) for name in ("Asia/Kathmandu", "Europe/Paris", "Asia/Kathmandu"))]
+    found = [
+        (make(task), _Times().to_representation(task)) if zone is None else copy_context().run(within, zone)
+        for zone in zones
+    ]
+    assert [made for made, _ in found] == [right for _, right in found]
+    assert len({made["title"] for made, _ in found}) == 3
+
+
+def test_a_context_that_cannot_be_compared_is_no_matter() -> None:
+    class Odd:
+        def __eq__(self, other: object) -> bool:
+            raise RuntimeError("it cannot be compared")
+
+        __hash__ = None  # type: ignore[assignment]
+
+    odd, make, task = ContextVar[Odd]("odd"), straight(_Times()), Task(title=datetime(2026, 1, 2, 3, tzinfo=UTC))
+    for _ in range(2):
+        odd.set(Odd())
+        assert make(task) == _Times().to_representation(task)
 
 
 class _All(serializers.ModelSerializer[Any]):
