@@ -622,9 +622,11 @@ class _Stream:
         """
         if self.begun is None or self.known is None:
             return True
-        if self.lacks(sent, 0):
-            return False
-        return self.begun.covers(sent.reach) or self.known.covers(sent.reach)
+        return self.is_past(sent, 0) or (self.known.covers(sent.reach) and not self.lacks(sent, 0))
+
+    def is_past(self, sent: Sent, number: int) -> bool:
+        """Whether all that was sent after a message is for nobody here."""
+        return self.begun is not None and self.begun.covers(sent.reach) and not self.lacks(sent, number)
 
     def lacks(self, sent: Sent, number: int) -> bool:
         """Whether something may be for somebody here that is in no log, and was sent after a message."""
@@ -882,18 +884,18 @@ class Inbound:
         taken, made = beat.streams[stream]
         if state.promises and state.promises[0].term != beat.term:
             state.promises.clear()  # the points decide
-        if state.promises and now - state.promises[0].at >= PATIENCE:
-            promise = state.promises[0]
-            yield from self._lose(stream, promise.sent, state.last if state.term == beat.term else 0)
-            state.adopt(beat.term, min(promise.sent.number, made))
+        if expired := [promise.sent for promise in state.promises if now - promise.at >= PATIENCE]:
+            yield from self._lose(stream, expired[-1], state.last if state.term == beat.term else 0)
+            state.adopt(beat.term, min(expired[-1].number, made))
         looks = now - state.looked >= PATIENCE
         if looks and state.term == beat.term and state.floor > made:
             # A number that the leader had not reached when it came: it was forged.
             yield from self._lose(stream, None)
             state.adopt(beat.term, taken.number)
-        if state.term != beat.term and state.covers(taken):
-            state.adopt(beat.term, taken.number)
-        if state.term == beat.term and state.last >= taken.number:
+        is_same = state.term == beat.term
+        if state.last >= taken.number or state.is_past(taken, state.last) if is_same else state.covers(taken):
+            if not is_same or state.last < taken.number:
+                state.adopt(beat.term, taken.number)
             state.promises.clear()
             state.reach(beat.position, now)
         elif len(state.promises) < _PROMISES:

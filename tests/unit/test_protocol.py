@@ -554,6 +554,10 @@ def test_of_two_points_that_do_not_cover_each_other_a_third_one_covers_both() ->
 # What comes off the layer.
 
 
+BETWEEN = Position(Snapshot(10, 10)), Position(Snapshot(12, 12))
+"""Where the read begins and ends that these messages are of."""
+
+
 def outbound(position: Position | None = None, **limits: int) -> Outbound:
     """A leader's end."""
     return Outbound(OURS, 3, position or Position(Snapshot(10, 10)), **{"max_events": 10, "max_bytes": 1_000, **limits})
@@ -570,8 +574,7 @@ def inbound(*streams: int) -> Inbound:
 
 def one(out: Outbound, lane: str = LANES[0], body: Any = None) -> str:
     """A message with one event, which the layer has taken."""
-    read = Span.between(Position(Snapshot(10, 10)), Position(Snapshot(12, 12)))
-    return sent(out, Item(OBSERVER, lane, line(1, 11, body)), 12, read)
+    return sent(out, Item(OBSERVER, lane, line(1, 11, body)), 12, Span.between(*BETWEEN))
 
 
 def beside(out: Outbound, xmax: int) -> str:
@@ -915,6 +918,32 @@ def test_a_heartbeat_that_was_long_on_its_way_makes_no_message_come_twice() -> N
     assert [type(each) for each in end.take(wire(late[1]), 1.0 + PATIENCE)] == [Loss]
     assert end.take(wire(second), 2.0) == [], "the layer repeats it"
     assert [type(each) for each in end.take(wire(one(out)), 2.0)] == [Arrival]
+
+
+def test_what_was_sent_before_a_stream_was_joined_leaves_nothing_open_when_the_leader_changes() -> None:
+    stream = stream_of(OBSERVER)
+    end, out = Inbound(lambda observer, group: True), outbound(Position(BEGINNING))
+    first = out.heartbeat().text
+    one(out)
+    end.join(stream)
+    end.learn(Standing(OURS, 3, Snapshot(12, 12)), [stream], 0.0)
+    out.advance(Position(Snapshot(13, 13)))
+    assert [end.take(wire(text), 0.0) for text in (first, out.heartbeat().text)] == [[], []]
+    end.learn(Standing(OURS, 4, Snapshot(20, 20)), [stream], 0.1)
+    successor = Outbound(OURS, 4, Position(Snapshot(13, 13)), max_events=9, max_bytes=9)
+    assert [type(each) for each in end.take(wire(one(successor)), 0.1)] == [Arrival]
+
+
+def test_heartbeats_that_come_at_once_make_no_loss_later() -> None:
+    """Each names one more message that is dropped; the second one after the last drop says so of all of them."""
+    stream = stream_of(OBSERVER)
+    end, out = inbound(stream), outbound()
+    for number in range(3):
+        sent(out, Item(OBSERVER, LANES[0], line(number, 11)), 12 + number, Span.between(*BETWEEN))
+        assert end.take(wire(out.heartbeat().text), 0.0) == []
+    assert end.take(wire(out.heartbeat().text), 1.0) == [
+        Loss(stream, Position(Snapshot(10, 10)), Point.at(Snapshot(14, 14)))
+    ]
 
 
 def test_what_is_sent_again_where_the_heartbeats_are_already_is_not_settled_there() -> None:
