@@ -20,7 +20,7 @@ help:
 	@echo 'make compat    run what depends on PostgreSQL on each version, with the oldest and the newest Python and'
 	@echo '               Django here, and write docs/reference/compatibility.md'
 	@echo 'make long      the tests of volume and of a roaming client, with the numbers that the'
-	@echo '               documentation names: some minutes'
+	@echo '               documentation names, and many histories of the wire protocol: half an hour'
 	@echo 'make coverage  run the tests, report the branches they miss, and fail below 95 %'
 	@echo 'make bench     speed beside the peers, as ratios measured in turns: a quarter of an hour'
 	@echo '               (ARGS="write-one latency" for some, "--quick" to see that it runs, "--markdown" for the docs)'
@@ -44,7 +44,7 @@ compat:
 	scripts/compat.sh $(ARGS)
 
 long: $(VENV)/.installed-test
-	DJCRF_PG_TEST_LONG=1 $(BIN)/pytest tests/acceptance/test_volume.py tests/acceptance/test_roaming.py $(ARGS)
+	DJCRF_PG_TEST_LONG=1 $(BIN)/pytest tests/acceptance/test_volume.py tests/acceptance/test_roaming.py tests/unit/test_protocol.py $(ARGS)
 
 # Each run has only its part; the report of all decides by `fail_under`.
 coverage: $(VENV)/.installed-test
