@@ -503,7 +503,9 @@ class Healed(Lossy):
 
 
 HISTORIES = 15_000 if os.environ.get("DJCRF_PG_TEST_LONG") == "1" else 250
-PROFILE = settings(max_examples=HISTORIES, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck))
+PROFILE = settings(
+    max_examples=HISTORIES, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+)
 
 TestComplete = Complete.TestCase
 TestComplete.settings = PROFILE
