@@ -51,7 +51,7 @@ def _has_receivers(model: type[Model]) -> bool:
     return pre_init.has_listeners(model) or post_init.has_listeners(model)
 
 
-def make(model: type[Model], alias: str, values: Mapping[str, Any]) -> Model:
+def make(model: type[Model], alias: str, values: Mapping[str, Any], *, has_code: bool | None = None) -> Model:
     """Make an instance as a queryset would that had selected these values.
 
     What is missing is deferred. Code that runs meanwhile may read such a field all the same, as ``__init__`` does to
@@ -63,12 +63,13 @@ def make(model: type[Model], alias: str, values: Mapping[str, Any]) -> Model:
         model: The model.
         alias: The database that the instance says it comes from.
         values: By attribute, in the order of the model's fields.
+        has_code: What :func:`runs_code` says; None to have it asked.
 
     Raises:
         DatabaseError, InterfaceError: The code asked a database that is gone.
         Exception: What the code raises, whatever the missing fields are.
     """
-    if _copies_values(model) and not runs_code(model):
+    if _copies_values(model) and not (runs_code(model) if has_code is None else has_code):
         return _copy(model, alias, values)
     if not _eager.get(model):
         try:

@@ -85,6 +85,10 @@ class Observed(Protocol):
         """Whether the handler takes the instance as it was before."""
 
     @property
+    def takes_extras(self) -> bool:
+        """Whether what makes its bodies takes more than the instance and what happened to it."""
+
+    @property
     def serializes_cursor(self) -> bool:
         """Whether the serializer takes a cursor."""
 

@@ -431,7 +431,9 @@ class Hydrator:
         as_is = convert.kind if isinstance(convert, _exactly) and not django else None
         return _Column(name, field.attname, as_is, convert, django, field.name, kind)
 
-    def instance(self, image: Image, *, lenient: bool = False, only_key: bool = False) -> Model:
+    def instance(
+        self, image: Image, *, lenient: bool = False, only_key: bool = False, has_code: bool | None = None
+    ) -> Model:
         """Make an instance of an image; see :meth:`values`.
 
         Args:
@@ -439,6 +441,7 @@ class Hydrator:
             lenient: Leave out a field whose value does not fit, instead of raising.
             only_key: Leave out all fields but the primary key's. Code of the model's may miss them, see
                 :func:`~djcrf_pg.instances.runs_code`.
+            has_code: What that says; None to have it asked.
 
         Raises:
             StaleRelation: As :meth:`values` does.
@@ -449,7 +452,7 @@ class Hydrator:
             raise ValueError(
                 f"the key of {self.model._meta.label} cannot be read from an image of {self.relation.name}"
             )
-        return make(self.model, self._alias, values)
+        return make(self.model, self._alias, values, has_code=has_code)
 
     def values(
         self, image: Image, columns: Iterable[_Column] | None = None, *, lenient: bool = False

@@ -353,8 +353,11 @@ class Outbound:
             By stream. Those of a stream are sent in this order.
         """
         streams: dict[int, tuple[list[Item], list[Item]]] = {}
+        places: dict[str, tuple[list[Item], list[Item]]] = {}
         for item in items:
-            streams.setdefault(stream_of(item.observer), ([], []))[item.group == EVERYBODY].append(item)
+            if (place := places.get(item.observer)) is None:
+                place = places[item.observer] = streams.setdefault(stream_of(item.observer), ([], []))
+            place[item.group == EVERYBODY].append(item)
         return {
             stream: [self._message(stream, part, reach, span or self.beside) for part in self._cut([*events, *resyncs])]
             for stream, (events, resyncs) in streams.items()
@@ -364,8 +367,12 @@ class Outbound:
         most, limit = self._limits
         part: list[Item] = []
         size = 0
+        sizes: dict[tuple[str, str], int] = {}
         for item in items:
-            added = len(item.line) + len(json.dumps(item.group)) + len(json.dumps(item.observer)) + _OVERHEAD
+            observer, group, line = item
+            if (names := sizes.get((observer, group))) is None:
+                names = sizes[observer, group] = len(_json(group)) + len(_json(observer)) + _OVERHEAD
+            added = len(line) + names
             if part and (len(part) >= most or size + added > limit):
                 yield part
                 part, size = [], 0

@@ -417,6 +417,11 @@ class ModelObserver(DCRFModelObserver):
         return None if self._fields is None else self._fields.union(watch.path for watch in self.watches)
 
     @property
+    def takes_extras(self) -> bool:
+        """Whether the serializer takes more than the instance and the action."""
+        return bool(self._serializer_extras) or self._has_other("serialize")
+
+    @property
     def serializes_cursor(self) -> bool:
         """Whether the serializer takes a cursor."""
         return "cursor" in self._serializer_extras

@@ -212,7 +212,7 @@ def _events(
         parts = parts_of(occurrence, interest)
     for action, instance, groups in parts:
         if groups and instance is not None:
-            groups = sorted(groups, key=digest)
+            groups = sorted(groups, key=digest) if len(groups) > 1 else groups
             try:
                 if require is not None:
                     require(instance)
@@ -274,26 +274,28 @@ def body_of(occurrence: Occurrence, instance: Model, action: Action, groups: Seq
     Raises:
         Exception: Whatever the serializer raises.
     """
+    observer = occurrence.observer
+    extras = _extras(occurrence, action, groups, origin) if observer.takes_extras else {}
+    return observer.serialize(instance, action, **extras)["body"]
+
+
+def _extras(occurrence: Occurrence, action: Action, groups: Sequence[str], origin: Origin) -> dict[str, Any]:
     change = occurrence.change
-    extras = {}
+    extras = {
+        "changed": occurrence.changed,
+        "old_instance": occurrence.old,
+        "context": _context(change.context),
+        "committed_at": change.at,
+        "change_id": change.id,
+        "transaction": name_of(_writer(change)),
+    }
     if occurrence.observer.serializes_cursor:
         # One body for all groups: who has it by one of several has not had it by the others yet.
         mark = Mark.of(change.id, occurrence.row, action.value, groups[0] if len(groups) == 1 else None)
         address = digest(occurrence.observer.address)
         cursor = Cursor(origin.history, origin.span, mark, address, is_exact=not origin.span.is_empty)
         extras["cursor"] = cursor.encode()
-    message = occurrence.observer.serialize(
-        instance,
-        action,
-        changed=occurrence.changed,
-        old_instance=occurrence.old,
-        context=_context(change.context),
-        committed_at=change.at,
-        change_id=change.id,
-        transaction=name_of(_writer(change)),
-        **extras,
-    )
-    return message["body"]
+    return extras
 
 
 def _encode(occurrence: Occurrence, action: str, body: Any) -> str:

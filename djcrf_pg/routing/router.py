@@ -87,7 +87,7 @@ class Router:
         }
         referred = set().union(*ways.values())
         self._referred = {oid for oid, route in routes.items() if route.model._meta.db_table in referred}
-        self._needs: dict[Observed, tuple[bool, bool]] = {}
+        self._needs: dict[Observed, tuple[bool, bool, bool]] = {}
         tables = {routes[oid].model._meta.db_table: oid for oid in self._referred}
         self._referring = {oid for oid, way in ways.items() if not way.isdisjoint(tables)}
         self._elsewhere = Elsewhere(
@@ -383,15 +383,18 @@ class Router:
         for observer in observers:
             needs = self._needs.get(observer)
             if needs is None:
-                needs_row = observer.needs_row or runs_code(observer.model_cls)
-                needs = self._needs[observer] = (needs_row, observer.needs_old)
-            model, only_key = observer.model_cls, not needs[0]
-            twice = row.old is not None and (row.new is None or needs[1])
+                has_code = runs_code(observer.model_cls)
+                needs = (observer.needs_row or has_code, observer.needs_old, has_code)
+                self._needs[observer] = needs
+            needs_row, needs_old, has_code = needs
+            model, only_key = observer.model_cls, not needs_row
+            twice = row.old is not None and (row.new is None or needs_old)
             kind = (model, twice, only_key)
             found = made.get(kind)
             if found is None:
                 hydrator = self._hydrator(model, row)
-                make = partial(hydrator.instance, lenient=row.relation in self._lenient, only_key=only_key)
+                lenient = row.relation in self._lenient
+                make = partial(hydrator.instance, lenient=lenient, only_key=only_key, has_code=has_code)
                 new = None if row.new is None else make(row.new)
                 old = None if row.old is None else make(row.old) if twice else new
                 found = made[kind] = (old, new, _changed(hydrator.names, row))
