@@ -2,10 +2,10 @@
 
 ``Serializer.to_representation`` asks for its fields each time, and each field looks its value up by the names of its
 source. Of one serializer that makes many bodies the fields are the same, and the value of a field of the model is in
-the instance. What a field makes of the value is left to the field, but for what most bodies are made of: text and
-numbers that stay as they are, decimals that have the field's places, and times. Everything else is REST framework's: a
-serializer with another ``to_representation``, a field with another ``get_attribute``, a value that is not in the
-instance, or that can be called.
+the instance; so are the rows of a relation that were fetched before. What a field makes of the value is left to the
+field, but for what most bodies are made of: text and numbers that stay as they are, decimals that have the field's
+places, and times. Everything else is REST framework's: a serializer with another ``to_representation``, a field with
+another ``get_attribute``, a value that is not in the instance, or that can be called.
 """
 
 import inspect
@@ -13,11 +13,16 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from datetime import datetime, tzinfo
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.db.models import Model
+from django.db.models.fields.related_descriptors import (
+    ForwardManyToOneDescriptor,
+    ManyToManyDescriptor,
+    ReverseManyToOneDescriptor,
+)
 from django.db.models.manager import BaseManager
 from django.utils.timezone import get_current_timezone
 from rest_framework import ISO_8601
@@ -41,6 +46,10 @@ Make = Callable[[Any], Any]
 
 #: What these fields make of a value of exactly this type is the value.
 _PLAIN: dict[type, type] = {CharField: str, IntegerField: int, FloatField: float, BooleanField: bool}
+
+
+#: What stands for a relation at a class, and gives the rows that were fetched before.
+_TO_ONE, _TO_MANY = {ForwardManyToOneDescriptor}, {ManyToManyDescriptor, ReverseManyToOneDescriptor}
 
 
 class _Step(NamedTuple):
@@ -73,15 +82,16 @@ def straight(serializer: Any) -> Make:
     if not (_is_as(cls, Serializer, "to_representation") and _is_as(cls, Serializer, "_readable_fields")):
         make: Make = serializer.to_representation
         return make
-    steps: dict[type, list[_Step]] = {}
+    known: dict[type, tuple[bool, list[_Step]]] = {}
 
     def represent(instance: Any) -> Any:
         kind = type(instance)
-        if (own := steps.get(kind)) is None:
-            own = steps[kind] = _steps(serializer, kind)
-        values = vars(instance) if issubclass(kind, Model) else {}
+        if (own := known.get(kind)) is None:
+            own = known[kind] = issubclass(kind, Model), _steps(serializer, kind)
+        is_of_model, steps = own
+        values = vars(instance) if is_of_model else {}
         body = {}
-        for name, attname, find, plain, make in own:
+        for name, attname, find, plain, make in steps:
             if attname is None or attname not in values or callable(value := values[attname]):
                 try:
                     value = find(instance)
@@ -104,7 +114,7 @@ def _many(make: Make) -> Make:
 
 def _steps(serializer: Any, kind: type) -> list[_Step]:
     return [
-        _Step(field.field_name, _attname(field, kind), field.get_attribute, _plain(field), _make(field))
+        _Step(field.field_name, _attname(field, kind), _find(field, kind), _plain(field), _make(field))
         for field in serializer._readable_fields
     ]
 
@@ -183,12 +193,59 @@ def _moment(field: Any, make: Make) -> Make:
 
 def _attname(field: Any, kind: type) -> str | None:
     """The attribute of an instance that holds what a field would find."""
-    if not issubclass(kind, Model) or len(field.source_attrs) != 1:
+    name = _source(field, kind) if issubclass(kind, Model) else None
+    return None if name is None or type(inspect.getattr_static(kind, name, None)) not in PLACES else name
+
+
+def _source(field: Any, kind: type) -> str | None:
+    """The one attribute that a field takes its value from, as it is."""
+    if len(field.source_attrs) != 1 or not _is_as(type(field), Field, "get_attribute"):
         return None
-    if not _is_as(type(field), Field, "get_attribute") or kind.__getattribute__ is not object.__getattribute__:
+    if kind.__getattribute__ is not object.__getattribute__:
         return None
-    (name,) = field.source_attrs
-    return name if type(inspect.getattr_static(kind, name, None)) in PLACES else None
+    name: str = field.source_attrs[0]
+    return name
+
+
+def _find(field: Any, kind: type) -> Make:
+    """How a field finds its value; rows that were fetched before are where Django would find them."""
+    find: Make = field.get_attribute
+    if not issubclass(kind, Model) or (name := _source(field, kind)) is None:
+        return find
+    place = type(inspect.getattr_static(kind, name, None))
+    if place in _TO_ONE:
+        return partial(_fetched_one, name, find)
+    if place in _TO_MANY and _is_as(type(field), ListSerializer, "to_representation"):
+        return _FetchedMany(name, find)
+    return find
+
+
+def _fetched_one(name: str, find: Make, instance: Any) -> Any:
+    found = instance._state.fields_cache.get(name)
+    return find(instance) if found is None else found
+
+
+class _FetchedMany:
+    """Finds the rows of a relation to many; its manager is made where they were not fetched, and once to be sure.
+
+    Args:
+        name: Of the relation.
+        find: How the field finds its manager.
+    """
+
+    def __init__(self, name: str, find: Make) -> None:
+        self._name, self._find = name, find
+        self._is_sure: bool | None = None
+
+    def __call__(self, instance: Any) -> Any:
+        rows = instance.__dict__.get("_prefetched_objects_cache", {}).get(self._name)
+        if rows is None or self._is_sure is False:
+            return self._find(instance)
+        if self._is_sure is None:
+            manager = self._find(instance)
+            self._is_sure = getattr(type(manager), "all", None) is BaseManager.all and manager.all() is rows
+            return manager
+        return rows
 
 
 def _is_as(cls: type, base: type, name: str) -> bool:

@@ -9,6 +9,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from django.db.models import QuerySet
+from django.db.models.fields.related_descriptors import ForwardManyToOneDescriptor, ManyToManyDescriptor
 from django.db.models.query_utils import DeferredAttribute
 from django.test import override_settings
 from django.utils.timezone import activate, override
@@ -49,7 +51,7 @@ TIMES = st.datetimes(timezones=st.none() | ZONES)
 
 DECIMALS = (
     st.decimals(-100, 100, places=2)
-    | st.decimals()
+    | st.decimals(allow_nan=False)
     | st.sampled_from(["-0.00", "0.00", "1E+2", "12345.67", "-1.00", "100.00"]).map(Decimal)
     | st.sampled_from(["1.50", 1.5, 3])
 )
@@ -135,9 +137,19 @@ OTHERS: dict[str, Any] = {
     "finds": partial(_Finds, source="title"),
     "many": partial(_Name, source="listed", many=True),
     "listed": partial(_Listed, many=True),
+    "labels": partial(_Name, many=True),
+    "tagged": partial(_Listed, source="labels", many=True),
+    "keys": partial(serializers.PrimaryKeyRelatedField, source="labels", many=True, read_only=True),
     "hidden": partial(serializers.CharField, source="title", write_only=True),
     "called": partial(serializers.ReadOnlyField, source="body"),
 }
+
+
+def fetched(rows: list[Any]) -> QuerySet[Any]:
+    """What Django keeps of a relation to many that was fetched before."""
+    found = Label.objects.all()
+    found._result_cache, found._prefetch_done = rows, True  # type: ignore[attr-defined]
+    return found
 
 
 @st.composite
@@ -145,6 +157,7 @@ def cases(draw: st.DrawFn) -> tuple[Any, Task]:
     """A serializer, and an instance of its model."""
     task = Task(id=draw(st.integers()), project=draw(st.sampled_from([None, Project(id=1, name="a project")])))
     task.listed = draw(st.lists(st.builds(Label, name=st.text(max_size=3)), max_size=3))  # type: ignore[attr-defined]
+    vars(task)["_prefetched_objects_cache"] = {"labels": fetched(task.listed)}  # type: ignore[attr-defined]
     fields: dict[str, Any] = {}
     for name in draw(st.lists(st.sampled_from(NAMES), unique=True)):
         field = draw(st.sampled_from(list(FIELDS)))
@@ -237,6 +250,38 @@ def test_a_value_in_the_instance_is_taken_from_there(monkeypatch: pytest.MonkeyP
     for field in serializer.fields.values():
         monkeypatch.setattr(field, "get_attribute", refuse)
     assert straight(serializer)(row) == right
+
+
+class _Related(serializers.Serializer[Any]):
+    project = _Name()
+    labels = _Name(many=True)
+
+
+def _task() -> Task:
+    task = Task(id=1, project=Project(id=1, name="a project"))
+    vars(task)["_prefetched_objects_cache"] = {"labels": fetched([Label(name="red")])}
+    return task
+
+
+def test_rows_that_were_fetched_are_taken_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> Any:
+        raise AssertionError("the relation was asked")
+
+    make = straight(_Related())
+    right = make(_task())
+    assert right == {"project": {"name": "a project"}, "labels": [{"name": "red"}]}
+    monkeypatch.setattr(ManyToManyDescriptor, "__get__", refuse)
+    monkeypatch.setattr(ForwardManyToOneDescriptor, "__get__", refuse)
+    assert make(_task()) == right
+
+
+def test_a_manager_with_an_own_all_is_asked_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = type(_task().labels)
+    monkeypatch.setattr(manager, "all", lambda self: [Label(name="hidden")], raising=False)
+    make = straight(_Related())
+    for _ in range(2):
+        assert make(_task()) == _Related().to_representation(_task())
+        assert make(_task())["labels"] == [{"name": "hidden"}]
 
 
 @pytest.mark.parametrize("what", ["missing", "a property", "an own __getattribute__"])
