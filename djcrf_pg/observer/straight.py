@@ -197,7 +197,7 @@ def _attname(field: Any, kind: type) -> str | None:
     return None if name is None or type(inspect.getattr_static(kind, name, None)) not in PLACES else name
 
 
-def _source(field: Any, kind: type) -> str | None:
+def _source(field: Any, kind: Any) -> str | None:
     """The one attribute that a field takes its value from, as it is."""
     if len(field.source_attrs) != 1 or not _is_as(type(field), Field, "get_attribute"):
         return None
