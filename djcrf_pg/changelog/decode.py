@@ -215,6 +215,9 @@ _PLAIN: dict[str, Convert] = {
 }
 
 
+_WITHOUT_FLOATS = {*_PLAIN, "timestamptz", "json"} - {"float4", "float8"}
+
+
 class Decoders:
     """Makes converters from JSON values to driver values, for one database.
 
@@ -519,6 +522,12 @@ def raw_columns(relation: Relation) -> frozenset[str]:
     return frozenset(
         name for name, kind in relation.columns.items() if (kind.element or kind).name in JSON or is_text(kind)
     )
+
+
+def may_have_floats(relation: Relation) -> bool:
+    """Whether an image may have a float: of types that are not known here nobody can say."""
+    kinds = [kind.element or kind for kind in relation.columns.values()]
+    return not all(kind.kind == "e" or (kind.kind == "b" and kind.name in _WITHOUT_FLOATS) for kind in kinds)
 
 
 def relations_of(rows: list[Any]) -> dict[int, Relation]:

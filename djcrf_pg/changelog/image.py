@@ -24,7 +24,7 @@ _scan_long_value: _Scan = scanner.make_scanner(_long_decoder)  # type: ignore[ar
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
-def parse(text: str, raw: Collection[str] = ()) -> dict[str, Any]:
+def parse(text: str, raw: Collection[str] = (), *, floats: bool = True) -> dict[str, Any]:
     """Parse a row image.
 
     Numbers with a point or an exponent become Decimals: only their column's type says whether they are floats.
@@ -32,11 +32,12 @@ def parse(text: str, raw: Collection[str] = ()) -> dict[str, Any]:
     Args:
         text: A JSON object, column to value.
         raw: Columns whose value is wanted as the JSON text it was, because somebody else parses it.
+        floats: Whether there may be floats, of which one is -0.
 
     Returns:
         The columns' values.
     """
-    if "-0," in text or "-0}" in text or "-0]" in text:
+    if floats and ("-0," in text or "-0}" in text or "-0]" in text):
         return _parse(text, raw, _long_decoder, _scan_long_value)
     try:
         return _parse(text, raw, _decoder, _scan_value)

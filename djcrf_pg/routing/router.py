@@ -12,7 +12,7 @@ from django.db.models import Model
 
 from djcrf_pg.changelog import net as reasons
 from djcrf_pg.changelog.change import MASS, OVERFLOWN, TRUNCATED, UNORDERED, UNWRITABLE, Change
-from djcrf_pg.changelog.decode import Hydrator, Relation, StaleRelation, raw_columns
+from djcrf_pg.changelog.decode import Hydrator, Relation, StaleRelation, may_have_floats, raw_columns
 from djcrf_pg.changelog.image import parse
 from djcrf_pg.changelog.net import RELATED, UNREADABLE, Image, RowChange, by_key, net, set_aside_unordered
 from djcrf_pg.instances import as_of_now, make, runs_code
@@ -64,7 +64,10 @@ class Router:
         self.lost = lost
         self._deferrable = {relation.root for relation in relations.values() if relation.deferrable}
         # A partition has the columns of its root, which is what is looked at again where a value does not fit.
-        self._raw = {oid: raw_columns(relations.get(each.root, each)) for oid, each in relations.items()}
+        known = {oid: relations.get(each.root, each) for oid, each in relations.items()}
+        self._parse = {
+            oid: partial(parse, raw=raw_columns(each), floats=may_have_floats(each)) for oid, each in known.items()
+        }
         self._hydrators: dict[tuple[type[Model], int], Hydrator] = {}
         self._lenient: Collection[int] = ()
         self._forgiving = self._cut = False
@@ -93,7 +96,7 @@ class Router:
         self._elsewhere = Elsewhere(
             aliases[0],
             {table: [each.oid for each in relations.values() if each.root == oid] for table, oid in tables.items()},
-            lambda oid, text: parse(text, self._raw[oid]),
+            lambda oid, text: self._parse[oid](text),
         )
         self._unsaid: int | None = None  # the last transaction whose context was too long
 
@@ -232,11 +235,11 @@ class Router:
             return row
         if relation.root in self._deaf and not self._may_be_parents(change, relation.root):
             return None
-        raw = self._raw[relation.oid]
+        parse = self._parse[relation.oid]
         row.touched, row.writer = change.is_touch, change.writer
         try:
-            row.old = None if change.old is None else parse(change.old, raw)
-            row.new = None if change.new is None else parse(change.new, raw)
+            row.old = None if change.old is None else parse(change.old)
+            row.new = None if change.new is None else parse(change.new)
         except Exception as error:
             self._report(row, relation.name, error)
             row.resync = UNREADABLE

@@ -12,7 +12,15 @@ from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from djcrf_pg.changelog.decode import ColumnType, Decoders, Relation, _moment, raw_columns, relations_of
+from djcrf_pg.changelog.decode import (
+    ColumnType,
+    Decoders,
+    Relation,
+    _moment,
+    may_have_floats,
+    raw_columns,
+    relations_of,
+)
 
 
 def decode(value: Any, name: str, oid: int = 0, kind: str = "b", element: ColumnType | None = None) -> Any:
@@ -240,6 +248,24 @@ def test_a_type_that_nobody_knows_is_its_text() -> None:
 def test_json_columns_are_raw() -> None:
     columns = {"a": ColumnType(114, "json"), "b": ColumnType(3802, "jsonb"), "c": ColumnType(25, "text")}
     assert raw_columns(Relation(1, 1, "t", columns)) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (ColumnType(23, "int4"), False),
+        (ColumnType(1700, "numeric"), False),
+        (ColumnType(3802, "jsonb"), False),
+        (MOOD, False),
+        (ColumnType(1007, "_int4", element=ColumnType(23, "int4")), False),
+        (ColumnType(701, "float8"), True),
+        (ColumnType(1022, "_float8", element=ColumnType(701, "float8")), True),
+        (ColumnType(99_999, "some_composite", "c"), True),
+        (ColumnType(99_999, "some_type"), True),
+    ],
+)
+def test_floats_are_looked_for_where_they_may_be(column: ColumnType, expected: bool) -> None:
+    assert may_have_floats(Relation(1, 1, "t", {"a": ColumnType(25, "text"), "b": column})) is expected
 
 
 def test_uuids_are_read() -> None:
