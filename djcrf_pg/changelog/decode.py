@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
+from functools import partial
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -26,7 +27,7 @@ from psycopg.adapt import Transformer
 from psycopg.pq import Format
 from psycopg.types.hstore import HstoreLoader
 
-from djcrf_pg.changelog.image import elements
+from djcrf_pg.changelog.image import elements, parse
 from djcrf_pg.changelog.net import Image
 from djcrf_pg.instances import make, sql_fields
 from djcrf_pg.observations import FieldDeferred, FieldSelectsSql, emit
@@ -515,6 +516,11 @@ class Hydrator:
                 error=str(error),
             )
         )
+
+
+def parser(relation: Relation) -> Callable[[str], Image]:
+    """What parses the images of a table."""
+    return partial(parse, raw=raw_columns(relation), floats=may_have_floats(relation))
 
 
 def raw_columns(relation: Relation) -> frozenset[str]:

@@ -12,8 +12,7 @@ from django.db.models import Model
 
 from djcrf_pg.changelog import net as reasons
 from djcrf_pg.changelog.change import MASS, OVERFLOWN, TRUNCATED, UNORDERED, UNWRITABLE, Change
-from djcrf_pg.changelog.decode import Hydrator, Relation, StaleRelation, may_have_floats, raw_columns
-from djcrf_pg.changelog.image import parse
+from djcrf_pg.changelog.decode import Hydrator, Relation, StaleRelation, parser
 from djcrf_pg.changelog.net import RELATED, UNREADABLE, Image, RowChange, by_key, net, set_aside_unordered
 from djcrf_pg.instances import as_of_now, make, runs_code
 from djcrf_pg.observations import ChangedUnseen, ContextTooLong, RowUnreadable, emit, text_of
@@ -64,10 +63,7 @@ class Router:
         self.lost = lost
         self._deferrable = {relation.root for relation in relations.values() if relation.deferrable}
         # A partition has the columns of its root, which is what is looked at again where a value does not fit.
-        known = {oid: relations.get(each.root, each) for oid, each in relations.items()}
-        self._parse = {
-            oid: partial(parse, raw=raw_columns(each), floats=may_have_floats(each)) for oid, each in known.items()
-        }
+        self._parsers = {oid: parser(relations.get(each.root, each)) for oid, each in relations.items()}
         self._hydrators: dict[tuple[type[Model], int], Hydrator] = {}
         self._lenient: Collection[int] = ()
         self._forgiving = self._cut = False
@@ -96,7 +92,7 @@ class Router:
         self._elsewhere = Elsewhere(
             aliases[0],
             {table: [each.oid for each in relations.values() if each.root == oid] for table, oid in tables.items()},
-            lambda oid, text: self._parse[oid](text),
+            lambda oid, text: self._parsers[oid](text),
         )
         self._unsaid: int | None = None  # the last transaction whose context was too long
 
@@ -235,7 +231,7 @@ class Router:
             return row
         if relation.root in self._deaf and not self._may_be_parents(change, relation.root):
             return None
-        parse = self._parse[relation.oid]
+        parse = self._parsers[relation.oid]
         row.touched, row.writer = change.is_touch, change.writer
         try:
             row.old = None if change.old is None else parse(change.old)

@@ -21,8 +21,7 @@ from django.test.utils import CaptureQueriesContext, isolate_apps
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from djcrf_pg.changelog.decode import Hydrator, Relation, StaleRelation, raw_columns, relations_of
-from djcrf_pg.changelog.image import parse
+from djcrf_pg.changelog.decode import Hydrator, Relation, StaleRelation, parser, relations_of
 from djcrf_pg.changelog.reader import ChangeLog
 from djcrf_pg.listener.connection import connect
 from djcrf_pg.observations import FieldDeferred, Observation, add_sink
@@ -63,7 +62,7 @@ def relation_of(table: str) -> Relation:
 def last_image(relation: Relation) -> dict[str, Any]:
     """The last row that was written, as the router would parse it."""
     ((text,),) = sql("SELECT new::text FROM djcrf_pg_change WHERE new IS NOT NULL ORDER BY id DESC LIMIT 1")
-    return parse(text, raw_columns(relation))
+    return parser(relation)(text)
 
 
 def same(ours: Any, theirs: Any) -> bool:

@@ -26,8 +26,7 @@ from psycopg import sql
 
 from djcrf_pg.changelog.change import Change
 from djcrf_pg.changelog.cursor import BEGINNING, Position
-from djcrf_pg.changelog.decode import Hydrator, Relation, StaleRelation, raw_columns, relations_of
-from djcrf_pg.changelog.image import parse
+from djcrf_pg.changelog.decode import Hydrator, Relation, StaleRelation, parser, relations_of
 from djcrf_pg.changelog.reader import ChangeLog
 from tests.client import Client, Message
 from tests.processes import wait_until
@@ -347,7 +346,7 @@ def test_migrations_under_full_load_fail_no_write_and_make_no_wrong_image(life: 
 
     changes = asyncio.run(read_all(life))
     rows = [
-        (change, [parse(image, raw_columns(relations[-1])) for image in (change.old, change.new) if image])
+        (change, [parser(relations[-1])(image) for image in (change.old, change.new) if image])
         for change in changes
         if change.relation == oid and change.op != "R"
     ]

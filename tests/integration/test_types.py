@@ -10,8 +10,7 @@ from django.contrib.postgres.signals import get_citext_oids, get_hstore_oids
 from django.db import connection, models
 from django.test.utils import isolate_apps
 
-from djcrf_pg.changelog.decode import Hydrator
-from djcrf_pg.changelog.image import parse
+from djcrf_pg.changelog.decode import Hydrator, parser
 from tests.integration import types
 from tests.integration.log import observe, sql
 
@@ -120,7 +119,7 @@ def test_geometries_are_those_of_a_query_also_for_a_serializer_of_drf_gis(option
             made = f"ST_Force3D('{written}'::geometry)" if "dim" in options else f"'{written}'"
             sql(f"INSERT INTO typed_0 ({column}) VALUES ({made if text else 'NULL'})")
             ((image,),) = sql("SELECT new::text FROM djcrf_pg_change ORDER BY xid DESC, id DESC LIMIT 1")
-            ours: Any = hydrator.instance(parse(image))
+            ours: Any = hydrator.instance(parser(hydrator.relation)(image))
             theirs = model.objects.get(pk=ours.pk)
             assert types.same(getattr(ours, column), getattr(theirs, column))
             assert serializer(ours).data == serializer(theirs).data

@@ -26,8 +26,7 @@ from django.db.models import Model
 from rest_framework.serializers import ModelSerializer
 
 from djcrf_pg.capture import catalog, plan
-from djcrf_pg.changelog.decode import Hydrator, Relation, raw_columns, relations_of
-from djcrf_pg.changelog.image import parse
+from djcrf_pg.changelog.decode import Hydrator, Relation, parser, relations_of
 from djcrf_pg.changelog.reader import ChangeLog
 from djcrf_pg.listener.connection import connect
 from tests.integration.log import sql
@@ -378,7 +377,7 @@ def compare_all(
     there = {key: dict(zip(shapes, rest, strict=True)) for key, *rest in sql(f"SELECT id, {filled} FROM {table}")}
     results: dict[str, Counter[str]] = {shape: Counter() for shape in shapes}
     for key, text in found.items():
-        ours = hydrator.instance(parse(text, raw_columns(hydrator.relation)), lenient=True)
+        ours = hydrator.instance(parser(hydrator.relation)(text), lenient=True)
         for shape in shapes:
             # The image of JSON's null is that of SQL's.
             if there[key][shape]:
