@@ -437,8 +437,8 @@ class Outbound:
 _OVERHEAD = 16
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"))
+#: What ``json.dumps`` would make anew for each text.
+_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 # The process's end.

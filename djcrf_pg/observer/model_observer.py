@@ -917,17 +917,16 @@ class ModelObserver(DCRFModelObserver):
 
 
 async def _join_groups(subscription: Subscription, groups: Iterable[str], patience: float) -> None:
-    """Join the channel layer's groups, as DCRF does.
+    """Join the channel layer's groups, as DCRF does: one after the other, however far away the layer is.
 
     Raises:
-        ChannelLayerError: The layer fails, or does not answer. With ``pubsub``, channels_redis tries for ever.
+        ChannelLayerError: The layer fails, or does not answer once. With ``pubsub``, channels_redis tries for ever.
     """
     consumer = subscription.consumer
     try:
-        async with asyncio.timeout(patience):
-            for group in groups:
-                async with subscription.changing:  # else another call may be leaving it
-                    await consumer.add_group(group)
+        for group in groups:
+            async with subscription.changing, asyncio.timeout(patience):  # else another call may be leaving it
+                await consumer.add_group(group)
     except Exception as error:  # whatever the layer raises
         is_silent = isinstance(error, TimeoutError)
         why = f"does not answer within {patience:g} s" if is_silent else f"fails ({cause_of(error)})"

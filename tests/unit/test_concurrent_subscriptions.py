@@ -12,11 +12,12 @@ from djcrf_pg.changelog.cursor import Snapshot
 from djcrf_pg.delivery.envelope import Event
 from djcrf_pg.delivery.inbox import Moment, Subscription
 from djcrf_pg.delivery.protocol import History
-from djcrf_pg.exceptions import ListenerUnavailable
+from djcrf_pg.exceptions import ChannelLayerError, ListenerUnavailable
 from djcrf_pg.listener import embedded
 from djcrf_pg.listener.gate import Probe
 from djcrf_pg.observer import model_observer
 from djcrf_pg.observer.consumers import inbox_of
+from djcrf_pg.observer.model_observer import _join_groups
 from tests.processes import until
 from tests.testapp.consumers import BoardConsumer
 from tests.testapp.models import Task
@@ -225,3 +226,16 @@ async def test_a_layer_that_fails_while_it_is_left_leaves_no_events(consumer: Bo
     with pytest.raises(ConnectionError):
         await consumer.tasks.unsubscribe(request_id="r")
     assert embedded.runtime("default").hub._lanes == {}
+
+
+async def test_a_layer_that_is_far_away_is_given_its_time_for_each_group(
+    consumer: BoardConsumer, monkeypatch: pytest.MonkeyPatch
+):
+    async def answer_late(group: str, channel: str) -> None:
+        await asyncio.sleep(0.1)
+
+    monkeypatch.setattr(consumer.channel_layer, "group_add", answer_late)
+    subscription = inbox_of(consumer).subscribe("address", consumer.tasks, consumer)
+    await _join_groups(subscription, [f"g{number}" for number in range(8)], 0.5)
+    with pytest.raises(ChannelLayerError, match=r"does not answer within 0\.01 s"):
+        await _join_groups(subscription, ["g"], 0.01)
