@@ -22,7 +22,7 @@ help:
 	@echo 'make long      the tests of volume and of a roaming client, with the numbers that the'
 	@echo '               documentation names, and many histories of the wire protocol: half an hour'
 	@echo 'make coverage  run the tests, report the branches they miss, and fail below 95 %'
-	@echo 'make bench     speed beside the peers, as ratios measured in turns: a quarter of an hour'
+	@echo 'make bench     speed beside the peers, as ratios measured in turns: twenty-five minutes'
 	@echo '               (ARGS="write-one latency" for some, "--quick" to see that it runs, "--markdown" for the docs)'
 	@echo 'make model     check the models with spin, which it needs beside gcc'
 	@echo 'make oracle    compare a client with the database while things break (ARGS="--minutes 60 --slow")'

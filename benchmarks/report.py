@@ -178,7 +178,7 @@ def _number(value: float) -> str:
 def plot(results: Sequence[Result]) -> str:
     """Bars of the ratios, with whiskers from the least to the most."""
     rows = [result for result in results if result.ratios]
-    most = max((max(row.ratios) for row in rows), default=1.0)
+    most = max((max(row.ratios) for row in rows), default=0.0) or 1.0  # what is counted may all be nothing
     width, left, line = 900, 430, 24
     height = line * len(rows) + 40
 

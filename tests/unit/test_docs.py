@@ -15,6 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from benchmarks import report
+from benchmarks.runner import OURS, Result
 from djcrf_pg import conf, exceptions, observations
 from tests import servers
 
@@ -158,6 +159,11 @@ def test_the_figures_are_those_of_the_results():
     figures = report.headline(results, about)
     assert figures
     assert f"{report.BEGIN}\n{figures}{report.END}" in README.read_text("utf-8")
+
+
+def test_what_was_counted_may_all_be_nothing():
+    missing = Result("churn", "missing", OURS, [0.0, 0.0], "missing", "changes", [10.0, 10.0])
+    assert "<svg" in report.plot([missing])
 
 
 def test_every_page_is_in_the_navigation():
