@@ -143,7 +143,7 @@ def _decimal(field: Any, make: Make) -> Make:
     """What a field makes of numbers that have as many places as it shows: their text; it is asked for others."""
     digits, places = field.max_digits, field.decimal_places
     as_text = getattr(field, "coerce_to_string", api_settings.COERCE_DECIMAL_TO_STRING)
-    if digits is None or not places or not as_text or field.normalize_output or field.localize:
+    if digits is None or (places or 0) < 1 or not as_text or field.normalize_output or field.localize:
         return make
 
     def represent(value: Any) -> Any:

@@ -70,6 +70,7 @@ FIELDS: dict[Any, st.SearchStrategy[Any]] = {
         for of in (
             {},
             {"decimal_places": 0},
+            {"decimal_places": -1},
             {"decimal_places": None},
             {"max_digits": None},
             {"rounding": ROUND_UP},
