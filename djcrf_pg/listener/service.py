@@ -41,7 +41,7 @@ class Listener:
         alias: The Django database alias.
 
     Attributes:
-        error: Why there is no connection, while there is none.
+        error: What the last session ended with, until it leads or stands by.
         session: The pid of the server process, while there is a connection.
         claim: The history and the term that it leads, while it does.
     """
@@ -129,7 +129,6 @@ class Listener:
         self.session, self._role = session.pid, session.role
         try:
             log = await ChangeLog.open(session, self.alias)
-            self.error = None
             await claim(session, get_settings().project)
             if await self._stand_by(session, log.schema):
                 await self._lead(session, log)
@@ -142,6 +141,7 @@ class Listener:
         """Wait for the lock; False when asked to stop."""
         if await try_lead(session, schema):
             return True
+        self.error = None
         emit(StandingBy(alias=self.alias))
         session.connection.add_log_listener(self._on_notice)
         leading = asyncio.create_task(_until_leading(session, schema))
@@ -208,11 +208,11 @@ class Listener:
 
     def leading(self) -> None:
         """Note that subscribers receive what is sent."""
-        self._leads = True
+        self._leads, self.error = True, None
 
     def caught_up(self) -> None:
         """Note that everything that was there at the start has been sent."""
-        self._worked = True
+        self._worked, self.error = True, None
         self._obstacle.passed()
 
 

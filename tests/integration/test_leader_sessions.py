@@ -4,6 +4,7 @@ import asyncio
 import gc
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import asyncpg as driver
 import psycopg
@@ -357,3 +358,27 @@ async def test_while_the_layer_takes_no_heartbeats_an_idle_leader_tries_no_more_
         await running
     # Each second that of the rhythm and that of a save; and three when the term begins.
     assert failed[8] - failed[2] > 2
+
+
+async def test_what_keeps_a_listener_from_leading_is_said_until_it_leads(
+    limits: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever subscribes while it tries again is told the cause."""
+    take, said = ChangeLog.take, list[str | None]()
+
+    async def refuse(log: ChangeLog) -> Any:
+        if len(said) == 3:
+            return await take(log)
+        said.append(listener.error)
+        raise ValueError("refused")
+
+    monkeypatch.setattr(ChangeLog, "take", refuse)
+    listener = Listener("default")
+    running = asyncio.create_task(listener.run())
+    try:
+        await until(lambda: listener.leads)
+        assert listener.error is None
+    finally:
+        listener.stop()
+        await running
+    assert said == [None, "refused", "refused"]
