@@ -643,6 +643,13 @@ class _Stream:
         """Note that all up to a position is there."""
         self.since, self.known, self.at = position, Point.of(position), now
 
+    def follow(self, number: int) -> None:
+        """Note that all up to a number has come, and so what heartbeats have promised of it."""
+        self.last = number
+        while self.promises and self.promises[0].sent.number <= number:
+            promise = self.promises.pop(0)
+            self.reach(promise.position, promise.at)
+
     def adopt(self, term: int, number: int) -> None:
         """Go on after a number."""
         self.term, self.last, self.base, self.floor = term, number, number, 0
@@ -848,11 +855,11 @@ class Inbound:
         if state is None:
             return []
         happened: list[Happening] = []
-        is_repeated = batch.hash == state.came
-        if is_repeated:
+        if batch.hash == state.came:
             # Perhaps a heartbeat that was long on its way has set the number back, as if this one had been forged.
-            state.last = max(state.last, batch.number)
-        elif state.term != batch.term:
+            state.follow(max(state.last, batch.number))
+            return []
+        if state.term != batch.term:
             if not state.covers(batch.before):
                 happened += self._lose(batch.stream, batch.before, 0)
             promises = [promise for promise in state.promises if promise.term == batch.term]
@@ -867,12 +874,9 @@ class Inbound:
             return [*self._lose(batch.stream, None)]
         elif batch.number > state.last + 1:
             happened += self._lose(batch.stream, batch.before, state.last)
-        if not is_repeated:
-            state.last, state.came = batch.number, batch.hash
-        while state.promises and state.promises[0].sent.number <= state.last:
-            promise = state.promises.pop(0)
-            state.reach(promise.position, promise.at)
-        if batch.to and not is_repeated:
+        state.came = batch.hash
+        state.follow(batch.number)
+        if batch.to:
             origin = Origin(batch.history, batch.span)
             happened.append(Arrival(batch.stream, origin, batch.to, batch.lines, batch.events))
         return happened

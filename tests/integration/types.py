@@ -376,8 +376,9 @@ def compare_all(
     filled = ", ".join(f'"{shape}" IS NOT NULL' for shape in shapes)
     there = {key: dict(zip(shapes, rest, strict=True)) for key, *rest in sql(f"SELECT id, {filled} FROM {table}")}
     results: dict[str, Counter[str]] = {shape: Counter() for shape in shapes}
+    parse = parser(hydrator.relation)
     for key, text in found.items():
-        ours = hydrator.instance(parser(hydrator.relation)(text), lenient=True)
+        ours = hydrator.instance(parse(text), lenient=True)
         for shape in shapes:
             # The image of JSON's null is that of SQL's.
             if there[key][shape]:
